@@ -1,0 +1,28 @@
+"""Hexad: one inference engine, any model, on the machine you have.
+
+    from hexad import LLM, SamplingParams
+    LLM("demo").generate("Hello", SamplingParams(max_tokens=32))[0].outputs[0].text
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hexad.types import CompletionOutput, Logprob, RequestOutput, SamplingParams
+
+if TYPE_CHECKING:
+    from hexad.engine.async_llm import AsyncLLM
+    from hexad.engine.llm import LLM
+
+__all__ = ["LLM", "AsyncLLM", "CompletionOutput", "Logprob", "RequestOutput", "SamplingParams"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The engine is loaded when it is first named, so that `import hexad` and the CLI stay instant."""
+    import importlib
+
+    modules = {"LLM": "hexad.engine.llm", "AsyncLLM": "hexad.engine.async_llm"}
+    if name not in modules:
+        raise AttributeError(f"module 'hexad' has no attribute {name!r}")
+    return getattr(importlib.import_module(modules[name]), name)

@@ -1,0 +1,102 @@
+"""What a benchmark asks and what it reports: prompts from a seed, and figures from time stamps."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """`num_prompts` requests at once, each `input_len` random tokens in and exactly `output_len` out."""
+
+    input_len: int
+    output_len: int
+    num_prompts: int
+    vocab_size: int
+
+    def prompts(self, run: int) -> list[list[int]]:
+        """Token ids; other ones in each run, so that no prefix cache helps."""
+        rng = random.Random(f"{run} {self.input_len} {self.num_prompts}")
+        return [[rng.randrange(3, self.vocab_size) for _ in range(self.input_len)] for _ in range(self.num_prompts)]
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds from the start of one run."""
+
+    seconds: float
+    first_token_s: list[float]
+    """Of each request."""
+    last_token_s: list[float]
+    output_tokens: int
+    peak_rss_bytes: int
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """Medians over the runs. Rates are tokens a second."""
+
+    name: str
+    runs: int
+    seconds: float
+    ttft_ms: float
+    """Median request's time to its first token."""
+    tpot_ms: float
+    """Mean time per output token after the first, median request."""
+    prefill_tps: float
+    """Prompt tokens over the time to the last request's first token."""
+    decode_tps: float
+    """Tokens after the first over the time behind the last request's first token."""
+    output_tps: float
+    total_tps: float
+    peak_rss_mib: float
+    cold_start_s: float
+    """Process start to first token, on the first run."""
+
+
+def figures(name: str, workload: Workload, runs: Sequence[Run], cold_start_s: float) -> Figures:
+    median = statistics.median
+    rest = max(1, workload.output_len - 1)
+    prompt_tokens = workload.input_len * workload.num_prompts
+
+    def decode(run: Run) -> float:
+        """With several requests the first tokens come at different times: count from the last of them."""
+        span = max(run.last_token_s) - max(run.first_token_s)
+        return (run.output_tokens - workload.num_prompts) / span if span > 0 else 0.0
+
+    return Figures(
+        name=name,
+        runs=len(runs),
+        seconds=median(run.seconds for run in runs),
+        ttft_ms=1e3 * median(median(run.first_token_s) for run in runs),
+        tpot_ms=1e3
+        * median(
+            median((last - first) / rest for first, last in zip(run.first_token_s, run.last_token_s, strict=True))
+            for run in runs
+        ),
+        prefill_tps=median(prompt_tokens / max(run.first_token_s) for run in runs),
+        decode_tps=median(decode(run) for run in runs),
+        output_tps=median(run.output_tokens / run.seconds for run in runs),
+        total_tps=median((run.output_tokens + prompt_tokens) / run.seconds for run in runs),
+        peak_rss_mib=max(run.peak_rss_bytes for run in runs) / 2**20,
+        cold_start_s=cold_start_s,
+    )
+
+
+def table(rows: Sequence[Figures]) -> str:
+    """The figures side by side, for a terminal."""
+    columns = (
+        ("", lambda f: f.name),
+        ("TTFT ms", lambda f: f"{f.ttft_ms:.1f}"),
+        ("TPOT ms", lambda f: f"{f.tpot_ms:.2f}"),
+        ("prefill tok/s", lambda f: f"{f.prefill_tps:.0f}"),
+        ("decode tok/s", lambda f: f"{f.decode_tps:.1f}"),
+        ("output tok/s", lambda f: f"{f.output_tps:.1f}"),
+        ("total tok/s", lambda f: f"{f.total_tps:.1f}"),
+        ("peak MiB", lambda f: f"{f.peak_rss_mib:.0f}"),
+        ("cold start s", lambda f: f"{f.cold_start_s:.2f}"),
+    )
+    cells = [[head for head, _ in columns], *[[show(row) for _, show in columns] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)

@@ -1,0 +1,150 @@
+"""The weights of a model directory, by their Hugging Face names: mapped, or made up.
+
+Knows files and names; does not know which names a model needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+from hexad.checkpoints.safetensors import SafetensorsFile
+from hexad.errors import CheckpointError
+from hexad.json_file import read_json_object
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_SHARDS = 4096
+
+# Written by old transformers; recomputed from the configuration.
+_BUFFERS = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
+
+
+class WeightSource(Protocol):
+    """Where a model takes its weights from."""
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The named weight: float32, float16 or bfloat16, read-only, of exactly this shape."""
+
+
+class Weights:
+    """The tensors of all shards, by name."""
+
+    def __init__(self, directory: Path, shards: dict[str, SafetensorsFile]) -> None:
+        self._directory = directory
+        self._shards = shards
+        """By tensor name."""
+        self._taken: set[str] = set()
+
+    @classmethod
+    def open(cls, directory: Path) -> Weights:
+        """Maps model.safetensors, or else the shards of model.safetensors.index.json.
+
+        Raises CheckpointError for anything missing or inconsistent.
+        """
+        if (directory / SINGLE_FILE).is_file():
+            file = SafetensorsFile(directory / SINGLE_FILE)
+            return cls(directory, dict.fromkeys(file, file))
+        if (directory / INDEX_FILE).is_file():
+            return cls(directory, _open_shards(directory))
+        pickles = sorted(path.name for path in directory.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
+        if pickles:
+            raise CheckpointError(
+                f"{directory} holds its weights as pickle ({pickles[0]}), which can run code and is never loaded; "
+                "convert it with transformers: model.save_pretrained(directory, safe_serialization=True)"
+            )
+        raise CheckpointError(f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}")
+
+    @property
+    def total_bytes(self) -> int:
+        files = {id(shard): shard for shard in self._shards.values()}.values()
+        return sum(info.stop - info.start for file in files for info in file.infos.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shards
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A read-only view of the mapped file. Raises CheckpointError if missing or of another shape."""
+        shard = self._shards.get(name)
+        if shard is None:
+            near = difflib.get_close_matches(name, self._shards, n=3, cutoff=0.6)
+            hint = f"the nearest names are {', '.join(near)}" if near else "no name is near it"
+            raise CheckpointError(f"{self._directory} has no weight {name}; {hint}")
+        found = shard.infos[name].shape
+        if found != shape:
+            raise CheckpointError(
+                f"{shard.path}: {name} has shape {list(found)}; config.json asks for {list(shape)}. "
+                "Weights and config.json do not belong together"
+            )
+        self._taken.add(name)
+        return shard[name]
+
+    def unused(self) -> list[str]:
+        """Names that were never taken, without buffers that are recomputed."""
+        return sorted(name for name in self._shards if name not in self._taken and not _BUFFERS.search(name))
+
+
+def _open_shards(directory: Path) -> dict[str, SafetensorsFile]:
+    path = directory / INDEX_FILE
+    weight_map = read_json_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: weight_map must map the names of weights to files")
+    files: dict[str, SafetensorsFile] = {}
+    for file_name in dict.fromkeys(weight_map.values()):
+        if not isinstance(file_name, str) or not re.fullmatch(r"[\w][\w.\-]*\.safetensors", file_name, re.ASCII):
+            raise CheckpointError(f"{path}: {file_name!r:.100} is not the plain name of a .safetensors file beside it")
+        if len(files) >= MAX_SHARDS:
+            raise CheckpointError(f"{path} names more than {MAX_SHARDS} files")
+        files[file_name] = SafetensorsFile(directory / file_name)
+    shards: dict[str, SafetensorsFile] = {}
+    for file in files.values():
+        for name in file:
+            if name in shards:
+                raise CheckpointError(f"{path}: {name} is in both {shards[name].path.name} and {file.path.name}")
+            shards[name] = file
+    for name, file_name in weight_map.items():
+        if shards.get(name) is not files[file_name]:
+            raise CheckpointError(f"{path}: {name} should be in {file_name}, and is not")
+    return shards
+
+
+# A prime, so that no matrix repeats a row.
+_NOISE_LENGTH = 2_097_143
+
+
+class DummyWeights:
+    """Random weights for benchmarks: norms 1, biases 0, the rest N(0, 0.02).
+
+    The same seed, name, shape and dtype give the same values. Tiles of one block of noise, at
+    an offset that the name decides: statistically poor, fast to make.
+    """
+
+    def __init__(self, seed: int, dtype: str = "bfloat16") -> None:
+        self._dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype, dtype))
+        noise = np.random.default_rng(seed).standard_normal(_NOISE_LENGTH, dtype=np.float32)
+        self._noise = (noise * np.float32(0.02)).astype(self._dtype)
+
+    def __contains__(self, name: str) -> bool:
+        return True
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A new array of the dtype given at the start."""
+        if name.endswith("norm.weight"):
+            return np.ones(shape, self._dtype)
+        if name.endswith(".bias"):
+            return np.zeros(shape, self._dtype)
+        result = np.empty(int(np.prod(shape, dtype=np.int64)), self._dtype)
+        offset = zlib.crc32(name.encode()) % _NOISE_LENGTH
+        filled = 0
+        while filled < result.size:
+            piece = self._noise[offset : offset + result.size - filled]
+            result[filled : filled + piece.size] = piece
+            filled += piece.size
+            offset = 0
+        return result.reshape(shape)

@@ -1,0 +1,100 @@
+"""`hexad bench offline|serve|skills`: figures on the terminal, and as JSON if asked."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+import hexad
+import hexad.config
+from hexad.bench import offline, serve
+from hexad.bench.shapes import shape_directory
+from hexad.bench.workload import Figures, Workload, table
+from hexad.checkpoints.hub import resolve
+from hexad.checkpoints.read_config import read_model_config
+from hexad.cli.options import settings
+from hexad.config import Config
+from hexad.errors import ConfigError
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.kind == "skills":
+        from hexad.bench.run_skills import measure_skills
+
+        print(measure_skills(settings(args)[0], args.examples))
+        return 0
+    with _given(args) as given:
+        config, _ = hexad.config.resolve([("command line", given)])
+        workload = Workload(
+            input_len=args.input_len,
+            output_len=args.output_len,
+            num_prompts=args.num_prompts,
+            vocab_size=read_model_config(resolve(config.model, config.revision)).vocab_size,
+        )
+        rows = _offline(args, config, given, workload) if args.kind == "offline" else _serve(args, given, workload)
+    print(table(rows))
+    if args.peer:
+        print(_ratios(rows))
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(_document(args, given, workload, rows), file, indent=2)
+    return 0
+
+
+@contextlib.contextmanager
+def _given(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The settings that differ from the defaults; a --shape becomes a directory for as long as it is needed."""
+    config, origins = settings(args)
+    given = {name: getattr(config, name) for name, origin in origins.items() if origin != "default"}
+    if not args.shape:
+        yield given
+        return
+    with shape_directory(args.shape) as directory:
+        yield {**given, "model": str(directory), "load_format": "dummy"}
+
+
+def _offline(args: argparse.Namespace, config: Config, given: dict[str, Any], workload: Workload) -> list[Figures]:
+    names = ["hexad", args.peer] if args.peer else ["hexad"]
+    if args.peer and config.dtype == "auto":
+        dtype = read_model_config(resolve(config.model, config.revision)).dtype
+        given = {**given, "dtype": "float32" if dtype == "float32" else "bfloat16"}
+    return offline.compare(names, {"model": config.model, **given}, workload, args.repeats)
+
+
+def _serve(args: argparse.Namespace, given: dict[str, Any], workload: Workload) -> list[Figures]:
+    if args.peer:
+        raise ConfigError("--peer goes with `hexad bench offline`", param="peer")
+    flags = [given.get("model", "demo")]
+    for name, value in given.items():
+        if name != "model":
+            flag = name.replace("_", "-")
+            flags.extend([f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)])
+    return [serve.measure(flags, workload, args.concurrency or args.num_prompts, args.repeats)]
+
+
+def _ratios(rows: list[Figures]) -> str:
+    ours, peer = rows
+    return (
+        f"hexad over {peer.name}: decode {ours.decode_tps / peer.decode_tps:.2f}x, "
+        f"prefill {ours.prefill_tps / peer.prefill_tps:.2f}x, total {ours.total_tps / peer.total_tps:.2f}x"
+    )
+
+
+def _document(
+    args: argparse.Namespace, given: dict[str, Any], workload: Workload, rows: list[Figures]
+) -> dict[str, Any]:
+    return {
+        "hexad": hexad.__version__,
+        "kind": args.kind,
+        "machine": {"processor": platform.processor() or platform.machine(), "python": platform.python_version()},
+        "model": args.shape or given.get("model", "demo"),
+        "settings": {name: value for name, value in given.items() if name != "model"},
+        "workload": msgspec.to_builtins(workload),
+        "results": [msgspec.to_builtins(row) for row in rows],
+    }

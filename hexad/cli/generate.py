@@ -1,0 +1,72 @@
+"""`hexad generate MODEL "prompt"`: one answer, streamed to standard output."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from hexad.cli.options import settings
+from hexad.cli.report import loading_bar
+from hexad.engine.llm import LLM
+from hexad.errors import BadRequest
+from hexad.types import RequestOutput, SamplingParams
+
+
+def run(args: argparse.Namespace) -> int:
+    config, _ = settings(args)
+    prompt = args.prompt if args.prompt is not None else sys.stdin.read().rstrip("\n")
+    with loading_bar(f"loading {config.model}") as progress:
+        llm = LLM.from_config(config, progress)
+    if args.raw or llm.frontend.chat_template is None:
+        if args.system:
+            raise BadRequest("--system needs a chat template; leave it out", param="system")
+        write(llm.stream(prompt, sampling(args, llm)), args.stats)
+        return 0
+    messages = [{"role": "system", "content": args.system}] * bool(args.system)
+    messages.append({"role": "user", "content": prompt})
+    text = llm.frontend.render(messages)
+    write(llm.stream(text, sampling(args, llm), add_special_tokens=False), args.stats)
+    return 0
+
+
+def sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:
+    """The flags over the model's own defaults; without --max-tokens, until the model or the context ends it."""
+    given: dict[str, Any] = {
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "top_k": args.top_k,
+        "seed": args.sampling_seed,
+    }
+    named = {name: value for name, value in given.items() if value is not None}
+    return llm.frontend.default_params(max_tokens=args.max_tokens, **named)
+
+
+def write(outputs: Iterable[RequestOutput], stats: bool) -> str:
+    """Print an answer as it grows; returns the whole text."""
+    started = time.perf_counter()
+    first = 0.0
+    shown = 0
+    last: RequestOutput | None = None
+    for last in outputs:
+        answer = last.outputs[0]
+        if answer.token_ids and not first:
+            first = time.perf_counter()
+        print(answer.text[shown:], end="", flush=True)
+        shown = len(answer.text)
+    print()
+    assert last is not None  # an engine that neither answers nor fails would be a bug
+    answer = last.outputs[0]
+    if answer.finish_reason == "length":
+        print(f"[stopped at {len(answer.token_ids)} tokens; --max-tokens raises the limit]", file=sys.stderr)
+    if stats:
+        seconds = time.perf_counter() - first
+        rate = (len(answer.token_ids) - 1) / seconds if seconds > 0 else 0.0
+        print(
+            f"[{len(last.prompt_token_ids)} prompt tokens, first token after {1e3 * (first - started):.0f} ms, "
+            f"{len(answer.token_ids)} tokens at {rate:.0f} a second]",
+            file=sys.stderr,
+        )
+    return answer.text

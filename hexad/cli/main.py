@@ -1,0 +1,128 @@
+"""`hexad VERB ...`: the parser, and nothing that takes time to import.
+
+A verb's module is imported when it is called; each has `run(args) -> int`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from hexad import __version__
+from hexad.cli.options import add_settings
+from hexad.errors import HexadError
+
+EXAMPLES = """\
+examples:
+  hexad generate demo "Who lives at the lighthouse?"     answer one prompt
+  hexad chat demo                                        talk, with memory
+  hexad serve Qwen/Qwen3-0.6B --port 8000                an OpenAI-compatible server
+  echo "12 + 30 =" | hexad generate demo                 the prompt from stdin
+  hexad explain demo                                     every setting, and where it came from
+  hexad doctor                                           this machine and its kernels
+"""
+
+VERBS = {
+    "serve": "Serve a model over HTTP.",
+    "generate": "Answer one prompt.",
+    "chat": "Talk to a model.",
+    "bench": "Measure speed and skills.",
+    "explain": "Show the resolved settings and the memory plan.",
+    "doctor": "Show the machine, the kernels and the measured bandwidth.",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser(show_all="--help-all" in (sys.argv[1:] if argv is None else argv))
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return 0
+    try:
+        return int(importlib.import_module(f"hexad.cli.{args.verb}").run(args))
+    except HexadError as error:
+        print(f"hexad: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parser(show_all: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hexad",
+        usage="hexad VERB [MODEL] [options]",
+        description=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="`hexad VERB --help` shows a verb's options, `hexad VERB --help-all` all of them.",
+    )
+    parser.add_argument("--version", action="version", version=f"hexad {__version__}")
+    verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="", prog="hexad")
+    for verb, help in VERBS.items():
+        _describe(verb, verbs.add_parser(verb, help=help, formatter_class=argparse.RawDescriptionHelpFormatter), show_all)
+    return parser
+
+
+def _describe(verb: str, parser: argparse.ArgumentParser, show_all: bool) -> None:
+    parser.add_argument("--help-all", action="help", help="show every option")
+    if verb == "serve":
+        parser.description = (
+            "examples:\n  hexad serve demo\n  hexad serve ./my-model --port 9000 --kv-memory 4GiB\n"
+            "  hexad serve Qwen/Qwen3-0.6B --config hexad.yaml"
+        )
+        add_settings(parser, ("model", "engine", "server"), show_all)
+    elif verb in ("generate", "chat"):
+        parser.description = (
+            f"examples:\n  hexad {verb} demo" + (' "Say hello."\n  cat notes.txt | hexad generate demo' * (verb == "generate"))
+        )
+        add_settings(parser, ("model", "engine"), show_all)
+        _add_sampling(parser)
+        if verb == "generate":
+            parser.add_argument("prompt", nargs="?", help="the prompt; default: standard input")
+            parser.add_argument("--raw", action="store_true", help="do not apply the model's chat template")
+        parser.add_argument("--system", metavar="TEXT", help="a system message")
+    elif verb == "bench":
+        _add_bench(parser, show_all)
+    elif verb == "explain":
+        add_settings(parser, ("model", "engine", "server"), show_all)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling", "Unset ones come from the model's generation_config.json.")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to generate; default: until the model ends")
+    group.add_argument("--temperature", type=float, metavar="X", help="0 is greedy")
+    group.add_argument("--top-p", type=float, metavar="X")
+    group.add_argument("--top-k", type=int, metavar="N")
+    group.add_argument("--seed", dest="sampling_seed", type=int, metavar="N", help="the same seed gives the same answer")
+    group.add_argument("--stats", action="store_true", help="print tokens per second when done")
+
+
+def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
+    parser.description = (
+        "examples:\n"
+        "  hexad bench offline demo --input-len 128 --output-len 128 --num-prompts 1 --json out.json\n"
+        "  hexad bench serve demo --num-prompts 64 --concurrency 16\n"
+        "  hexad bench offline --shape qwen3-0.5b --num-prompts 32 --peer transformers\n"
+        "  hexad bench skills demo"
+    )
+    parser.add_argument("kind", choices=("offline", "serve", "skills"), help="what to measure")
+    add_settings(parser, ("model", "engine"), show_all)
+    group = parser.add_argument_group("workload")
+    group.add_argument("--input-len", type=int, default=128, metavar="N", help="prompt tokens (default %(default)s)")
+    group.add_argument("--output-len", type=int, default=128, metavar="N", help="new tokens (default %(default)s)")
+    group.add_argument("--num-prompts", type=int, default=1, metavar="N", help="requests (default %(default)s)")
+    group.add_argument("--concurrency", type=int, metavar="N", help="serve: most requests at once; default: all")
+    group.add_argument("--repeats", type=int, default=3, metavar="N", help="runs; the median is shown (default %(default)s)")
+    group.add_argument("--shape", metavar="NAME", help="random weights of a known shape instead of MODEL: qwen3-0.5b")
+    group.add_argument("--peer", choices=("transformers",), help="offline: run it side by side, in turns")
+    group.add_argument("--examples", type=int, default=50, metavar="N", help="skills: questions a skill (default %(default)s)")
+    group.add_argument("--json", metavar="FILE", help="also write the figures there")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Every setting, once: the field is the default, its documentation the `--help` text, the
+YAML key and the reference page.
+
+`resolve` merges sources and remembers where each value came from. Settings whose default is
+None are worked out from the model and the machine; `hexad explain` shows what they became.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from hexad.errors import ConfigError
+
+
+def _setting(default: Any, help: str, *, group: str, advanced: bool = False) -> Any:
+    return field(default=default, metadata={"help": help, "group": group, "advanced": advanced})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    model: str = _setting("demo", "Directory, hub id, or `demo` for the built-in model.", group="model")
+    revision: str | None = _setting(None, "Branch, tag or commit on the hub.", group="model", advanced=True)
+    served_model_name: str | None = _setting(
+        None, "Name that clients use; default: the last part of the model's name.", group="model", advanced=True
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = _setting(
+        "auto", "Of weights and KV cache; auto keeps the checkpoint's (float16 becomes bfloat16).", group="model"
+    )
+    load_format: Literal["auto", "dummy"] = _setting(
+        "auto", "dummy: random weights from config.json alone, for benchmarks.", group="model", advanced=True
+    )
+    max_model_len: int | None = _setting(
+        None, "Most tokens of prompt and answer together; default: the model's limit.", group="model"
+    )
+    kernels: Literal["auto", "native", "reference", "torch"] = _setting(
+        "auto", "Kernel set; auto: native where it is built.", group="engine", advanced=True
+    )
+    device: str = _setting("cpu", "Device of the torch kernels.", group="engine", advanced=True)
+    threads: int | None = _setting(None, "Kernel threads; default: one a physical core.", group="engine")
+    max_num_seqs: int = _setting(64, "Most sequences that run at once.", group="engine")
+    max_num_batched_tokens: int = _setting(
+        256, "Token budget of a step; smaller: steadier streams, larger: faster prompts.", group="engine", advanced=True
+    )
+    kv_memory: int | None = _setting(
+        None, "KV cache size, such as 4GiB; default: planned from free memory.", group="engine"
+    )
+    prefix_caching: bool = _setting(
+        True, "Reuse the KV of equal prefixes across requests.", group="engine", advanced=True
+    )
+    seed: int | None = _setting(
+        None, "Makes requests without a seed repeatable, in order of arrival.", group="engine", advanced=True
+    )
+    host: str = _setting("127.0.0.1", "Address to listen on.", group="server")
+    port: int = _setting(8000, "Port to listen on; 0 picks a free one.", group="server")
+    max_queue: int = _setting(
+        1024, "Requests that may wait; one more is answered 429.", group="server", advanced=True
+    )
+    drain_timeout: float = _setting(
+        30.0, "Seconds that running requests get after SIGTERM.", group="server", advanced=True
+    )
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("max_model_len", 2, 2**24),
+            ("threads", 1, 1024),
+            ("max_num_seqs", 1, 4096),
+            ("max_num_batched_tokens", 1, 2**20),
+            ("kv_memory", 1, 2**50),
+            ("port", 0, 65535),
+            ("max_queue", 1, 2**20),
+            ("drain_timeout", 0, 86400),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{name} is {value}; it must be between {low} and {high}", param=name)
+        if self.max_num_seqs > self.max_num_batched_tokens:
+            raise ConfigError(
+                f"max_num_seqs is {self.max_num_seqs}, above max_num_batched_tokens "
+                f"{self.max_num_batched_tokens}; every running sequence needs a token of each step's budget",
+                param="max_num_seqs",
+            )
+
+    @property
+    def model_name(self) -> str:
+        """What the model is called on the wire."""
+        return self.served_model_name or self.model.rstrip("/").rsplit("/", 1)[-1]
+
+
+_HINTS: Mapping[str, Any] = typing.get_type_hints(Config)
+FIELDS = {f.name: f for f in fields(Config)}
+
+
+def choices(name: str) -> tuple[str, ...] | None:
+    """The allowed words of a Literal setting."""
+    hint = _HINTS[name]
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else None
+
+
+def parse_bytes(text: str) -> int:
+    """`4GiB`, `512MB`, `1000000` -> bytes. Raises ConfigError."""
+    units = {"": 1, "B": 1, "K": 2**10, "KB": 10**3, "KIB": 2**10, "M": 2**20, "MB": 10**6, "MIB": 2**20}
+    units |= {"G": 2**30, "GB": 10**9, "GIB": 2**30, "T": 2**40, "TB": 10**12, "TIB": 2**40}
+    number = text.strip().rstrip("BbIiKkMmGgTt ")
+    unit = text.strip()[len(number) :].strip().upper()
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise ConfigError(f"{text!r} is not a size; write it as 4GiB, 512MiB or a number of bytes") from None
+
+
+def coerce(name: str, value: Any) -> Any:
+    """`value`, from a command line or YAML, as the type of setting `name`. Raises ConfigError."""
+    hint = _HINTS[name]
+    if allowed := choices(name):
+        if value not in allowed:
+            raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}", param=name)
+        return value
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    kind = next(k for k in kinds if k is not type(None))
+    try:
+        if name == "kv_memory" and isinstance(value, str):
+            return parse_bytes(value)
+        if kind is bool and not isinstance(value, bool):
+            return {"true": True, "false": False}[str(value).lower()]
+        if kind is int and isinstance(value, (bool, float)):
+            raise ValueError
+        return kind(value)
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(f"{name} is {value!r}; it must be of type {kind.__name__}", param=name) from None
+
+
+def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Config, dict[str, str]]:
+    """Merge (origin, values) pairs, later ones winning, over the defaults.
+
+    Returns the configuration and the origin of every setting. Raises ConfigError for an
+    unknown key (with the nearest known one) or a value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(FIELDS, "default")
+    for origin, given in sources:
+        for key, value in given.items():
+            name = key.replace("-", "_")
+            if name not in FIELDS:
+                near = difflib.get_close_matches(name, FIELDS, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ConfigError(f"unknown setting {key!r} in {origin}{hint}", param=key)
+            values[name] = coerce(name, value)
+            origins[name] = origin
+    return Config(**values), origins

@@ -1,0 +1,159 @@
+"""Logits rows to tokens and log-probabilities; a row that cannot be served fails alone.
+
+This module does not know where the logits came from, nor what happens to the tokens.
+Shape suffixes: R rows, V vocabulary, T prompt positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexad.decoding.processors import Row, needs_processing, process
+from hexad.decoding.state import RowState
+from hexad.errors import RequestFailed
+from hexad.kernels.ops import Array, Ops, Sampling
+from hexad.types import TokenLogprobs
+
+GREEDY_BELOW = 1e-5
+"""A temperature below this is 0, as in vLLM: dividing by it would overflow."""
+
+
+class Pick(NamedTuple):
+    """What one row became: a token, or the cause of its failure (then `token_id` is -1)."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+    error: str | None = None
+
+
+def pick(ops: Ops, logits_RV: Array, states: Sequence[RowState]) -> list[Pick]:
+    """Draws the next token of each row of float32 logits [R, V], which stay as they are.
+
+    Log-probabilities, where a row asks for them, are those of its unprocessed logits. A
+    row's token and log-probabilities depend on that row and its state alone.
+    """
+    if not states:
+        return []
+    host_RV = ops.to_host(logits_RV)
+    errors = {row: _defect(host_RV[row]) for row in _unusable(host_RV)}
+    edits: dict[int, Row] = {}
+    for row in [row for row, state in enumerate(states) if needs_processing(state)]:
+        if row in errors:
+            continue
+        try:
+            edits[row] = _processed(states[row], host_RV[row])
+        except Exception as error:  # whatever it is, it belongs to this request alone
+            errors[row] = str(error) if isinstance(error, RequestFailed) else f"{type(error).__name__}: {error}"
+
+    tokens = ops.sample(_with_edits(ops, logits_RV, host_RV, edits, errors), _sampling(states)).tolist()
+    logprobs = _row_logprobs(ops, logits_RV, tokens, states, errors)
+    return [
+        Pick(-1, error=errors[row]) if row in errors else Pick(token, logprobs.get(row))
+        for row, token in enumerate(tokens)
+    ]
+
+
+def prompt_logprobs(ops: Ops, logits_TV: Array, token_ids: Sequence[int], n: int) -> list[TokenLogprobs]:
+    """What T rows of logits [T, V] said about the prompt tokens that followed them.
+
+    `token_ids[i]` is the token after row i. Raises RequestFailed where a row holds NaN or +inf.
+    """
+    host_TV = ops.to_host(logits_TV)
+    for row in _unusable(host_TV):
+        raise RequestFailed(f"{_defect(host_TV[row])}, before prompt token {token_ids[row]}")
+    return _top_logprobs(ops, logits_TV, token_ids, [n] * len(token_ids))
+
+
+def _unusable(host_RV: NDArray[np.float32]) -> list[int]:
+    """Rows with NaN or +inf, or with nothing above -inf: the maximum tells all three in one pass."""
+    usable_R = np.isfinite(host_RV.max(axis=1))
+    return [] if usable_R.all() else np.flatnonzero(~usable_R).tolist()
+
+
+def _defect(row_V: Row) -> str:
+    for name, found_V in (("NaN", np.isnan(row_V)), ("+inf", np.isposinf(row_V))):
+        if found_V.any():
+            return (
+                f"logits of this request hold {name} at token {int(found_V.argmax())} "
+                f"({int(found_V.sum())} of {len(row_V)} values)"
+            )
+    return f"logits of this request are -inf for all {len(row_V)} tokens"
+
+
+def _processed(state: RowState, row_V: Row) -> Row:
+    with np.errstate(over="ignore"):  # reported below, by name
+        out_V = process(state, row_V)
+    peak = out_V.max()
+    if peak == -np.inf:
+        raise RequestFailed(
+            f"no token is left to choose: allowed_token_ids, bad_words, min_tokens and logit_bias of this request "
+            f"rule out all {len(row_V)} tokens at position {state.position}; relax one of them"
+        )
+    if not np.isfinite(peak):
+        raise RequestFailed(f"after penalties and logit_bias, {_defect(out_V)}; use milder values")
+    return out_V
+
+
+def _with_edits(
+    ops: Ops, logits_RV: Array, host_RV: NDArray[np.float32], edits: dict[int, Row], errors: dict[int, str]
+) -> Array:
+    """The logits with processed rows in place; failed rows are blank, so that no kernel meets NaN."""
+    if not edits and not errors:
+        return logits_RV
+    edited_RV = host_RV.copy()
+    for row, row_V in edits.items():
+        edited_RV[row] = row_V
+    edited_RV[list(errors)] = 0.0
+    return ops.array(edited_RV)
+
+
+def _sampling(states: Sequence[RowState]) -> Sampling:
+    params = [state.params for state in states]
+    return Sampling(
+        temperature_R=np.array([p.temperature if p.temperature >= GREEDY_BELOW else 0.0 for p in params], np.float32),
+        top_k_R=np.array([max(p.top_k, 0) for p in params], np.int32),
+        top_p_R=np.array([p.top_p for p in params], np.float32),
+        min_p_R=np.array([p.min_p for p in params], np.float32),
+        seed_R=np.array([state.seed for state in states], np.uint64),
+        position_R=np.array([state.position for state in states], np.int64),
+    )
+
+
+def _row_logprobs(
+    ops: Ops, logits_RV: Array, tokens: list[int], states: Sequence[RowState], errors: dict[int, str]
+) -> dict[int, TokenLogprobs]:
+    counts = {
+        row: state.params.logprobs
+        for row, state in enumerate(states)
+        if state.params.logprobs is not None and row not in errors
+    }
+    if not counts:
+        return {}
+    if len(counts) < len(states):
+        logits_RV = ops.take_rows(logits_RV, ops.array(np.array(list(counts), np.int32)))
+    found = _top_logprobs(ops, logits_RV, [tokens[row] for row in counts], list(counts.values()))
+    return dict(zip(counts, found, strict=True))
+
+
+def _top_logprobs(ops: Ops, logits_RV: Array, token_ids: Sequence[int], counts: Sequence[int]) -> list[TokenLogprobs]:
+    """One call for all rows; each row keeps its own number of alternatives."""
+    if not token_ids:
+        return []
+    top = ops.top_logprobs(logits_RV, np.array(token_ids, np.int32), max(counts))
+    rows = zip(
+        token_ids,
+        counts,
+        top.chosen_R.tolist(),
+        top.rank_R.tolist(),
+        top.ids_RN.tolist(),
+        top.logprobs_RN.tolist(),
+        strict=True,
+    )
+    return [
+        TokenLogprobs(token_ids=[token, *ids[:count]], logprobs=[chosen, *values[:count]], rank=rank)
+        for token, count, chosen, rank, ids, values in rows
+    ]

@@ -1,0 +1,64 @@
+"""What the choice of one token may depend on, beside its logits.
+
+This module knows one sequence at one position. It does not know other rows, pages, text, or the
+scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hexad.types import Request, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class RowState:
+    """One sequence at the moment when the token at index `position` is drawn.
+
+    `tokens` may be the sequence's own growing list: only its first `position` entries are
+    ever read, so nothing has to be copied for a row that no processor touches.
+    """
+
+    params: SamplingParams
+    tokens: Sequence[int]
+    """Prompt, then generated tokens."""
+    num_prompt: int
+    position: int
+    """Index in `tokens` of the token to be drawn."""
+    seed: int
+    """uint64: the key of this choice's noise."""
+    eos_token_ids: Sequence[int] = ()
+    bad_words_token_ids: Sequence[Sequence[int]] = ()
+
+    @staticmethod
+    def of(request: Request, choice: int, tokens: Sequence[int], num_prompt: int) -> RowState:
+        """Answer `choice` of `request` when `tokens`, of which `num_prompt` are the prompt's, are known.
+
+        Raises ValueError where the request was accepted without a seed.
+        """
+        seed = request.params.seed
+        if seed is None:
+            raise ValueError(f"request {request.request_id} has no seed; it is drawn when a request is accepted")
+        return RowState(
+            params=request.params,
+            tokens=tokens,
+            num_prompt=num_prompt,
+            position=len(tokens),
+            seed=(seed + choice) % 2**64,
+            eos_token_ids=request.eos_token_ids,
+            bad_words_token_ids=request.bad_words_token_ids,
+        )
+
+    @property
+    def num_generated(self) -> int:
+        return self.position - self.num_prompt
+
+    @property
+    def known(self) -> Sequence[int]:
+        """Prompt and generated tokens."""
+        return self.tokens[: self.position]
+
+    @property
+    def generated(self) -> Sequence[int]:
+        return self.tokens[self.num_prompt : self.position]

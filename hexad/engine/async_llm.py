@@ -1,0 +1,252 @@
+"""`AsyncLLM`: the engine behind a supervisor, for servers.
+
+The engine runs in a process of its own. All that a request has become lives here, so when that
+process dies a new one is started and every stream goes on where it stopped, with the same tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hexad.checkpoints.config import ModelConfig
+from hexad.checkpoints.generation import GenerationDefaults
+from hexad.config import Config
+from hexad.engine.frontend import Frontend, Prompt
+from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, ResetCache
+from hexad.engine.process import EngineDied, EngineProcess
+from hexad.engine.setup import Progress, resolve_settings
+from hexad.engine.stream import Stream
+from hexad.errors import EngineUnavailable, HexadError, Overloaded, RequestFailed
+from hexad.text.chat_template import ChatTemplate
+from hexad.text.tokenizer import Tokenizer
+from hexad.types import EngineStats, RequestOutput, SamplingParams
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS = 2
+"""Engine deaths that a request may live through; after one more it is taken for their cause."""
+RESTART_DELAYS_S = (0.0, 1.0, 5.0)
+"""Waits before each attempt to start a new engine process; when all fail, the engine is unavailable."""
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    stream: Stream
+    grown: asyncio.Event = field(default_factory=asyncio.Event)
+    deaths: int = 0
+
+
+class AsyncLLM:
+    """Use `await AsyncLLM.start(config)`; then `generate`, `abort`, `stats`, `drain`, `close`."""
+
+    def __init__(self, config: Config, frontend: Frontend, process: EngineProcess, info: EngineInfo) -> None:
+        self.config = config
+        self.info = info
+        self.frontend = frontend
+        self.restarts = 0
+        self._process = process
+        self._ready = True
+        self._live: dict[str, _Live] = {}
+        self._stats = EngineStats(num_pages=info.memory.num_pages, num_free_pages=info.memory.num_pages)
+        self._ids = itertools.count(1)
+        self._closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._supervision = asyncio.create_task(self._supervise())
+
+    @classmethod
+    async def start(cls, config: Config, progress: Progress | None = None) -> AsyncLLM:
+        """Raises CheckpointError, ConfigError, OutOfMemory or EngineUnavailable."""
+        resolved = await asyncio.to_thread(resolve_settings, config)
+        try:
+            process, info = await EngineProcess.spawn(config, progress or (lambda fraction: None))
+        except EngineDied as death:
+            raise EngineUnavailable(f"the engine process died while it started: {death}") from None
+        try:
+            frontend = Frontend.load(config, resolved)
+        except BaseException:
+            await process.stop()
+            raise
+        return cls(config, frontend, process, info)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.frontend.tokenizer
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        return self.frontend.chat_template
+
+    @property
+    def model_config(self) -> ModelConfig:
+        return self.frontend.model_config
+
+    @property
+    def generation_defaults(self) -> GenerationDefaults:
+        return self.frontend.generation_defaults
+
+    @property
+    def max_model_len(self) -> int:
+        return self.info.max_model_len
+
+    @property
+    def healthy(self) -> bool:
+        return self._ready and not self._closing
+
+    @property
+    def engine_pid(self) -> int:
+        return self._process.pid
+
+    def stats(self) -> EngineStats:
+        """As the engine last reported them."""
+        return self._stats
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        **options: Any,
+    ) -> AsyncIterator[RequestOutput]:
+        """Yield the same `RequestOutput`, as it grows; steps may be coalesced for a slow reader.
+
+        `options` are those of `Frontend.stream`: priority, cache_salt, add_special_tokens.
+        Closing the iterator aborts the request. Raises BadRequest before the first item for what
+        can never be served, Overloaded or EngineUnavailable when it cannot be now, and
+        RequestFailed after the last item when a choice failed.
+        """
+        live = await self._accept(prompt, params, request_id or f"req-{next(self._ids)}", options)
+        try:
+            finished = False
+            while not finished:
+                await live.grown.wait()
+                live.grown.clear()
+                finished = live.stream.finished  # read before the reader runs: it may grow meanwhile
+                yield live.stream.output
+            if live.stream.error is not None:
+                raise RequestFailed(live.stream.error)
+        finally:
+            self._live.pop(live.stream.request.request_id, None)
+            if not self._live:
+                self._idle.set()
+            if not live.stream.finished:
+                await self._send(Abort(live.stream.request.request_id))
+
+    async def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str, options: dict[str, Any]) -> _Live:
+        if self._closing:
+            raise EngineUnavailable("the server is shutting down; send the request to another one")
+        if not self._ready and self._supervision.done():
+            raise EngineUnavailable("the engine process could not be restarted; see the server's log")
+        if len(self._live) >= self.config.max_num_seqs + self.config.max_queue:
+            raise Overloaded(
+                f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
+                f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
+            )
+        stream = self.frontend.stream(prompt, params, request_id=request_id, **options)
+        if request_id in self._live:
+            raise HexadError(f"request id {request_id!r} is in use")
+        live = self._live[request_id] = _Live(stream)
+        self._idle.clear()
+        await self._send(Add(stream.request))
+        return live
+
+    async def abort(self, request_id: str) -> None:
+        """End a request; its iterator ends with finish_reason "abort". Unknown ids are fine."""
+        if live := self._live.get(request_id):
+            live.stream.end("abort")
+            live.grown.set()
+        await self._send(Abort(request_id))
+
+    async def reset_prefix_cache(self) -> None:
+        await self._send(ResetCache())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests; give the running ones `timeout_s`, then fail them."""
+        self._closing = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except asyncio.TimeoutError:
+            self._fail_all("the server shut down before the request was complete")
+
+    async def close(self) -> None:
+        self._closing = True
+        self._supervision.cancel()
+        self._fail_all("the engine was closed")
+        await self._process.stop()
+
+    async def _send(self, command: Command) -> None:
+        """While the engine is being restarted nothing is sent: the new one is given all that is live."""
+        if self._ready:
+            await self._process.send(command)
+
+    async def _supervise(self) -> None:
+        while True:
+            try:
+                report = await self._process.receive()
+            except EngineDied as death:
+                if not await self._restart(str(death)):
+                    return
+                continue
+            if isinstance(report, Outputs):
+                await self._deliver(report)
+
+    async def _deliver(self, report: Outputs) -> None:
+        self._stats = report.stats
+        for gained in report.outputs:
+            live = self._live.get(gained.request_id)
+            if live is None:
+                continue
+            for choice in live.stream.feed(gained):
+                await self._send(Abort(gained.request_id, choice))
+            live.grown.set()
+
+    async def _restart(self, death: str) -> bool:
+        """Start a new engine process and hand it every live stream; False when none will start."""
+        self._ready = False
+        logger.error("the engine process died (%s); restarting it for %d live requests", death, len(self._live))
+        await self._process.stop()
+        for live in self._live.values():
+            live.deaths += 1
+            if live.deaths > MAX_DEATHS:
+                self._fail(live, f"the engine process died {live.deaths} times while this request ran ({death})")
+        for delay in RESTART_DELAYS_S:
+            await asyncio.sleep(delay)
+            try:
+                self._process, _ = await EngineProcess.spawn(self._as_planned(), lambda fraction: None)
+            except (EngineDied, HexadError) as error:
+                logger.error("the engine process could not be restarted: %s", error)
+                continue
+            await self._resume()
+            return True
+        self._fail_all("the engine process died and could not be restarted")
+        return False
+
+    def _as_planned(self) -> Config:
+        """The configuration with the memory plan fixed, so that what was accepted still fits."""
+        return dataclasses.replace(
+            self.config, kv_memory=self.info.memory.kv, max_model_len=self.info.max_model_len
+        )
+
+    async def _resume(self) -> None:
+        self.restarts += 1
+        self._ready = True
+        for live in list(self._live.values()):
+            if not live.stream.finished:
+                for request in live.stream.remaining():
+                    await self._send(Add(request))
+
+    def _fail(self, live: _Live, cause: str) -> None:
+        if not live.stream.finished:
+            live.stream.end("error", cause)
+            live.grown.set()
+
+    def _fail_all(self, cause: str) -> None:
+        for live in self._live.values():
+            self._fail(live, cause)

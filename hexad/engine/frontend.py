@@ -1,0 +1,125 @@
+"""From what a user hands in to a checked `Request`: shared by `LLM` and `AsyncLLM`.
+
+All refusals that need no engine happen here, before anything is queued.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hexad.checkpoints.config import ModelConfig
+from hexad.checkpoints.generation import GenerationDefaults, read_generation_defaults
+from hexad.config import Config
+from hexad.decoding.check import check_params
+from hexad.engine.setup import Resolved
+from hexad.engine.stream import Stream
+from hexad.errors import BadRequest
+from hexad.scheduler.lifecycle import SchedulerConfig, refuse_unservable
+from hexad.text.chat_template import ChatTemplate
+from hexad.text.tokenizer import Tokenizer
+from hexad.types import Request, SamplingParams
+
+Prompt = str | list[int]
+
+
+@dataclass(slots=True)
+class Frontend:
+    config: Config
+    model_config: ModelConfig
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    generation_defaults: GenerationDefaults
+    limits: SchedulerConfig
+    seeds: random.Random
+
+    @classmethod
+    def load(cls, config: Config, resolved: Resolved) -> Frontend:
+        tokenizer = Tokenizer.load(resolved.directory)
+        return cls(
+            config=config,
+            model_config=resolved.model,
+            tokenizer=tokenizer,
+            chat_template=ChatTemplate.load(resolved.directory, tokenizer.special_tokens),
+            generation_defaults=read_generation_defaults(resolved.directory),
+            limits=resolved.scheduler,
+            seeds=random.Random(secrets.randbits(64) if config.seed is None else config.seed),
+        )
+
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        request_id: str,
+        priority: int = 0,
+        cache_salt: str = "",
+        add_special_tokens: bool = True,
+    ) -> Stream:
+        """A text is tokenized, without special tokens when a chat template has already written them.
+
+        Raises BadRequest (or ContextTooLong) for what can never be served.
+        """
+        ids = self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
+        request = self._request(list(ids), params, request_id, priority, cache_salt)
+        check_params(request, vocab_size=self.model_config.vocab_size)
+        refuse_unservable(request, self.limits)
+        return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer)
+
+    def _request(
+        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str
+    ) -> Request:
+        if not ids:
+            raise BadRequest("the prompt is empty; give at least one token", param="prompt")
+        max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
+        seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
+        return Request(
+            request_id=request_id,
+            prompt_token_ids=ids,
+            params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed),
+            eos_token_ids=list(self.generation_defaults.eos_token_ids),
+            bad_words_token_ids=self._bad_words(params.bad_words or ()),
+            priority=priority,
+            cache_salt=cache_salt,
+        )
+
+    def _bad_words(self, words: Seq[str]) -> list[list[int]]:
+        """Each word as it is tokenized at the start of a text and, where that differs, behind a space (as vLLM)."""
+        spelled: list[list[int]] = []
+        for word in words:
+            plain = self.tokenizer.encode(word.lstrip(), add_special_tokens=False)
+            spaced = self.tokenizer.encode(" " + word.lstrip(), add_special_tokens=False)
+            spelled.append(plain)
+            if spaced and spaced[0] != plain[0] and len(spaced) == len(plain):
+                spelled.append(spaced)
+        return spelled
+
+    def render(self, messages: list[dict[str, Any]], **options: Any) -> str:
+        """A conversation as the model wants to read it. Raises BadRequest."""
+        if self.chat_template is None:
+            raise BadRequest(
+                f"{self.config.model} has no chat template; send a plain prompt instead", param="messages"
+            )
+        return self.chat_template.render(messages, **options)
+
+    def default_params(self, **given: Any) -> SamplingParams:
+        """SamplingParams whose unset fields come from the model's generation_config.json."""
+        return SamplingParams(**{**sampling_fields(self.generation_defaults), **given})
+
+
+def sampling_fields(defaults: GenerationDefaults) -> dict[str, Any]:
+    """What the model's author set, by the names of SamplingParams."""
+    fields = {
+        "temperature": defaults.temperature,
+        "top_p": defaults.top_p,
+        "top_k": defaults.top_k,
+        "min_p": defaults.min_p,
+        "repetition_penalty": defaults.repetition_penalty,
+        "max_tokens": defaults.max_new_tokens,
+    }
+    return {name: value for name, value in fields.items() if value is not None}

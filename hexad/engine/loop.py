@@ -1,0 +1,65 @@
+"""The one loop: admit, plan, run, commit. It knows no clock, no transport and no text."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hexad.engine.messages import Abort, Add, Command, Outputs, ResetCache
+from hexad.engine.runner import Runner
+from hexad.errors import HexadError
+from hexad.scheduler.scheduler import Scheduler
+from hexad.types import SequenceOutput
+
+
+class Inbox(Protocol):
+    def drain(self) -> list[Command]:
+        """All commands that have arrived, without waiting."""
+
+    def wait(self) -> None:
+        """Return when there may be a command."""
+
+
+class Outbox(Protocol):
+    def send(self, outputs: Outputs) -> None: ...
+
+
+class Loop:
+    def __init__(self, scheduler: Scheduler, runner: Runner, inbox: Inbox, outbox: Outbox) -> None:
+        self.scheduler = scheduler
+        self.runner = runner
+        self.inbox = inbox
+        self.outbox = outbox
+
+    def step(self) -> None:
+        self._obey(self.inbox.drain())
+        plan = self.scheduler.next_plan()
+        if plan is None:
+            return self.inbox.wait()
+        result = self.runner.run(plan)
+        self._send(self.scheduler.commit(plan, result))
+
+    def _obey(self, commands: list[Command]) -> None:
+        outputs: list[SequenceOutput] = []
+        for command in commands:
+            match command:
+                case Add(request):
+                    try:
+                        self.scheduler.add(request)
+                    except HexadError as error:
+                        outputs.append(
+                            SequenceOutput(
+                                request_id=request.request_id,
+                                choice=request.choice,
+                                finish_reason="error",
+                                error=str(error),
+                            )
+                        )
+                case Abort(request_id, choice):
+                    outputs.extend(self.scheduler.abort(request_id, choice))
+                case ResetCache():
+                    self.scheduler.reset_prefix_cache()
+        if commands:
+            self._send(outputs)
+
+    def _send(self, outputs: list[SequenceOutput]) -> None:
+        self.outbox.send(Outputs(outputs, self.scheduler.stats()))

@@ -1,0 +1,76 @@
+"""What crosses the process border, as msgspec structs in MessagePack; nothing else does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hexad.placement.memory import MemoryPlan
+from hexad.types import EngineStats, Request, SequenceOutput
+
+
+class Configure(msgspec.Struct, tag=True, array_like=True):
+    """The first message to a new engine process: the fields of `Config`."""
+
+    settings: dict[str, Any]
+
+
+class Add(msgspec.Struct, tag=True, array_like=True):
+    request: Request
+
+
+class Abort(msgspec.Struct, tag=True, array_like=True):
+    request_id: str
+    choice: int | None = None
+    """None: all of them."""
+
+
+class ResetCache(msgspec.Struct, tag=True, array_like=True):
+    pass
+
+
+Command = Add | Abort | ResetCache
+
+
+class EngineInfo(msgspec.Struct, kw_only=True):
+    """What the settings resolved to, for people and for admission."""
+
+    kernels: str
+    kernels_note: str
+    """Why this kernel set; empty when it is the one expected."""
+    threads: int
+    dtype: str
+    max_model_len: int
+    memory: MemoryPlan
+    load_seconds: float
+
+
+class Loading(msgspec.Struct, tag=True, array_like=True):
+    """Progress while weights are bound, 0 to 1."""
+
+    fraction: float
+
+
+class Ready(msgspec.Struct, tag=True, array_like=True):
+    info: EngineInfo
+
+
+class Refused(msgspec.Struct, tag=True, array_like=True):
+    """The engine could not start, for a reason that another try will not change."""
+
+    kind: str
+    """The name of the error's class in `hexad.errors`."""
+    message: str
+
+
+class Outputs(msgspec.Struct, tag=True, array_like=True):
+    outputs: list[SequenceOutput]
+    stats: EngineStats
+
+
+Report = Loading | Ready | Refused | Outputs
+
+encode = msgspec.msgpack.Encoder().encode
+decode_report = msgspec.msgpack.Decoder(Report).decode
+decode_command = msgspec.msgpack.Decoder(Configure | Command).decode

@@ -1,0 +1,114 @@
+"""One engine process, seen from its supervisor: start it, talk to it, notice its death."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+import zmq.asyncio
+
+from hexad import errors
+from hexad.config import Config
+from hexad.engine.messages import (
+    Command,
+    Configure,
+    EngineInfo,
+    Loading,
+    Ready,
+    Refused,
+    Report,
+    decode_report,
+    encode,
+)
+from hexad.errors import HexadError
+
+
+class EngineDied(Exception):
+    """The process is gone; the text says how."""
+
+
+class EngineProcess:
+    def __init__(
+        self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket, directory: Path
+    ) -> None:
+        self._process = process
+        self._socket = socket
+        self._directory = directory
+        self._exit = asyncio.ensure_future(process.wait())
+
+    @classmethod
+    async def spawn(cls, config: Config, progress: Callable[[float], None]) -> tuple[EngineProcess, EngineInfo]:
+        """Start a process and wait until it is ready.
+
+        Raises the HexadError that the engine refused its configuration with, or EngineDied.
+        """
+        directory = Path(tempfile.mkdtemp(prefix="hexad-"))  # mode 0700: nobody else can reach the socket
+        socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
+        socket.set_hwm(0)
+        socket.setsockopt(zmq.LINGER, 0)
+        address = f"ipc://{directory}/engine.sock"
+        socket.bind(address)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "hexad.engine.worker", address)
+        engine = cls(process, socket, directory)
+        try:
+            await socket.send(encode(Configure(dataclasses.asdict(config))))
+            return engine, await engine._ready(progress)
+        except BaseException:
+            await engine.stop()
+            raise
+
+    async def _ready(self, progress: Callable[[float], None]) -> EngineInfo:
+        while True:
+            match await self.receive():
+                case Loading(fraction):
+                    progress(fraction)
+                case Ready(info):
+                    return info
+                case Refused(kind, message):
+                    raise _as_error(kind, message)
+                case other:
+                    raise EngineDied(f"it sent {type(other).__name__} before it was ready")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def send(self, command: Command) -> None:
+        await self._socket.send(encode(command))
+
+    async def receive(self) -> Report:
+        """The next report. Raises EngineDied when the process has ended and all it said was read."""
+        message = asyncio.ensure_future(self._socket.recv())
+        await asyncio.wait({message, self._exit}, return_when=asyncio.FIRST_COMPLETED)
+        if not message.done():
+            if await self._socket.poll(0):
+                return decode_report(await message)
+            message.cancel()
+            raise EngineDied(_how_it_ended(self._exit.result()))
+        return decode_report(message.result())
+
+    async def stop(self) -> None:
+        """End the process, at once: it holds nothing that would be lost."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._exit
+        self._socket.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _how_it_ended(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _as_error(kind: str, message: str) -> HexadError:
+    """The error by its name in `hexad.errors`, so that a refusal crosses the process border as it was."""
+    found = getattr(errors, kind, None)
+    if isinstance(found, type) and issubclass(found, HexadError):
+        return found(message)
+    return HexadError(f"the engine could not start: {kind}: {message}")

@@ -1,0 +1,130 @@
+"""A plan becomes arrays, arrays become logits, logits become tokens.
+
+The runner holds no request state: all it needs is in the plan and in the KV pages. So a step
+can be run again, whole or in parts, and gives the same bits; that is how a chunk that cannot
+be run is found and failed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+import numpy as np
+
+from hexad.decoding.sampler import Pick, pick, prompt_logprobs
+from hexad.decoding.state import RowState
+from hexad.kernels.ops import KV, PAGE_SIZE, Array, Ops, Step
+from hexad.models.build import Model
+from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
+from hexad.types import TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    ops: Ops
+    model: Model
+    kvs: list[KV]
+
+    def run(self, plan: Plan) -> StepResult:
+        """Never raises for what one chunk did: a chunk that fails is reported in `failed`, the others go on."""
+        result = StepResult()
+        self._copy_pages(plan.page_copies)
+        self._run_or_split(plan.chunks, result)
+        return result
+
+    def _run_or_split(self, chunks: tuple[Chunk, ...], result: StepResult) -> None:
+        try:
+            self._run_chunks(chunks, result)
+        except Exception as error:
+            if len(chunks) == 1:
+                result.failed[chunks[0].sequence.key] = f"{type(error).__name__}: {error}"
+                return
+            middle = len(chunks) // 2
+            self._run_or_split(chunks[:middle], result)
+            self._run_or_split(chunks[middle:], result)
+
+    def _run_chunks(self, chunks: tuple[Chunk, ...], result: StepResult) -> None:
+        logits_RV = self.model.forward(make_step(self.ops, chunks), self.kvs)
+        states: list[RowState] = []
+        rows: list[int] = []
+        keys: list[tuple[str, int]] = []
+        prompts: dict[tuple[str, int], list[TokenLogprobs]] = {}
+        row = 0
+        for chunk in chunks:
+            scored = prompt_rows(chunk)
+            if scored:
+                prompts[chunk.sequence.key] = self._score_prompt(chunk, logits_RV[row : row + scored])
+            row += len(output_offsets(chunk))
+            for sequence in chunk.samples:
+                rows.append(row - 1)
+                keys.append(sequence.key)
+                tokens, num_prompt = chunk.sequence.tokens, chunk.sequence.num_prompt
+                states.append(RowState.of(sequence.request, sequence.choice, tokens, num_prompt))
+        picks = self._pick(logits_RV, rows, states)
+        result.prompt_logprobs.update(prompts)
+        for key, picked in zip(keys, picks, strict=True):
+            result.sampled[key] = Result(picked.token_id, picked.logprobs, picked.error)
+
+    def _pick(self, logits_RV: Array, rows: list[int], states: list[RowState]) -> list[Pick]:
+        if not rows:
+            return []
+        if rows != list(range(len(logits_RV))):
+            logits_RV = self.ops.take_rows(logits_RV, self.ops.array(np.array(rows, np.int32)))
+        return pick(self.ops, logits_RV, states)
+
+    def _score_prompt(self, chunk: Chunk, logits_RV: Array) -> list[TokenLogprobs]:
+        first = chunk.start + 1
+        tokens = chunk.sequence.tokens[first : first + len(logits_RV)]
+        return prompt_logprobs(self.ops, logits_RV, tokens, chunk.sequence.request.params.prompt_logprobs or 0)
+
+    def _copy_pages(self, copies: Seq[tuple[int, int]]) -> None:
+        if not copies:
+            return
+        sources, targets = (self.ops.array(np.array(side, np.int32)) for side in zip(*copies, strict=True))
+        for kv in self.kvs:
+            self.ops.copy_pages(kv, sources, targets)
+
+
+def prompt_rows(chunk: Chunk) -> int:
+    """Rows of the chunk, from its first on, whose logits score the next prompt token."""
+    if chunk.sequence.request.params.prompt_logprobs is None:
+        return 0
+    return max(0, min(chunk.start + chunk.count, chunk.sequence.num_prompt - 1) - chunk.start)
+
+
+def output_offsets(chunk: Chunk) -> range:
+    """Rows of the chunk whose logits are wanted, as offsets into it."""
+    last = chunk.count if chunk.samples else prompt_rows(chunk)
+    first = 0 if prompt_rows(chunk) else chunk.count - 1
+    return range(first, last)
+
+
+def make_step(ops: Ops, chunks: tuple[Chunk, ...]) -> Step:
+    """Lay the chunks' tokens one after another."""
+    counts = [chunk.count for chunk in chunks]
+    starts = np.zeros(len(chunks) + 1, np.int32)
+    np.cumsum(counts, out=starts[1:])
+    tokens = np.empty(starts[-1], np.int32)
+    positions = np.empty(starts[-1], np.int32)
+    slots = np.empty(starts[-1], np.int32)
+    table = np.zeros((len(chunks), max(len(chunk.sequence.pages) for chunk in chunks)), np.int32)
+    outputs: list[int] = []
+    for i, chunk in enumerate(chunks):
+        end = chunk.start + chunk.count
+        here = slice(starts[i], starts[i + 1])
+        tokens[here] = chunk.sequence.tokens[chunk.start : end]
+        positions[here] = np.arange(chunk.start, end)
+        table[i, : len(chunk.sequence.pages)] = chunk.sequence.pages
+        pages, offsets = np.divmod(positions[here], PAGE_SIZE)
+        slots[here] = table[i, pages] * PAGE_SIZE + offsets
+        outputs.extend(int(starts[i]) + offset for offset in output_offsets(chunk))
+    return Step(
+        token_ids_T=ops.array(tokens),
+        positions_T=ops.array(positions),
+        slots_T=ops.array(slots),
+        query_starts_S1=ops.array(starts),
+        context_lens_S=ops.array(np.array([chunk.start + chunk.count for chunk in chunks], np.int32)),
+        page_table_SP=ops.array(table),
+        output_rows_R=ops.array(np.array(outputs, np.int32)),
+    )

@@ -1,0 +1,109 @@
+"""From settings to an engine: plan the memory, load the weights, join scheduler and runner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hexad.checkpoints.config import ModelConfig
+from hexad.checkpoints.hub import resolve
+from hexad.checkpoints.read_config import read_model_config
+from hexad.checkpoints.weights import DummyWeights, Weights
+from hexad.config import Config
+from hexad.engine.messages import EngineInfo
+from hexad.engine.runner import Runner
+from hexad.errors import CheckpointError
+from hexad.kernels.load import load
+from hexad.kernels.ops import Dtype
+from hexad.kernels.threads import default_threads
+from hexad.layers.weights import Weights as WeightSource
+from hexad.models.build import build, new_kvs
+from hexad.placement.memory import MemoryPlan, available_memory, plan_memory
+from hexad.placement.sizes import kv_bytes_per_token, scratch_bytes, weight_bytes
+from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Everything that is known before a weight is read; `hexad explain` prints it."""
+
+    directory: Path
+    model: ModelConfig
+    dtype: Dtype
+    threads: int
+    memory: MemoryPlan
+    scheduler: SchedulerConfig
+
+
+def resolve_settings(config: Config) -> Resolved:
+    """Raises CheckpointError, ConfigError or OutOfMemory."""
+    directory = resolve(config.model, config.revision)
+    model = read_model_config(directory)
+    dtype: Dtype = config.dtype if config.dtype != "auto" else "float32" if model.dtype == "float32" else "bfloat16"
+    threads = config.threads or default_threads()
+    memory, max_model_len = plan_memory(
+        weights=weight_bytes(model, dtype),
+        scratch=scratch_bytes(model, config.max_num_batched_tokens),
+        kv_bytes_per_token=kv_bytes_per_token(model, dtype),
+        model_max_len=model.max_position,
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        kv_memory=config.kv_memory,
+        available=available_memory(),
+    )
+    limits = SchedulerConfig(
+        num_pages=memory.num_pages,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_model_len=max_model_len,
+        prefix_caching=config.prefix_caching,
+    )
+    return Resolved(directory, model, dtype, threads, memory, limits)
+
+
+def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tuple[Scheduler, Runner, EngineInfo]:
+    """Load the weights and allocate the pages. Raises CheckpointError for a weight that is missing or left over."""
+    started = time.perf_counter()
+    model_config = resolved.model
+    loaded = load(config.kernels, resolved.threads, config.device)
+    weights = DummyWeights(seed=0) if config.load_format == "dummy" else Weights.open(resolved.directory)
+    counted = _Counted(weights, weight_bytes(model_config, resolved.dtype), progress)
+    model = build(model_config, counted, loaded.ops, resolved.dtype)
+    if left := weights.unused():
+        raise CheckpointError(
+            f"{resolved.directory} holds {len(left)} tensors that a {model_config.model_type} model does not use, "
+            f"such as {left[0]}; is its config.json the right one?"
+        )
+    kvs = new_kvs(model_config, loaded.ops, resolved.memory.num_pages, resolved.dtype)
+    info = EngineInfo(
+        kernels=loaded.ops.name,
+        kernels_note=loaded.note,
+        threads=resolved.threads,
+        dtype=resolved.dtype,
+        max_model_len=resolved.scheduler.max_model_len,
+        memory=resolved.memory,
+        load_seconds=time.perf_counter() - started,
+    )
+    return Scheduler(resolved.scheduler), Runner(loaded.ops, model, kvs), info
+
+
+class _Counted:
+    """Weights that report how far their reading has come."""
+
+    def __init__(self, weights: WeightSource, expected_bytes: int, progress: Progress) -> None:
+        self._weights = weights
+        self._expected = expected_bytes
+        self._progress = progress
+        self._taken = 0
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        weight = self._weights.take(name, shape)
+        self._taken += weight.nbytes
+        self._progress(min(1.0, self._taken / self._expected))
+        return weight

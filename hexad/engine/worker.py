@@ -1,0 +1,90 @@
+"""The engine process: the loop between two ends of one unix socket.
+
+Started by the supervisor as `python -m hexad.engine.worker ADDRESS`. It keeps nothing that the
+supervisor could not hand to its successor, so it may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import traceback
+
+import zmq
+
+from hexad.config import Config
+from hexad.engine.loop import Loop
+from hexad.engine.messages import (
+    Command,
+    Configure,
+    Loading,
+    Outputs,
+    Ready,
+    Refused,
+    decode_command,
+    encode,
+)
+from hexad.engine.setup import build_engine, resolve_settings
+from hexad.errors import HexadError
+
+PARENT_CHECK_MS = 1000
+"""How often an idle engine looks whether its supervisor is still there."""
+
+
+class _Socket:
+    """The loop's inbox and outbox. Exits the process when the supervisor is gone."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = zmq.Context().socket(zmq.PAIR)
+        self._socket.set_hwm(0)
+        self._socket.connect(address)
+        self._parent = os.getppid()
+
+    def first(self) -> Configure:
+        message = decode_command(self._socket.recv())
+        if not isinstance(message, Configure):
+            raise TypeError(f"the first message is {type(message).__name__}, not Configure")
+        return message
+
+    def drain(self) -> list[Command]:
+        if os.getppid() != self._parent:
+            sys.exit(0)
+        commands: list[Command] = []
+        while self._socket.poll(0):
+            message = decode_command(self._socket.recv())
+            assert not isinstance(message, Configure)
+            commands.append(message)
+        return commands
+
+    def wait(self) -> None:
+        self._socket.poll(PARENT_CHECK_MS)
+
+    def send(self, report: Outputs | Loading | Ready | Refused) -> None:
+        self._socket.send(encode(report))
+
+
+def main(address: str) -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the supervisor decides
+    socket = _Socket(address)
+    config = Config(**socket.first().settings)
+    try:
+        scheduler, runner, info = build_engine(
+            config, resolve_settings(config), lambda fraction: socket.send(Loading(fraction))
+        )
+    except Exception as error:
+        if not isinstance(error, HexadError):
+            traceback.print_exc()
+        socket.send(Refused(type(error).__name__, str(error)))
+        return 1
+    loop = Loop(scheduler, runner, socket, socket)
+    gc.collect()
+    gc.freeze()
+    socket.send(Ready(info))
+    while True:
+        loop.step()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,78 @@
+"""Which kernel set runs, and why.
+
+The only place that knows every set by name. The torch set is an optional dependency: it is
+imported where it is asked for, by name, so that nothing else ever loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, Literal, NamedTuple
+
+from hexad.errors import ConfigError
+from hexad.kernels.ops import Ops
+
+Kind = Literal["auto", "native", "reference", "torch"]
+
+_SETS = {
+    "native": ("hexad.kernels.native", "NativeOps"),
+    "reference": ("hexad.kernels.reference", "ReferenceOps"),
+    "torch": ("hexad.kernels.torch_set", "TorchOps"),
+}
+_EXTENSION = "hexad.kernels._native"
+_NOT_BUILT = (
+    f"the native kernels are not built (no module {_EXTENSION}); install Hexad again where a C++ compiler is found"
+)
+
+
+class Loaded(NamedTuple):
+    ops: Ops
+    note: str
+    """A sentence for people where the set is not what a fast machine would run, else nothing."""
+
+
+def load(kind: Kind, threads: int, device: str = "cpu") -> Loaded:
+    """The kernel set `kind`, on `threads` threads (native) or on `device` (torch).
+
+    `auto` is native where its extension is built, else reference; the note says why.
+    Raises ConfigError if the set that was asked for by name cannot run here.
+    """
+    name = resolve(kind)
+    if name == "native" and not native_is_built():
+        raise ConfigError(f"kernels is native, but {_NOT_BUILT}, or use kernels=reference", param="kernels")
+    if name == "torch" and importlib.util.find_spec("torch") is None:
+        raise ConfigError(
+            "kernels is torch, but torch is not installed; pip install 'hexad[cuda]', or use kernels=auto",
+            param="kernels",
+        )
+    if name != "torch" and device != "cpu":
+        raise ConfigError(
+            f"device is {device!r}, but the {name} kernels run on the CPU; use kernels=torch or device=cpu",
+            param="device",
+        )
+    module, cls = _SETS[name]
+    arguments: dict[str, tuple[Any, ...]] = {"native": (threads,), "reference": (), "torch": (device,)}
+    ops: Ops = getattr(importlib.import_module(module), cls)(*arguments[name])
+    return Loaded(ops, _note(kind, name))
+
+
+def resolve(kind: Kind) -> Literal["native", "reference", "torch"]:
+    """What `auto` stands for on this machine; any other kind is itself."""
+    if kind != "auto":
+        return kind
+    return "native" if native_is_built() else "reference"
+
+
+def _note(kind: Kind, name: str) -> str:
+    if name == "torch":
+        return "The torch kernels do not promise the same bits in every batch."
+    if name == "native":
+        return ""
+    why = "as asked for" if kind == "reference" else _NOT_BUILT
+    return f"Slow reference kernels in use: {why}."
+
+
+def native_is_built() -> bool:
+    """Whether the native extension was compiled when Hexad was installed."""
+    return importlib.util.find_spec(_EXTENSION) is not None

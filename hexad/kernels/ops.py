@@ -1,0 +1,146 @@
+"""The op table: what every kernel set offers, and the shapes it is called with.
+
+Legend of shape suffixes: T tokens of this step, S sequences, R rows whose logits are
+wanted, V vocabulary, D hidden size, K and N a linear's inputs and outputs, H query heads,
+G key-value heads, E head dimension, P pages.
+
+Activations are float32 between ops in the CPU sets, whatever the weights' dtype.
+The law: a row's result does not depend on the other rows, on the chunking, or on the
+number of threads. (The torch set does not promise it.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+Array = Any
+"""numpy.ndarray in the CPU sets, torch.Tensor in the torch set. Models use ops and plain views only."""
+
+Dtype = Literal["float32", "bfloat16"]
+
+PAGE_SIZE = 16
+"""Tokens in a page of KV cache: the lanes of one AVX-512 register of float32."""
+
+LEAVES = 8
+"""Row-parallel linears sum K in this many fixed leaves, by a fixed tree, so that tensor
+parallelism over 1, 2, 4 or 8 ranks gives the same bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One forward pass over T tokens of S sequences, each sequence's tokens contiguous and ascending."""
+
+    token_ids_T: Array
+    """int32"""
+    positions_T: Array
+    """int32"""
+    slots_T: Array
+    """int32: page * PAGE_SIZE + offset where each token's key and value are written."""
+    query_starts_S1: Array
+    """int32 [S+1]: the first row of each sequence; the last entry is T."""
+    context_lens_S: Array
+    """int32: keys that a sequence's last row sees (tokens computed before plus those in this step)."""
+    page_table_SP: Array
+    """int32: the pages of each sequence, in order, padded with 0."""
+    output_rows_R: Array
+    """int32: ascending rows whose logits are wanted."""
+
+
+class KV(NamedTuple):
+    """The KV cache of one layer. 16 keys stand side by side per head dimension: a lane is a key."""
+
+    k_PGE16: Array
+    v_PG16E: Array
+
+
+class Sampling(NamedTuple):
+    """How each of R rows is sampled."""
+
+    temperature_R: np.ndarray
+    """float32; 0 is greedy"""
+    top_k_R: np.ndarray
+    """int32; 0 keeps all"""
+    top_p_R: np.ndarray
+    """float32; 1 keeps all"""
+    min_p_R: np.ndarray
+    """float32; 0 keeps all"""
+    seed_R: np.ndarray
+    """uint64"""
+    position_R: np.ndarray
+    """int64: the position in its sequence of the token to be drawn"""
+
+
+class TopLogprobs(NamedTuple):
+    """Natural logarithms of softmax(logits), ties broken by the lower token id."""
+
+    chosen_R: np.ndarray
+    rank_R: np.ndarray
+    """1 + the number of tokens with a greater logit."""
+    ids_RN: np.ndarray
+    logprobs_RN: np.ndarray
+
+
+class Ops(Protocol):
+    """A kernel set. Host arrays (`np.ndarray`) go in once at load; everything else stays an `Array`."""
+
+    @property
+    def name(self) -> str:
+        """For people: "native (avx512)", "reference (numpy)", "torch (cuda)"."""
+
+    def array(self, host: np.ndarray) -> Array:
+        """A step's metadata or a small weight on this set's device; the dtype stays."""
+
+    def to_host(self, x: Array) -> np.ndarray: ...
+
+    def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, *, leaves: int = 1) -> Any:
+        """Bind a weight (float32, bfloat16 or float16 on the host) once, in this set's own layout.
+
+        `leaves` is 1 or LEAVES; leaf i covers inputs [i*K//leaves, (i+1)*K//leaves).
+        """
+
+    def linear(self, x_TK: Array, weight: Any, bias_N: Array | None = None) -> Array:
+        """x @ weight.T + bias -> [T, N] float32. Each output sums K ascending within a leaf."""
+
+    def embedding(self, table_VD: Array, token_ids_T: Array) -> Array:
+        """Rows of a float32 or bfloat16 table -> [T, D] float32."""
+
+    def take_rows(self, x_TD: Array, rows_R: Array) -> Array: ...
+
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        """Over the last axis of [T, D] or [T, H, E] (rows may be strided); a new contiguous array."""
+
+    def add_rms_norm(self, x_TD: Array, residual_TD: Array, weight_D: Array, eps: float) -> Array:
+        """residual += x, in place; returns rms_norm(residual)."""
+
+    def rope_kv_write(
+        self, q_THE: Array, k_TGE: Array, v_TGE: Array, cos_sin: Array, step: Step, kv: KV
+    ) -> Array:
+        """Rotate q and k (halves, as Hugging Face's rotate_half), write k and v to their slots.
+
+        `cos_sin` is float32 [max_position, E]: cosines of the E/2 frequencies, then sines.
+        Returns the rotated q, [T, H, E] contiguous; inputs may be strided views.
+        """
+
+    def attention(self, q_THE: Array, step: Step, kv: KV, scale: float, window: int) -> Array:
+        """Causal attention over pages -> [T, H*E]. `window` > 0: a query at position p sees keys > p - window."""
+
+    def silu_mul(self, gate_up: Array) -> Array:
+        """[T, 2*I], gate then up -> silu(gate) * up, [T, I]."""
+
+    def sample(self, logits_RV: Array, how: Sampling) -> np.ndarray:
+        """Token ids, int32 [R]. Greedy takes the lowest id among equals.
+
+        Otherwise: logits / temperature; keep tokens whose probability is at least min_p times
+        the greatest; of those the top_k; of those (renormalised) the smallest set whose
+        probability reaches top_p; then Gumbel-max with the noise of `philox.py`.
+        """
+
+    def top_logprobs(self, logits_RV: Array, token_ids_R: np.ndarray, n: int) -> TopLogprobs: ...
+
+    def new_kv(self, num_pages: int, num_kv_heads: int, head_dim: int, dtype: Dtype) -> KV:
+        """Zeroed pages; memory is touched only when written."""
+
+    def copy_pages(self, kv: KV, sources: Array, targets: Array) -> None: ...

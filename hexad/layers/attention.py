@@ -1,0 +1,66 @@
+"""Multi-head attention with grouped queries, over paged keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hexad.kernels.ops import KV, LEAVES, Array, Dtype, Ops, Step
+from hexad.layers.linear import Linear, Part
+from hexad.layers.norm import RMSNorm
+from hexad.layers.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """H query heads share G key-value heads; each head is E wide."""
+
+    query: int
+    key_value: int
+    width: int
+
+
+class Attention:
+    """[T, D] -> [T, D]; writes this step's keys and values, then attends over all that are known.
+
+    `qkv` are the projections in this order; `cos_sin` is the table of `rotary.py` as an
+    `Array`; `window` 0 attends to everything; `q_norm` and `k_norm` act on each head.
+    """
+
+    def __init__(
+        self,
+        ops: Ops,
+        weights: Weights,
+        *,
+        qkv: Sequence[str],
+        output: str,
+        hidden: int,
+        heads: Heads,
+        bias: bool,
+        output_bias: bool,
+        cos_sin: Array,
+        window: int,
+        dtype: Dtype,
+        q_norm: RMSNorm | None = None,
+        k_norm: RMSNorm | None = None,
+    ) -> None:
+        self.ops, self.heads, self.window, self.cos_sin = ops, heads, window, cos_sin
+        self.q_norm, self.k_norm = q_norm, k_norm
+        self.scale = heads.width**-0.5
+        widths = (heads.query * heads.width, heads.key_value * heads.width, heads.key_value * heads.width)
+        parts = [Part(name, width, bias) for name, width in zip(qkv, widths, strict=True)]
+        self.qkv = Linear(ops, weights, parts, hidden, dtype)
+        self.output = Linear(ops, weights, [Part(output, hidden, output_bias)], widths[0], dtype, leaves=LEAVES)
+
+    def __call__(self, x: Array, step: Step, kv: KV) -> Array:
+        heads = self.heads
+        k_start = heads.query * heads.width
+        v_start = k_start + heads.key_value * heads.width
+        qkv = self.qkv(x)
+        q = qkv[:, :k_start].reshape(-1, heads.query, heads.width)
+        k = qkv[:, k_start:v_start].reshape(-1, heads.key_value, heads.width)
+        v = qkv[:, v_start:].reshape(-1, heads.key_value, heads.width)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = self.ops.rope_kv_write(q, k, v, self.cos_sin, step, kv)
+        return self.output(self.ops.attention(q, step, kv, self.scale, self.window))

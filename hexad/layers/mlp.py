@@ -1,0 +1,32 @@
+"""The gated feed-forward block: silu(gate(x)) * up(x), projected down."""
+
+from __future__ import annotations
+
+from hexad.kernels.ops import LEAVES, Array, Dtype, Ops
+from hexad.layers.linear import Linear, Part
+from hexad.layers.weights import Weights
+
+
+class MLP:
+    """[T, D] -> [T, D] through `intermediate` units."""
+
+    def __init__(
+        self,
+        ops: Ops,
+        weights: Weights,
+        *,
+        gate: str,
+        up: str,
+        down: str,
+        hidden: int,
+        intermediate: int,
+        bias: bool,
+        dtype: Dtype,
+    ) -> None:
+        self.ops = ops
+        parts = [Part(gate, intermediate, bias), Part(up, intermediate, bias)]
+        self.gate_up = Linear(ops, weights, parts, hidden, dtype)
+        self.down = Linear(ops, weights, [Part(down, hidden, bias)], intermediate, dtype, leaves=LEAVES)
+
+    def __call__(self, x: Array) -> Array:
+        return self.down(self.ops.silu_mul(self.gate_up(x)))

@@ -1,0 +1,81 @@
+"""The two ends of a request's life: whether it can be taken, and whether a token ends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hexad.errors import BadRequest, ContextTooLong
+from hexad.kernels.ops import PAGE_SIZE
+from hexad.scheduler.sequence import Sequence
+from hexad.types import FinishReason, Request
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """All sizes, known before the first request."""
+
+    num_pages: int
+    max_num_seqs: int
+    """Choices that run at the same time."""
+    max_num_batched_tokens: int
+    """The token budget of one step."""
+    max_model_len: int
+    """Tokens of prompt and answer together."""
+    prefix_caching: bool = True
+    page_size: int = PAGE_SIZE
+
+
+def max_new_tokens(request: Request, config: SchedulerConfig) -> int:
+    """`max_tokens`, or all that the context holds."""
+    asked = request.params.max_tokens
+    return config.max_model_len - len(request.prompt_token_ids) if asked is None else asked
+
+
+def refuse_unservable(request: Request, config: SchedulerConfig) -> None:
+    """Raise BadRequest for what could never run to its end, with the numbers and the way out."""
+    prompt, new = len(request.prompt_token_ids), max_new_tokens(request, config)
+    if prompt == 0:
+        raise BadRequest("the prompt is empty; give at least one token", param="prompt")
+    if prompt + new > config.max_model_len or new < 1:
+        raise ContextTooLong(
+            f"the prompt has {prompt} tokens and max_tokens is {new}, together {prompt + new}; this model's context "
+            f"holds {config.max_model_len}; {_way_out(prompt, config.max_model_len)}",
+            param="max_tokens" if prompt < config.max_model_len else "prompt",
+        )
+    needed = -(-(prompt + new) // config.page_size)
+    if needed > config.num_pages:
+        raise ContextTooLong(
+            f"a prompt of {prompt} tokens and max_tokens {new} need {needed} pages of KV cache; there are "
+            f"{config.num_pages} ({config.num_pages * config.page_size} tokens); shorten the prompt, lower max_tokens, "
+            "or give the KV cache more memory",
+            param="max_tokens",
+        )
+    if request.params.n > config.max_num_seqs:
+        raise BadRequest(
+            f"n is {request.params.n}; at most {config.max_num_seqs} answers run at a time; "
+            "lower n or raise max_num_seqs",
+            param="n",
+        )
+    if request.generated and (request.params.n > 1 or len(request.generated) >= new):
+        raise BadRequest(
+            f"{len(request.generated)} generated tokens are given with n {request.params.n} and max_tokens {new}; "
+            "resume one choice at a time, and only an unfinished one",
+            param="generated",
+        )
+
+
+def _way_out(prompt: int, context: int) -> str:
+    if prompt < context:
+        return f"lower max_tokens to at most {context - prompt}, or shorten the prompt"
+    return f"shorten the prompt to at most {context - 1} tokens"
+
+
+def ending(sequence: Sequence, max_new: int) -> tuple[FinishReason | None, int | None]:
+    """(finish_reason, stop_reason) after its newest token."""
+    request, token = sequence.request, sequence.tokens[-1]
+    if sequence.num_generated >= request.params.min_tokens:
+        if token in request.eos_token_ids and not request.params.ignore_eos:
+            return "stop", None
+        if token in request.params.stop_token_ids:
+            return "stop", token
+    return ("length", None) if sequence.num_generated >= max_new else (None, None)

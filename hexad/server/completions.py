@@ -1,0 +1,153 @@
+"""POST /v1/completions: text or tokens in, their continuation out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hexad.server.generation import Job, Service, now, run, run_to_end
+from hexad.server.openai_types import CompletionRequest
+from hexad.server.pieces import Cursor, Piece, finite, prompt_logprobs, usage, whole
+from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
+from hexad.types import Logprob, RequestOutput
+
+DEFAULT_MAX_TOKENS = 16
+
+_Entry = tuple[int, dict[int, Logprob] | None]
+"""A token and what could have stood in its place."""
+
+
+async def create_completion(service: Service, request: Request) -> Response:
+    body = check_body(CompletionRequest, await read_json(request))
+    service.check_model(body.model)
+    job = await _job(service, body, "cmpl-" + request.state.request_id)
+    answer = _Answer(service, body, job)
+    if body.stream:
+        return EventStream(answer.chunks())
+    outputs = await unless_disconnected(request.receive, run_to_end(service, job))
+    return json_response(answer.complete(outputs))
+
+
+async def _job(service: Service, body: CompletionRequest, request_id: str) -> Job:
+    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    wanted = body.prompt_logprobs
+    if body.echo and body.logprobs is not None:
+        wanted = max(wanted or 0, body.logprobs)
+    params = service.sampling_params(
+        body,
+        logprobs=body.logprobs,
+        prompt_logprobs=wanted,
+        # An echo alone still needs its prompt computed; the token is dropped.
+        max_tokens=1 if body.echo and max_tokens == 0 else max_tokens,
+    )
+    prompts = [
+        await service.encode(prompt, body.add_special_tokens) if isinstance(prompt, str) else prompt
+        for prompt in body.prompt
+    ]
+    return Job(request_id, prompts, params, body.priority, body.cache_salt)
+
+
+class _Answer:
+    """The wire form of one request's outputs, whole or in chunks."""
+
+    def __init__(self, service: Service, body: CompletionRequest, job: Job) -> None:
+        self.service = service
+        self.body = body
+        self.job = job
+        self.only_prompt = bool(body.echo) and body.max_tokens == 0
+        self.head = {
+            "id": job.request_id,
+            "object": "text_completion",
+            "created": now(),
+            "model": service.model_name,
+        }
+
+    def complete(self, outputs: list[RequestOutput]) -> dict[str, Any]:
+        choices = [
+            self._choice(prompt, output, answer.index, whole(answer), first=True, offset=0)
+            for prompt, output in enumerate(outputs)
+            for answer in output.outputs
+        ]
+        return self.head | {"choices": choices, "usage": self._usage(outputs)}
+
+    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
+        by_token = self.body.logprobs is not None or bool(self.body.return_token_ids)
+        cursors: dict[tuple[int, int], Cursor] = {}
+        offsets: dict[tuple[int, int], int] = {}
+        outputs: dict[int, RequestOutput] = {}
+        async with contextlib.aclosing(run(self.service, self.job)) as growth:
+            async for prompt, output in growth:
+                outputs[prompt] = output
+                for answer in output.outputs:
+                    key = prompt, answer.index
+                    first = key not in offsets
+                    piece = cursors.setdefault(key, Cursor(by_token=by_token)).take(answer)
+                    if piece is None:
+                        continue
+                    choice = self._choice(prompt, output, answer.index, piece, first=first, offset=offsets.get(key, 0))
+                    offsets[key] = offsets.get(key, 0) + len(choice["text"])
+                    yield self._chunk([choice], list(outputs.values()), self.body.usage_always)
+        if self.body.usage_last:
+            yield self._chunk([], list(outputs.values()), True)
+
+    def _chunk(self, choices: list[dict[str, Any]], outputs: list[RequestOutput], counted: bool) -> dict[str, Any]:
+        chunk = self.head | {"choices": choices}
+        if self.body.usage_last:
+            chunk["usage"] = self._usage(outputs) if counted else None
+        return chunk
+
+    def _choice(
+        self, prompt: int, output: RequestOutput, index: int, piece: Piece, *, first: bool, offset: int
+    ) -> dict[str, Any]:
+        """`first`: the piece opens its answer; `offset`: characters of the answer sent before it."""
+        if self.only_prompt:
+            piece = Piece("", [], piece.logprobs and [], "length", None)
+        tokens: list[_Entry] = list(zip(piece.token_ids, piece.logprobs or (), strict=False))
+        text = piece.text
+        if self.body.echo and first:
+            text = self._prompt_text(prompt) + text
+            tokens = list(zip(output.prompt_token_ids, output.prompt_logprobs or (), strict=False)) + tokens
+        choice: dict[str, Any] = {
+            "index": prompt * self.job.params.n + index,
+            "text": text,
+            "logprobs": None if self.body.logprobs is None else self._logprobs(tokens, offset),
+            "finish_reason": piece.finish_reason,
+            "stop_reason": piece.stop_reason,
+        }
+        if self.body.prompt_logprobs is not None and first:
+            choice["prompt_logprobs"] = prompt_logprobs(output)
+        if self.body.return_token_ids:
+            choice["prompt_token_ids"] = output.prompt_token_ids if first else None
+            choice["token_ids"] = piece.token_ids
+        return choice
+
+    def _prompt_text(self, prompt: int) -> str:
+        given = self.body.prompt[prompt]
+        return given if isinstance(given, str) else self.service.engine.tokenizer.decode(given)
+
+    def _logprobs(self, tokens: list[_Entry], offset: int) -> dict[str, list[Any]]:
+        most = self.body.logprobs or 0
+        columns: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        for token_id, entry in tokens:
+            if entry is None:  # the first token of a prompt: nothing precedes it
+                name, own, top = self.service.engine.tokenizer.token_text(token_id), None, None
+            else:
+                name, own = entry[token_id].decoded_token or "", finite(entry[token_id].logprob)
+                top = {name: own}
+                for other, found in entry.items():
+                    if other != token_id and found.rank is not None and found.rank <= most:
+                        top.setdefault(found.decoded_token or "", finite(found.logprob))
+            for column, value in zip(columns.values(), (name, own, top, offset), strict=True):
+                column.append(value)
+            offset += len(name)
+        return columns
+
+    def _usage(self, outputs: list[RequestOutput]) -> dict[str, Any]:
+        counted = usage(outputs)
+        if self.only_prompt:
+            counted |= {"completion_tokens": 0, "total_tokens": counted["prompt_tokens"]}
+        return counted

@@ -1,0 +1,128 @@
+"""Every failure in the one shape that OpenAI's clients read.
+
+    {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}
+
+This module knows no endpoint: it turns exceptions into that shape and into sentences.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hexad.errors import BadRequest, HexadError, UnknownOption
+
+
+class RequestTooLarge(BadRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedBody(BadRequest):
+    status = 415
+    code = "unsupported_media_type"
+
+
+_HEADERS: Mapping[int, dict[str, str]] = {
+    413: {"Connection": "close"},
+    429: {"Retry-After": "1"},
+    # The same request would fail again: the official clients would try it twice more.
+    500: {"x-should-retry": "false"},
+    503: {"Retry-After": "1"},
+}
+
+
+def error_body(exc: HexadError) -> dict[str, Any]:
+    """The JSON object for one error."""
+    kind = "server_error" if exc.status >= 500 else "rate_limit_error" if exc.status == 429 else "invalid_request_error"
+    return {"error": {"message": str(exc), "type": kind, "param": exc.param, "code": exc.code}}
+
+
+def error_response(exc: HexadError) -> Response:
+    return Response(
+        msgspec.json.encode(error_body(exc)),
+        exc.status,
+        headers=_HEADERS.get(exc.status),
+        media_type="application/json",
+    )
+
+
+async def on_hexad_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HexadError)
+    return error_response(exc)
+
+
+async def on_http_error(request: Request, exc: Exception) -> Response:
+    """What the router itself refuses: an unknown path, a method that a path does not have."""
+    assert isinstance(exc, HTTPException)
+    error = HexadError(f"{request.method} {request.url.path}: {exc.detail}", code="not_found")
+    if exc.status_code == 405:
+        allowed = (exc.headers or {}).get("Allow", "another method")
+        message = f"{request.url.path} does not take {request.method}; use {allowed}"
+        error = HexadError(message, code="method_not_allowed")
+    error.status = exc.status_code
+    response = error_response(error)
+    response.headers.update(exc.headers or {})
+    return response
+
+
+def validation_error(error: ValidationError, model: type[BaseModel], body: Any) -> BadRequest:
+    """One plain sentence about the most specific thing that is wrong in `body`."""
+    problems = [(_path(problem, body), problem) for problem in error.errors(include_url=False)]
+    path, first = max(problems, key=lambda found: len(found[0]))
+    param = ".".join(map(str, path)) or None
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1) if len(path) == 1 else []
+        hint = f"; did you mean {near[0]}?" if near else "; remove it"
+        return UnknownOption(f"unknown parameter {param}{hint}", param=param)
+    if first["type"] == "missing":
+        return BadRequest(f"{param} is missing", param=param, code="missing_required_parameter")
+    if first["type"] == "none_required":
+        return BadRequest(f"{param} is not supported; leave it out", param=param, code="unsupported_parameter")
+    if first["type"] == "refused":
+        return BadRequest(first["msg"], param=first["ctx"]["param"])
+    wanted = [_wanted(problem) for where, problem in problems if where == path]
+    allowed = " or ".join(dict.fromkeys(wanted))
+    return BadRequest(f"{param or 'the body'} must be {allowed}; found {_shown(first['input'])}", param=param)
+
+
+def _wanted(problem: Any) -> str:
+    """In our words where pydantic's are about Python."""
+    limit = (problem.get("ctx") or {}).get("max_length")
+    words = {
+        "model_type": "an object",
+        "dict_type": "an object",
+        "too_short": "a list that is not empty",
+        "string_too_long": f"a string of at most {limit} characters",
+    }
+    return words.get(problem["type"]) or str(problem["msg"]).removeprefix("Input should be ").replace("False", "false")
+
+
+def _path(problem: Any, body: Any) -> tuple[str | int, ...]:
+    """The part of pydantic's location that exists in the body; the rest names branches of unions."""
+    path: list[str | int] = []
+    for part in problem["loc"]:
+        known = part in body if isinstance(body, dict) else isinstance(body, list) and isinstance(part, int)
+        if known:
+            body = body[part]
+            path.append(part)
+    if problem["type"] == "missing":
+        path.append(problem["loc"][-1])
+    return tuple(path)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

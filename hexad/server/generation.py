@@ -1,0 +1,129 @@
+"""What every generating endpoint shares: the parts it works with, and prompts to running requests.
+
+It knows the engine's `generate`, and no dialect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hexad.engine.async_llm import AsyncLLM
+from hexad.errors import EngineUnavailable, NotFound, RequestFailed
+from hexad.server.metrics import Metrics, RequestTimer
+from hexad.server.openai_types import Generation
+from hexad.types import RequestOutput, SamplingParams
+
+_BIG_TEXT = 16 * 2**10
+"""Characters; longer texts are tokenized in a thread."""
+
+
+def now() -> int:
+    """Unix time in seconds, for `created`."""
+    return int(time.time())
+
+
+@dataclass(slots=True)
+class Service:
+    """What the endpoints work with."""
+
+    engine: AsyncLLM
+    model_name: str
+    metrics: Metrics
+    started: int = field(default_factory=now)
+
+    def check_model(self, name: str | None) -> None:
+        """Raises NotFound; no name means the only model there is."""
+        if name not in (None, self.model_name):
+            raise NotFound(
+                f"the model {name!r} does not exist; this server has {self.model_name!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    async def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        encode = self.engine.tokenizer.encode
+        if len(text) > _BIG_TEXT:
+            return await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
+        return encode(text, add_special_tokens=add_special_tokens)
+
+    def sampling_params(self, body: Generation, **own: Any) -> SamplingParams:
+        """The body's parameters over the model's defaults; `own` are those a dialect names differently."""
+        given = {
+            name: value
+            for name in SamplingParams.__struct_fields__
+            if name not in own and (value := getattr(body, name)) is not None
+        }
+        if isinstance(stop := given.get("stop"), str):
+            given["stop"] = [stop]
+        return self.engine.frontend.default_params(**given, **own)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One HTTP request's work: prompts that run side by side with the same parameters."""
+
+    request_id: str
+    prompts: list[list[int]]
+    params: SamplingParams
+    priority: int
+    cache_salt: str
+
+
+async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+    """Yield (index of the prompt, its output) when the output has grown.
+
+    The output is the engine's own, grown in place, so a slow reader finds more, not more often.
+    Closing the generator aborts all of the job.
+    """
+    grown: dict[int, RequestOutput] = {}
+    wake = asyncio.Event()
+    tasks = [asyncio.create_task(_follow(service, job, index, grown, wake)) for index in range(len(job.prompts))]
+    everything = asyncio.gather(*tasks)
+    everything.add_done_callback(lambda _: wake.set())
+    try:
+        while grown or not everything.done():
+            await wake.wait()
+            wake.clear()
+            while grown:
+                yield grown.popitem()
+        everything.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, everything, return_exceptions=True)
+
+
+async def _follow(service: Service, job: Job, index: int, grown: dict[int, RequestOutput], wake: asyncio.Event) -> None:
+    timer = RequestTimer(service.metrics)
+    outputs = service.engine.generate(
+        job.prompts[index],
+        job.params,
+        request_id=f"{job.request_id}-{index}",
+        priority=job.priority,
+        cache_salt=job.cache_salt,
+    )
+    try:
+        async for output in outputs:
+            timer.grew(output)
+            grown[index] = output
+            wake.set()
+    except RequestFailed as failure:
+        if service.engine.healthy:
+            raise
+        raise EngineUnavailable(str(failure)) from failure
+    finally:
+        timer.ended()
+
+
+async def run_to_end(service: Service, job: Job) -> list[RequestOutput]:
+    """The complete outputs, in the order of the prompts."""
+    outputs: dict[int, RequestOutput] = {}
+    async with contextlib.aclosing(run(service, job)) as growth:
+        async for index, output in growth:
+            outputs[index] = output
+    return [outputs[index] for index in range(len(job.prompts))]

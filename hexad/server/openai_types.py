@@ -1,0 +1,248 @@
+"""What OpenAI's dialect may ask for, with the parameters that vLLM's users add to it.
+
+Checked strictly: no coercion between types, no unknown name. A parameter that exists in the
+dialect and not in Hexad is refused by name; one that by definition changes no answer is
+accepted. This module knows no engine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import Self
+
+from hexad.types import MAX_LOGPROBS
+
+MAX_PROMPTS = 1024
+"""In one completions request."""
+
+Prompts = list[str | list[int]]
+
+
+def _prompts(value: Any) -> Prompts:
+    """A text, texts, token ids, or lists of token ids -> a list of prompts."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(type(item) is int for item in value):
+            return [value]
+        if len(value) > MAX_PROMPTS:
+            raise PydanticCustomError("prompts", f"at most {MAX_PROMPTS} prompts")
+        if all(isinstance(item, str) for item in value):
+            return value
+        if all(isinstance(item, list) and all(type(token) is int for token in item) for item in value):
+            return value
+    raise PydanticCustomError("prompts", "a string, a list of strings, a list of token ids, or a list of such lists")
+
+
+def _token_key(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+
+
+def _text_format(value: dict[str, Any]) -> dict[str, Any]:
+    if value != {"type": "text"}:
+        raise _refused("response_format", 'is not supported yet except {"type": "text"}; leave it out')
+    return value
+
+
+def _function_tool(value: dict[str, Any]) -> dict[str, Any]:
+    function = value.get("function")
+    if value.get("type") != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise PydanticCustomError("tool", 'an object {"type": "function", "function": {"name": ..., ...}}')
+    return value
+
+
+def _refused(param: str, why: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{param} {why}", {"param": param, "why": why})
+
+
+class _FailFast(FailFast):
+    """Report the first bad item only: a list may hold millions. (Hashable, so that it fits into a union.)"""
+
+    __hash__ = object.__hash__
+
+
+FIRST = _FailFast()
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], FIRST]
+Texts = Annotated[list[str], FIRST]
+LogitBias = dict[Annotated[int, BeforeValidator(_token_key, json_schema_input_type=str)], float]
+Tool = Annotated[dict[str, Any], AfterValidator(_function_tool)]
+ResponseFormat = Annotated[dict[str, Any], AfterValidator(_text_format)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class StreamOptions(_Wire):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class TextPart(_Wire):
+    type: Literal["text"]
+    text: str
+
+
+class FunctionCall(_Wire):
+    name: str
+    arguments: str | dict[str, Any]
+
+
+class ToolCall(_Wire):
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Message(_Wire):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[TextPart], FIRST] | None = None
+    name: str | None = None
+    tool_calls: Annotated[list[ToolCall], FIRST] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: None = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            raise PydanticCustomError("content", "a message with content")
+        return self
+
+
+class Conversation(_Wire):
+    """What a chat template is given."""
+
+    model: str | None = None
+    messages: Annotated[list[Message], FIRST, Field(min_length=1)]
+    tools: Annotated[list[Tool], FIRST] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
+
+    @model_validator(mode="after")
+    def _one_ending(self) -> Self:
+        if self.continue_final_message and self.add_generation_prompt:
+            raise _refused("continue_final_message", "needs add_generation_prompt to be false")
+        return self
+
+
+class Generation(_Wire):
+    """How tokens are chosen and sent; the fields that `hexad.types.SamplingParams` has mean the same."""
+
+    model: str | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: LogitBias | None = None
+    allowed_token_ids: TokenIds | None = None
+    bad_words: Texts | None = None
+    seed: int | None = None
+    stop: str | Texts | None = None
+    stop_token_ids: TokenIds | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    prompt_logprobs: int | None = None
+    skip_special_tokens: bool | None = None
+
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    cache_salt: Annotated[str, Field(max_length=256)] = ""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+    echo: bool | None = None
+
+    # These change no answer.
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: Literal[False] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+    @model_validator(mode="after")
+    def _options_of_a_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise _refused("stream_options", "needs stream to be true")
+        return self
+
+    @property
+    def usage_last(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def usage_always(self) -> bool:
+        return self.usage_last and self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
+
+
+class CompletionRequest(Generation):
+    prompt: Annotated[Prompts, PlainValidator(_prompts, json_schema_input_type=str | Texts | TokenIds | list[TokenIds])]
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    add_special_tokens: bool = True
+    best_of: int | None = None
+    suffix: None = None
+
+    @model_validator(mode="after")
+    def _best_of_is_n(self) -> Self:
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise _refused("best_of", f"is {self.best_of}; only the value of n, {self.n or 1}, is supported")
+        return self
+
+
+class ChatRequest(Conversation, Generation):
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    modalities: list[Literal["text"]] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise _refused("top_logprobs", "needs logprobs to be true")
+        old, new = self.max_tokens, self.max_completion_tokens
+        if old is not None and new is not None and old != new:
+            raise _refused("max_tokens", f"is {old} and max_completion_tokens {new}; give one of them")
+        return self
+
+
+class TokenizeRequest(_Wire):
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool = True
+    return_token_strs: bool = False
+
+
+class TokenizeChatRequest(Conversation):
+    return_token_strs: bool = False
+
+
+class DetokenizeRequest(_Wire):
+    model: str | None = None
+    tokens: TokenIds

@@ -1,0 +1,208 @@
+"""Bytes to checked bodies, and results to bytes: JSON in, JSON or server-sent events out.
+
+This module knows HTTP; it knows neither endpoints nor the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hexad.errors import BadRequest, HexadError
+from hexad.server.errors import RequestTooLarge, UnsupportedBody, error_body, validation_error
+
+MAX_BODY_BYTES = 32 * 2**20
+MAX_DEPTH = 64
+MAX_KEYS = 65536
+"""Of one JSON object: bounds what a refusal can cost."""
+
+_BIG_BODY = 64 * 2**10
+"""Bodies above this are parsed in a thread, so that other requests' events go on."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+log = logging.getLogger("hexad.server")
+
+Body = TypeVar("Body", bound=BaseModel)
+T = TypeVar("T")
+
+
+async def read_json(request: Request) -> Any:
+    """The request's body. Raises BadRequest (400), RequestTooLarge (413) or UnsupportedBody (415)."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise UnsupportedBody(f"Content-Type is {kind or 'missing'}; send application/json")
+    if encoding := request.headers.get("content-encoding"):
+        raise UnsupportedBody(f"Content-Encoding is {encoding}; send the body as it is")
+    raw = await _read(request)
+    return await asyncio.to_thread(parse_json, raw) if len(raw) > _BIG_BODY else parse_json(raw)
+
+
+async def _read(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() else 0
+    parts: list[bytes] = []
+    if size <= MAX_BODY_BYTES:
+        size = 0
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                break
+    if size > MAX_BODY_BYTES:
+        raise RequestTooLarge(f"the body is over {MAX_BODY_BYTES} bytes; send less")
+    return b"".join(parts)
+
+
+def parse_json(raw: bytes) -> Any:
+    """Strict JSON (RFC 8259): UTF-8, no NaN or infinity, no lone surrogate, no repeated key, bounded depth.
+
+    Raises BadRequest that says what was found.
+    """
+    try:
+        text = raw.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_not_json, parse_float=_finite)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        _check_depth(value)
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}") from None
+    except UnicodeEncodeError:
+        raise BadRequest("the body holds half of a surrogate pair (\\ud800..\\udfff); send whole ones") from None
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
+        raise BadRequest(f"the body holds a number that cannot be read: {error}") from None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise BadRequest(f"the body holds an object of {len(pairs)} keys; at most {MAX_KEYS} are allowed")
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise BadRequest(f"the key {twice[:60]!r} is given twice; give it once", param=twice[:60])
+    return found
+
+
+def _not_json(word: str) -> NoReturn:
+    raise BadRequest(f"the body holds {word}, which is not JSON; give a finite number or null")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise BadRequest(f"the body holds {digits[:60]}, which is too large; give a smaller number")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for container in level
+            if isinstance(container, (dict, list))
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"the body is nested too deeply; at most {MAX_DEPTH} levels are allowed")
+
+
+def check_body(model: type[Body], value: Any) -> Body:
+    """Raises BadRequest with the dotted path of what is wrong."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise validation_error(error, model, value) from None
+
+
+def json_response(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`; cancel it at once, and raise ClientDisconnect, when the client goes away."""
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events, ended by `[DONE]`.
+
+    The headers wait for the first event, so what fails before it is answered with its own
+    status. A later failure is told in an event of its own; then the connection is cut without
+    `[DONE]` and without the closing chunk, so that no reader takes it for a complete answer.
+    """
+
+    def __init__(self, events: AsyncGenerator[Any, None]) -> None:
+        self.events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await unless_disconnected(receive, self._send_all(send))
+
+    async def _send_all(self, send: Send) -> None:
+        try:
+            event = await anext(self.events, None)
+            await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+            try:
+                while event is not None:
+                    await _send_event(send, msgspec.json.encode(event))
+                    event = await anext(self.events, None)
+            except HexadError as error:
+                await _send_event(send, msgspec.json.encode(error_body(error)))
+                return
+            except Exception:
+                log.exception("a stream failed")
+                unknown = HexadError("internal error; see the server's log")
+                await _send_event(send, msgspec.json.encode(error_body(unknown)))
+                return
+            await _send_event(send, b"[DONE]")
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await self.events.aclose()
+
+
+_SSE_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+async def _send_event(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})

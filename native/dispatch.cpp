@@ -1,0 +1,80 @@
+// One table of kernels an instruction set, filled at load; the choice by what the CPU and
+// the operating system offer (`__builtin_cpu_supports` checks both).
+#include "kernels.h"
+
+#include <cstring>
+
+namespace hexad {
+
+#define HEXAD_DECLARE(isa)                 \
+    void register_linear_##isa(Kernels&);  \
+    void register_rows_##isa(Kernels&);    \
+    void register_attention_##isa(Kernels&); \
+    void register_logits_##isa(Kernels&);
+
+HEXAD_DECLARE(portable)
+#if defined(HEXAD_X86)
+HEXAD_DECLARE(avx2)
+HEXAD_DECLARE(avx512)
+#endif
+
+namespace {
+
+using Register = void (*)(Kernels&);
+
+Kernels table(Register linear, Register rows, Register attention, Register logits) {
+    Kernels k{};
+    linear(k);
+    rows(k);
+    attention(k);
+    logits(k);
+    return k;
+}
+
+#define HEXAD_TABLE(isa) table(register_linear_##isa, register_rows_##isa, register_attention_##isa, register_logits_##isa)
+
+struct Set {
+    const char* name;
+    bool runs;
+    Kernels kernels;
+};
+
+#if defined(HEXAD_X86)
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
+// Best first.
+const Set kSets[] = {
+#if defined(HEXAD_X86)
+    {"avx512", has_avx512(), HEXAD_TABLE(avx512)},
+    {"avx2", has_avx2(), HEXAD_TABLE(avx2)},
+#endif
+    {"portable", true, HEXAD_TABLE(portable)},
+};
+
+constexpr int kCount = sizeof kSets / sizeof kSets[0];
+
+}  // namespace
+
+const Kernels* kernels_for(const char* isa) {
+    for (const Set& set : kSets)
+        if (set.runs && std::strcmp(set.name, isa) == 0) return &set.kernels;
+    return nullptr;
+}
+
+const char* const* available_isas() {
+    static const char* names[kCount + 1] = {};
+    int count = 0;
+    for (const Set& set : kSets)
+        if (set.runs) names[count++] = set.name;
+    return names;
+}
+
+}  // namespace hexad

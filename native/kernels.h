@@ -1,0 +1,148 @@
+// What a kernel is called with, and the table of kernels of one instruction set.
+//
+// A kernel does one *item* of an op: items are independent, and no reduction is ever split
+// between two of them, so that who does which item, and how many there are, cannot change a
+// bit. `ops.cpp` cuts an op into items; `dispatch.cpp` chooses the table.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace hexad {
+
+constexpr int kPageTokens = 16;
+constexpr int kMaxLeaves = 8;
+constexpr int kMaxHeadDim = 512;
+// Keys of one softmax block: four pages, aligned to absolute positions.
+constexpr int kBlockPages = 4;
+constexpr int kBlockKeys = kBlockPages * kPageTokens;
+// Query rows (tokens x heads of one KV head) that walk the keys together.
+constexpr int kQueryRows = 24;
+
+enum class Dtype { f32, bf16 };
+
+// Weights in tiles of 16 outputs; a *unit* is 64 bytes: one input (float32) or a pair of
+// inputs (bfloat16) of 16 outputs. Leaf i covers units [leaf_units[i], leaf_units[i+1]) of
+// each tile; where a leaf has an odd number of inputs its last pair is padded with 0.
+struct LinearArgs {
+    const void* x;      // units of activations, as `round_pairs` writes them, or plain float32
+    size_t x_stride;    // bytes from row to row
+    const char* tiles;
+    int units;          // of one tile
+    int leaves;
+    const int* leaf_units;
+    int64_t rows, outputs;
+    const float* bias;  // or null
+    float* out;         // [rows, outputs]
+    int rows_per_item, row_items;
+    int tiles_per_item;
+};
+
+// float32 activations to bfloat16 pairs. An item is one row.
+struct PairArgs {
+    const float* x;
+    int64_t x_stride;  // elements
+    int64_t inputs;
+    int leaves;
+    void* pairs;
+    size_t pairs_stride;  // bytes
+};
+
+// Rows of `width` floats, `heads` of them in each of `tokens`; strides in elements.
+struct NormArgs {
+    const float* x;
+    int64_t token_stride, head_stride;
+    int64_t heads, width;
+    float* residual;  // null: norm of x. Else residual += x, then norm of residual (heads is 1)
+    const float* weight;
+    float eps;
+    float* out;
+};
+
+struct EmbeddingArgs {
+    const void* table;
+    Dtype dtype;
+    int64_t width;
+    const int32_t* ids;
+    float* out;
+};
+
+struct SiluArgs {
+    const float* gate_up;
+    int64_t width;
+    float* out;
+};
+
+struct RopeArgs {
+    const float *q, *k, *v;
+    int64_t q_token, q_head, k_token, k_head, v_token, v_head;  // strides in elements
+    int64_t heads, kv_heads, head_dim;
+    const float* cos_sin;
+    const int32_t *positions, *slots;
+    float* q_out;
+    void *k_pages, *v_pages;
+    Dtype kv_dtype;
+};
+
+// An item is (tile of query tokens, KV head): `tile` gives the sequence and the first token.
+struct QueryTile {
+    int32_t sequence, first_row, num_rows;
+};
+
+struct AttentionArgs {
+    const float* q;  // [T, heads, head_dim]
+    int64_t heads, kv_heads, head_dim;
+    const void *k_pages, *v_pages;
+    Dtype kv_dtype;
+    const QueryTile* tiles;
+    const int32_t* positions;
+    const int32_t* page_table;
+    int64_t page_table_stride;
+    float scale;
+    int64_t window;
+    float* out;  // [T, heads * head_dim]
+};
+
+struct Kernels {
+    const char* isa;
+    size_t pair_bytes;
+    int tile_block, stream_tiles, row_block;
+
+    void (*linear_f32)(const LinearArgs&, int64_t item);
+    void (*linear_bf16)(const LinearArgs&, int64_t item);
+    void (*round_pairs)(const PairArgs&, int64_t item);
+
+    void (*norm)(const NormArgs&, int64_t token);
+    void (*embedding)(const EmbeddingArgs&, int64_t token);
+    void (*silu_mul)(const SiluArgs&, int64_t token);
+    void (*rope)(const RopeArgs&, int64_t token);
+    void (*attention)(const AttentionArgs&, int64_t item);
+
+    // The vector part of sampling, over one row of logits.
+    // The greatest element (NaN ignored; -inf where nothing is greater).
+    float (*row_max)(const float* x, int64_t n);
+    // The lowest index of an element >= bound, or -1.
+    int64_t (*first_at_least)(const float* x, int64_t n, float bound);
+    int64_t (*count_greater)(const float* x, int64_t n, float value);
+    // Indices of elements >= bound, ascending; returns how many.
+    int64_t (*gather_at_least)(const float* x, int64_t n, float bound, int32_t* ids);
+    // out[i] = max of x[i * 64, (i + 1) * 64).
+    void (*chunk_max)(const float* x, int64_t n, float* out);
+    void (*divide)(const float* x, int64_t n, float by, float* out);
+    // Sum of exp(x - shift) in a fixed order: float32 lanes over 1024 elements, then double.
+    double (*sum_exp)(const float* x, int64_t n, float shift);
+    void (*exp_shifted)(const float* x, int64_t n, float shift, float* out);
+    // The index of the greatest x + gumbel noise; `greatest` is the finite maximum of x.
+    int64_t (*gumbel_argmax)(const float* x, int64_t n, float greatest, uint64_t seed, uint64_t position);
+
+    double (*fma_peak)(int64_t rounds);   // runs rounds * fma_flops operations
+    double (*pair_peak)(int64_t rounds);
+    int64_t flops_per_round;
+};
+
+// Null where this build or this CPU does not have the set.
+const Kernels* kernels_for(const char* isa);
+// The names of the sets this build has and this CPU can run, best first, null-terminated.
+const char* const* available_isas();
+
+}  // namespace hexad

@@ -1,0 +1,49 @@
+// Ops over plain pointers: cuts each into items for the pool. Knows no Python.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "sampling.h"
+#include "weights.h"
+
+namespace hexad {
+
+// The kernels of one instruction set and the threads they run on.
+class Engine {
+  public:
+    Engine(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+
+    const Kernels& kernels() const { return kernels_; }
+    int threads() const { return pool_.threads(); }
+    Pool& pool() { return pool_; }
+
+    // x is [rows, inputs], `x_stride` elements from row to row; out [rows, outputs] contiguous.
+    void linear(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, const float* bias, float* out);
+    void embedding(const EmbeddingArgs& args, int64_t tokens);
+    void norm(const NormArgs& args, int64_t tokens);
+    void silu_mul(const SiluArgs& args, int64_t tokens);
+    void rope(const RopeArgs& args, int64_t tokens);
+    // `starts` has sequences + 1 entries; args.tiles is filled in here.
+    void attention(AttentionArgs args, const int32_t* starts, int64_t sequences);
+    void sample(const float* logits, int64_t rows, int64_t vocab, const RowSampling* how, int32_t* out);
+    void top_logprobs(const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen, int n, float* logprob,
+                      int32_t* rank, int32_t* ids, float* logprobs);
+
+    // Bytes per second at which all threads together read `bytes` of memory.
+    double read_bandwidth(size_t bytes);
+    // Operations per second of all threads' multiply-adds: float32, or bfloat16 pairs.
+    double arithmetic_rate(Dtype dtype);
+
+  private:
+    // body(row) for each row, where a row takes about `row_ns`: alone where waking is dearer.
+    template <typename Body>
+    void each_row(int64_t rows, double row_ns, const Body& body);
+
+    const Kernels& kernels_;
+    Pool pool_;
+};
+
+}  // namespace hexad

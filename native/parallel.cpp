@@ -1,0 +1,181 @@
+#include "parallel.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <thread>
+
+#include <unistd.h>
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
+namespace hexad {
+
+namespace {
+
+constexpr auto kSpin = std::chrono::microseconds(40);
+
+void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+void pin_to([[maybe_unused]] int cpu) {
+#if defined(__linux__)
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+#endif
+}
+
+// The lowest CPU that shares a physical core with `cpu`; itself where the kernel does not say.
+int core_of(int cpu) {
+    char path[96];
+    std::snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    int first = cpu;
+    if (FILE* file = std::fopen(path, "r")) {
+        if (std::fscanf(file, "%d", &first) != 1) first = cpu;
+        std::fclose(file);
+    }
+    return first;
+}
+
+// One word says everything a worker must know to join: bit 0 whether a job is open, 15 bits
+// how many workers are in it, and above them a number that grows with each job.
+constexpr uint32_t kOpen = 1;
+constexpr uint32_t kWorker = 2;
+constexpr uint32_t kWorkers = 0xfffe;
+constexpr uint32_t kJob = 0x10000;
+
+}  // namespace
+
+std::vector<int> physical_cores() {
+    std::vector<int> cores;
+#if defined(__linux__)
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof set, &set);
+    std::vector<int> seen;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (!CPU_ISSET(cpu, &set)) continue;
+        int core = core_of(cpu);
+        bool known = false;
+        for (int other : seen) known = known || other == core;
+        if (known) continue;
+        seen.push_back(core);
+        cores.push_back(cpu);
+    }
+#endif
+    if (cores.empty())
+        for (unsigned cpu = 0; cpu < std::thread::hardware_concurrency(); ++cpu) cores.push_back(int(cpu));
+    return cores;
+}
+
+struct Pool::Shared {
+    alignas(64) std::atomic<uint32_t> state{0};
+    alignas(64) std::atomic<int64_t> next{0};
+    alignas(64) std::atomic<bool> stop{false};
+    int64_t items = 0;
+    Body body = nullptr;
+    const void* context = nullptr;
+    std::mutex callers;
+    std::vector<std::thread> workers;
+    pid_t owner = getpid();
+
+    void take_items() {
+        for (;;) {
+            int64_t item = next.fetch_add(1, std::memory_order_relaxed);
+            if (item >= items) return;
+            body(context, item);
+        }
+    }
+
+    // Spins, then sleeps, until a job other than `last` is open and this worker is in it.
+    uint32_t join_job(uint32_t last) {
+        for (;;) {
+            auto give_up = std::chrono::steady_clock::now() + kSpin;
+            uint32_t seen = state.load(std::memory_order_acquire);
+            for (int turn = 1;; ++turn) {
+                if (stop.load(std::memory_order_relaxed)) return seen;
+                bool fresh = (seen & kOpen) && (seen & ~(kOpen | kWorkers)) != last;
+                if (fresh && state.compare_exchange_weak(seen, seen + kWorker, std::memory_order_acq_rel)) return seen;
+                if (!fresh && turn % 16 == 0 && std::chrono::steady_clock::now() > give_up) break;
+                relax();
+                seen = state.load(std::memory_order_acquire);
+            }
+            state.wait(seen, std::memory_order_acquire);
+        }
+    }
+
+    void work(int cpu) {
+        if (cpu >= 0) pin_to(cpu);
+        uint32_t last = 0;
+        for (;;) {
+            uint32_t joined = join_job(last);
+            if (stop.load(std::memory_order_relaxed)) return;
+            last = joined & ~(kOpen | kWorkers);
+            take_items();
+            state.fetch_sub(kWorker, std::memory_order_acq_rel);
+        }
+    }
+
+    void run_with_workers(int64_t count, Body fn, const void* what) {
+        items = count;
+        body = fn;
+        context = what;
+        next.store(0, std::memory_order_relaxed);
+        state.fetch_add(kJob + kOpen, std::memory_order_acq_rel);
+        state.notify_all();
+        take_items();
+        uint32_t now = state.fetch_sub(kOpen, std::memory_order_acq_rel) - kOpen;
+        for (int turn = 0; now & kWorkers; ++turn) {
+            if (turn < 2000)
+                relax();
+            else
+                std::this_thread::yield();
+            now = state.load(std::memory_order_acquire);
+        }
+    }
+};
+
+Pool::Pool(int threads) : shared_(std::make_unique<Shared>()), threads_(threads) {
+    std::vector<int> cores = physical_cores();
+    bool takes_all = size_t(threads) == cores.size();
+    for (int i = 1; i < threads; ++i) {
+        int cpu = takes_all ? cores[size_t(i)] : -1;
+        shared_->workers.emplace_back([shared = shared_.get(), cpu] { shared->work(cpu); });
+    }
+}
+
+Pool::~Pool() {
+    // In a forked child the workers do not exist; there is nobody to wake or wait for.
+    bool forked = shared_->owner != getpid();
+    shared_->stop.store(true);
+    shared_->state.fetch_add(kJob);
+    if (!forked) shared_->state.notify_all();
+    for (std::thread& worker : shared_->workers) {
+        if (forked)
+            worker.detach();
+        else
+            worker.join();
+    }
+}
+
+void Pool::run_raw(int64_t items, Body body, const void* context) {
+    // A second Python thread that calls while an op runs does its own op alone.
+    std::unique_lock<std::mutex> lock(shared_->callers, std::defer_lock);
+    if (items <= 1 || threads_ == 1 || !lock.try_lock()) {
+        for (int64_t item = 0; item < items; ++item) body(context, item);
+        return;
+    }
+    shared_->run_with_workers(items, body, context);
+}
+
+}  // namespace hexad

@@ -1,0 +1,42 @@
+// A small pool of pinned threads. The only file that knows of threads.
+//
+// An op is cut into independent items; the caller and its workers take them one by one. A
+// worker that is late is not waited for: an op ends when every item that was taken is done.
+// Workers spin for some microseconds between ops, because the next one is near, then sleep.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace hexad {
+
+class Pool {
+  public:
+    // `threads` counts the caller. Workers are pinned, one a physical core, where the pool
+    // takes all the physical cores that this process may run on.
+    explicit Pool(int threads);
+    ~Pool();
+    Pool(const Pool&) = delete;
+
+    int threads() const { return threads_; }
+
+    // fn(item) for each item of [0, items), in any order, on any thread.
+    template <typename Fn>
+    void run(int64_t items, const Fn& fn) {
+        run_raw(items, [](const void* context, int64_t item) { (*static_cast<const Fn*>(context))(item); }, &fn);
+    }
+
+  private:
+    using Body = void (*)(const void* context, int64_t item);
+    void run_raw(int64_t items, Body body, const void* context);
+
+    struct Shared;
+    std::unique_ptr<Shared> shared_;
+    int threads_;
+};
+
+// The first CPU of each physical core in this process's affinity mask, ascending.
+std::vector<int> physical_cores();
+
+}  // namespace hexad

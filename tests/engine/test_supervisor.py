@@ -1,0 +1,215 @@
+"""A stream outlives its engine process: killed in the middle, it goes on with exactly the same tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hexad import AsyncLLM, RequestOutput, SamplingParams
+from hexad.config import Config, resolve
+from hexad.errors import BadRequest, ContextTooLong, NotFound, Overloaded, RequestFailed
+
+PROMPT = [5, 9, 2, 7] * 12
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[AsyncLLM]:
+    engine = await AsyncLLM.start(config)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@pytest.fixture
+def config(tiny_model: Path) -> Config:
+    return resolve([("test", {"model": str(tiny_model), "max_num_batched_tokens": 64, "kv_memory": "16MiB"})])[0]
+
+
+async def answer(engine: AsyncLLM, params: SamplingParams, prompt: list[int] = PROMPT) -> RequestOutput:
+    last = None
+    async for last in engine.generate(prompt, params):
+        pass
+    assert last is not None
+    return last
+
+
+def tokens(output: RequestOutput) -> list[list[int]]:
+    return [choice.token_ids for choice in output.outputs]
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(poll(), timeout_s)
+
+
+PARAMS = [
+    SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True, logprobs=2),
+    SamplingParams(temperature=1.0, seed=7, max_tokens=200, ignore_eos=True, n=3),
+    SamplingParams(temperature=1.0, seed=8, max_tokens=200, ignore_eos=True, repetition_penalty=1.3, prompt_logprobs=1),
+    SamplingParams(temperature=0.7, seed=9, max_tokens=200, ignore_eos=True, min_tokens=150, top_p=0.9),
+]
+
+
+def test_streams_survive_kill_9_bit_for_bit(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            undisturbed = [await answer(engine, params) for params in PARAMS]
+            asked = [asyncio.create_task(answer(engine, params)) for params in PARAMS]
+            for death in (20, 90):
+                live = [live.stream.output for live in engine._live.values()]
+                await until(lambda: len(engine._live) == len(PARAMS))
+                live = [live.stream.output for live in engine._live.values()]
+                await until(lambda: min(len(output.outputs[0].token_ids) for output in live) >= death)  # noqa: B023
+                os.kill(engine.engine_pid, signal.SIGKILL)
+                restarts = engine.restarts
+                await until(lambda: engine.restarts > restarts)  # noqa: B023
+            resumed = await asyncio.gather(*asked)
+            assert engine.restarts == 2
+            for before, after in zip(undisturbed, resumed, strict=True):
+                assert tokens(before) == tokens(after)
+                assert [c.logprobs for c in before.outputs] == [c.logprobs for c in after.outputs]
+                assert before.prompt_logprobs == after.prompt_logprobs
+
+    asyncio.run(main())
+
+
+def test_a_request_that_kills_the_engine_again_and_again_fails_alone(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            long = SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)
+            asked = asyncio.create_task(answer(engine, long))
+            for restarts in range(3):
+                await until(lambda: engine.healthy and engine.restarts == restarts and bool(engine._live))  # noqa: B023
+                os.kill(engine.engine_pid, signal.SIGKILL)
+            with pytest.raises(RequestFailed, match="died 3 times while this request ran"):
+                await asked
+            assert len((await answer(engine, PARAMS[1])).outputs) == 3
+
+    asyncio.run(main())
+
+
+def test_a_closed_iterator_frees_its_request(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            stream = engine.generate(PROMPT, SamplingParams(max_tokens=900, ignore_eos=True))
+            async for _ in stream:
+                break
+            await stream.aclose()  # type: ignore[attr-defined]
+            await until(lambda: engine.stats().num_running == 0)
+            assert engine.stats().num_free_pages == engine.stats().num_pages
+
+    asyncio.run(main())
+
+
+def test_an_aborted_request_ends_with_what_it_has(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            seen: list[RequestOutput] = []
+            async for output in engine.generate(PROMPT, SamplingParams(max_tokens=900, ignore_eos=True), request_id="a"):
+                seen.append(output)
+                await engine.abort("a")
+            assert seen[-1].finished and seen[-1].outputs[0].finish_reason == "abort"
+            await until(lambda: engine.stats().num_running == 0)
+
+    asyncio.run(main())
+
+
+def test_refusals_come_before_the_first_item_and_disturb_nobody(config: Config) -> None:
+    async def refused(engine: AsyncLLM, prompt: list[int], params: SamplingParams) -> None:
+        async for _ in engine.generate(prompt, params):
+            raise AssertionError("it was accepted")
+
+    async def main() -> None:
+        async with running(config) as engine:
+            neighbour = asyncio.create_task(answer(engine, PARAMS[0]))
+            with pytest.raises(ContextTooLong, match="holds 1024"):
+                await refused(engine, [1] * 2000, SamplingParams())
+            with pytest.raises(BadRequest, match="prompt"):
+                await refused(engine, [10**6], SamplingParams())
+            with pytest.raises(BadRequest, match="empty"):
+                await refused(engine, [], SamplingParams())
+            assert tokens(await neighbour) == tokens(await answer(engine, PARAMS[0]))
+
+    asyncio.run(main())
+
+
+def test_a_full_queue_refuses_at_once(config: Config) -> None:
+    async def main() -> None:
+        async with running(dataclasses.replace(config, max_num_seqs=1, max_queue=1)) as engine:
+            long = SamplingParams(max_tokens=900, ignore_eos=True)
+            asked = [asyncio.create_task(answer(engine, long)) for _ in range(2)]
+            await until(lambda: len(engine._live) == 2)
+            with pytest.raises(Overloaded, match="max_queue 1"):
+                await answer(engine, long)
+            for task in asked:
+                task.cancel()
+
+    asyncio.run(main())
+
+
+def test_draining_lets_the_running_finish_and_fails_the_late(config: Config) -> None:
+    async def drained(timeout_s: float, params: SamplingParams) -> RequestOutput:
+        async with running(config) as engine:
+            asked = asyncio.create_task(answer(engine, params))
+            await until(lambda: bool(engine._live))
+            await engine.drain(timeout_s)
+            return await asked
+
+    async def main() -> None:
+        assert len((await drained(30, PARAMS[0])).outputs[0].token_ids) == 200
+        with pytest.raises(RequestFailed, match="shut down"):
+            await drained(0.0, SamplingParams(max_tokens=900, ignore_eos=True))
+
+    asyncio.run(main())
+
+
+def test_a_model_that_cannot_be_read_is_refused_with_its_own_words(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(NotFound, match=r"no config\.json"):
+            await AsyncLLM.start(resolve([("test", {"model": str(tmp_path)})])[0])
+
+    asyncio.run(main())
+
+
+def test_the_engine_ends_with_its_supervisor(config: Config) -> None:
+    """A supervisor that is killed leaves no orphan behind."""
+    script = (
+        "import asyncio, sys\nfrom hexad import AsyncLLM\nfrom hexad.config import resolve\n"
+        "async def main():\n    engine = await AsyncLLM.start(resolve([('t', {'model': sys.argv[1]})])[0])\n"
+        "    print(engine.engine_pid, flush=True)\n    await asyncio.sleep(60)\nasyncio.run(main())\n"
+    )
+
+    async def main() -> None:
+        import sys
+
+        parent = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, config.model, stdout=asyncio.subprocess.PIPE
+        )
+        assert parent.stdout is not None
+        engine_pid = int(await parent.stdout.readline())
+        parent.kill()
+        await parent.wait()
+        await until(lambda: not _is_running(engine_pid))
+
+    asyncio.run(main())
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+

@@ -1,0 +1,108 @@
+"""The exactness law, bitwise: a row of logits does not depend on what else runs, nor on how it is cut.
+
+For the reference and the native set; the torch set does not promise it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hexad.checkpoints.read_config import read_model_config
+from hexad.checkpoints.weights import Weights
+from hexad.kernels.load import load, native_is_built
+from hexad.kernels.ops import Dtype, Sampling
+from hexad.models.build import build
+from hexad.testing.step import Replay
+from hexad.testing.zoo import ZOO, write_model
+
+KINDS = ("reference", "native")
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
+VARIANTS = ("llama-bias", "mistral-window", "qwen2-window", "qwen3")
+LENGTHS = [1, 2, 3, 5, 7, 8, 9, 12, 15, 16, 17, 18, 20, 23, 24, 25, 28, 30, 31, 32, 33, 34, 40, 41, 47, 48, 49, 50]
+LENGTHS += [64, 65, 130, 270]
+PROMPTS = [np.random.default_rng(n).integers(0, 512, n).tolist() for n in LENGTHS]
+SOME = (0, 9, 10, 20, 31)
+
+Case = tuple[str, Path, Dtype, Replay, list[np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("zoo")
+    return {variant: write_model(root / variant, ZOO[variant]) for variant in VARIANTS}
+
+
+def replay_of(directory: Path, kind: str, dtype: Dtype, threads: int = 1) -> Replay:
+    if kind == "native" and not native_is_built():
+        if os.environ.get("CI"):
+            pytest.fail("the native kernels are not built, and CI must test them")
+        pytest.skip("the native kernels are not built")
+    ops, config = load(kind, threads).ops, read_model_config(directory)
+    return Replay(config, build(config, Weights.open(directory), ops, dtype), ops, dtype)
+
+
+@pytest.fixture(scope="module", params=[(k, v, d) for k in KINDS for v in VARIANTS for d in DTYPES], ids="-".join)
+def case(request: pytest.FixtureRequest, directories: dict[str, Path]) -> Iterator[Case]:
+    """A set, a model and a dtype, with the logits of a batch of 32 prompts, each in one chunk."""
+    kind, variant, dtype = request.param
+    replay = replay_of(directories[variant], kind, dtype)
+    yield kind, directories[variant], dtype, replay, replay.logits(PROMPTS)
+
+
+def assert_same_bits(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+def test_alone_is_as_in_a_batch_of_32(case: Case) -> None:
+    _, _, _, replay, batched = case
+    for i in SOME:
+        assert_same_bits(replay.logits([PROMPTS[i]]), [batched[i]])
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 64])
+def test_the_size_of_chunks_does_not_matter(case: Case, chunk: int) -> None:
+    _, _, _, replay, batched = case
+    assert_same_bits(replay.logits([PROMPTS[i] for i in SOME], chunk), [batched[i] for i in SOME])
+
+
+def test_prompts_and_single_tokens_side_by_side(case: Case) -> None:
+    _, _, _, replay, batched = case
+    assert_same_bits(replay.logits(PROMPTS, 40, ragged=np.random.default_rng(5)), batched)
+
+
+def test_what_an_earlier_owner_left_in_the_pages_does_not_matter(case: Case) -> None:
+    """Not even NaN: a sequence that broke must not break whoever gets its pages next."""
+    _, _, _, replay, batched = case
+    for cache in (cache for kv in replay.kvs for cache in kv):
+        cache[:] = float("nan")
+    assert_same_bits(replay.logits([PROMPTS[i] for i in SOME], 33), [batched[i] for i in SOME])
+
+
+def test_the_number_of_threads_does_not_matter(case: Case) -> None:
+    kind, directory, dtype, _, batched = case
+    if kind == "reference":
+        pytest.skip("runs on one thread; its BLAS is tested in tests/kernels/test_reference.py")
+    assert_same_bits(replay_of(directory, kind, dtype, threads=2).logits(PROMPTS, 29), batched)
+
+
+def test_sampled_tokens_do_not_depend_on_the_other_rows(case: Case) -> None:
+    _, _, _, replay, batched = case
+    rows = np.ascontiguousarray(batched[-1][:64])
+    how = Sampling(
+        temperature_R=np.tile(np.array([0, 1, 0.7, 1], np.float32), 16),
+        top_k_R=np.tile(np.array([0, 0, 20, 0], np.int32), 16),
+        top_p_R=np.tile(np.array([1, 1, 0.9, 1], np.float32), 16),
+        min_p_R=np.tile(np.array([0, 0, 0, 0.02], np.float32), 16),
+        seed_R=np.arange(64).astype(np.uint64),
+        position_R=np.arange(64).astype(np.int64),
+    )
+    together = replay.ops.sample(replay.ops.array(rows), how)
+    alone = [
+        replay.ops.sample(replay.ops.array(rows[i : i + 1]), Sampling(*(field[i : i + 1] for field in how)))[0]
+        for i in range(64)
+    ]
+    np.testing.assert_array_equal(together, alone)
