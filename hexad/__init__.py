@@ -1,7 +1,7 @@
 """Hexad: one inference engine, any model, on the machine you have.
 
-    from hexad import LLM, SamplingParams
-    LLM("demo").generate("Hello", SamplingParams(max_tokens=32))[0].outputs[0].text
+from hexad import LLM, SamplingParams
+LLM("demo").generate("Hello", SamplingParams(max_tokens=32))[0].outputs[0].text
 """
 
 from __future__ import annotations

@@ -57,9 +57,7 @@ class Config:
     )
     host: str = _setting("127.0.0.1", "Address to listen on.", group="server")
     port: int = _setting(8000, "Port to listen on; 0 picks a free one.", group="server")
-    max_queue: int = _setting(
-        1024, "Requests that may wait; one more is answered 429.", group="server", advanced=True
-    )
+    max_queue: int = _setting(1024, "Requests that may wait; one more is answered 429.", group="server", advanced=True)
     drain_timeout: float = _setting(
         30.0, "Seconds that running requests get after SIGTERM.", group="server", advanced=True
     )

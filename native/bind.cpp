@@ -7,6 +7,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,13 @@ struct ArrayInterface {
     PyObject* descr;
 };
 constexpr int kContiguous = 0x1, kWriteable = 0x400;
+
+// Raised in Python as hexad.errors.KernelError.
+struct Refused : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+[[noreturn]] void refuse(const std::string& why) { throw Refused(why); }
 
 enum class Type { f32, bf16, f16, i32, i64, u64, other };
 
@@ -63,7 +71,7 @@ class View {
         nb::object capsule = nb::steal(PyObject_GetAttrString(array.ptr(), "__array_struct__"));
         if (!capsule.is_valid()) {
             PyErr_Clear();
-            throw nb::type_error((std::string(name) + " must be a numpy array").c_str());
+            refuse(std::string(name) + " must be a numpy array");
         }
         auto found = static_cast<const ArrayInterface*>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
         if (!found) throw nb::python_error();
@@ -122,7 +130,7 @@ class View {
         return static_cast<T*>(data_);
     }
 
-    [[noreturn]] void fail(const std::string& what) const { throw nb::value_error((std::string(name_) + " " + what).c_str()); }
+    [[noreturn]] void fail(const std::string& what) const { refuse(std::string(name_) + " " + what); }
 
     // Every entry of an int32 vector within [0, limit).
     const View& indices(int64_t limit, const char* of) const {
@@ -183,9 +191,9 @@ Cache cache(nb::handle k_PGE16, nb::handle v_PG16E) {
 LinearWeight pack(Engine& engine, nb::handle weight_NK, const std::string& dtype, int leaves) {
     View weight(weight_NK, "weight_NK");
     weight.type({Type::f32, Type::bf16, Type::f16}).shape({kAny, kAny}).contiguous();
-    if (dtype != "float32" && dtype != "bfloat16") throw nb::value_error(("dtype is '" + dtype + "'; it must be float32 or bfloat16").c_str());
+    if (dtype != "float32" && dtype != "bfloat16") refuse("dtype is '" + dtype + "'; it must be float32 or bfloat16");
     if (leaves != 1 && leaves != kMaxLeaves)
-        throw nb::value_error(("leaves is " + std::to_string(leaves) + "; it must be 1 or " + std::to_string(kMaxLeaves)).c_str());
+        refuse("leaves is " + std::to_string(leaves) + "; it must be 1 or " + std::to_string(kMaxLeaves));
     HostDtype source = weight.type() == Type::f32 ? HostDtype::f32 : weight.type() == Type::bf16 ? HostDtype::bf16 : HostDtype::f16;
     nb::gil_scoped_release release;
     return pack_linear(engine.pool(), weight.raw(), source, weight.size(0), weight.size(1),
@@ -334,7 +342,7 @@ void top_logprobs(Engine& engine, nb::handle logits_RV, nb::handle token_ids_R, 
                   nb::handle ids_RN, nb::handle logprobs_RN) {
     View logits = floats(logits_RV, "logits_RV", {kAny, kAny});
     int64_t rows = logits.size(0), vocab = logits.size(1);
-    if (n < 0 || n > vocab) throw nb::value_error(("n is " + std::to_string(n) + "; it must be 0 to " + std::to_string(vocab)).c_str());
+    if (n < 0 || n > vocab) refuse("n is " + std::to_string(n) + "; it must be 0 to " + std::to_string(vocab));
     View tokens = ints(token_ids_R, "token_ids_R", {rows});
     tokens.indices(vocab, "token ids");
     View chosen = floats(chosen_R, "chosen_R", {rows}), logprobs = floats(logprobs_RN, "logprobs_RN", {rows, n});
@@ -353,8 +361,8 @@ std::vector<std::string> isas() {
 // In place: a member of the engine must not move, its workers hold on to it.
 void make_engine(Engine* self, int threads, const std::string& isa) {
     const Kernels* kernels = kernels_for(isa.c_str());
-    if (!kernels) throw nb::value_error(("no kernels for '" + isa + "' here").c_str());
-    if (threads < 1 || threads > 1024) throw nb::value_error(("threads is " + std::to_string(threads) + "; it must be 1 to 1024").c_str());
+    if (!kernels) refuse("no kernels for '" + isa + "' here");
+    if (threads < 1 || threads > 1024) refuse("threads is " + std::to_string(threads) + "; it must be 1 to 1024");
     new (self) Engine(*kernels, threads);
 }
 
@@ -365,11 +373,26 @@ nb::tuple philox_words(nb::tuple counter, nb::tuple key) {
     return nb::make_tuple(words[0][0], words[1][0], words[2][0], words[3][0]);
 }
 
+// The class lives as long as the interpreter: errors can be raised until its end.
+void translate_refusals() {
+    PyObject* kernel_error = nb::module_::import_("hexad.errors").attr("KernelError").inc_ref().ptr();
+    nb::register_exception_translator(
+        [](const std::exception_ptr& thrown, void* type) {
+            try {
+                std::rethrow_exception(thrown);
+            } catch (const Refused& refused) {
+                PyErr_SetString(static_cast<PyObject*>(type), refused.what());
+            }
+        },
+        kernel_error);
+}
+
 }  // namespace
 }  // namespace hexad
 
 NB_MODULE(_native, m) {
     using namespace hexad;
+    translate_refusals();
     m.def("available_isas", &isas);
     m.def("philox4x32", &philox_words, nb::arg("counter"), nb::arg("key"));
     nb::class_<LinearWeight>(m, "LinearWeight")

@@ -55,7 +55,9 @@ def forbidden_words() -> Iterator[str]:
             found = None
             if isinstance(node, ast.Global):
                 found = "global"
-            elif isinstance(node, ast.Import) and any(n.name in ("pickle", "cloudpickle", "marshal") for n in node.names):
+            elif isinstance(node, ast.Import) and any(
+                n.name in ("pickle", "cloudpickle", "marshal") for n in node.names
+            ):
                 found = "pickle"
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec"):
                 found = node.func.id

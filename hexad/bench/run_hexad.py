@@ -18,7 +18,9 @@ from hexad.types import SamplingParams
 def main() -> None:
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
     llm = LLM(**settings)
-    measure(llm, Workload(input_len=8, output_len=1, num_prompts=1, vocab_size=llm.frontend.model_config.vocab_size), -1)
+    measure(
+        llm, Workload(input_len=8, output_len=1, num_prompts=1, vocab_size=llm.frontend.model_config.vocab_size), -1
+    )
     print(json.dumps({"first_token_at": time.time()}), flush=True)
     for line in sys.stdin:
         message = json.loads(line)

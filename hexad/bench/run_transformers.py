@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import sys
 import time
@@ -15,7 +16,7 @@ import transformers
 from hexad.bench.workload import Run, Workload
 
 
-class _Steps(transformers.LogitsProcessor):  # type: ignore[misc]
+class _Steps(transformers.LogitsProcessor):
     """Notes when each step's logits are there; a streamer would not take a batch."""
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class _Steps(transformers.LogitsProcessor):  # type: ignore[misc]
 
 def main() -> None:
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity(logging.ERROR)
     if settings.get("threads"):
         torch.set_num_threads(settings["threads"])
     model = load(settings)
@@ -41,11 +42,11 @@ def main() -> None:
 
 
 def load(settings: dict[str, Any]) -> Any:
+    family: Any = transformers.AutoModelForCausalLM
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings["dtype"]]
     if settings.get("load_format") == "dummy":
-        config = transformers.AutoConfig.from_pretrained(settings["model"])
-        return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    return transformers.AutoModelForCausalLM.from_pretrained(settings["model"], dtype=dtype).eval()
+        return family.from_config(transformers.AutoConfig.from_pretrained(settings["model"]), dtype=dtype).eval()
+    return family.from_pretrained(settings["model"], dtype=dtype).eval()
 
 
 def measure(model: Any, workload: Workload, run: int) -> Run:

@@ -8,8 +8,21 @@ from dataclasses import dataclass
 
 from hexad.bench.harbour import COUNTRIES, FIRST_NAMES, NOUNS
 from hexad.bench.skill_base import (
-    Example, Maker, Message, Tool, assistant, clock, code, full_name, is_held_out, one_of, phrase, place,
-    pseudo_word, small, user,
+    Example,
+    Maker,
+    Message,
+    Tool,
+    assistant,
+    clock,
+    code,
+    full_name,
+    is_held_out,
+    one_of,
+    phrase,
+    place,
+    pseudo_word,
+    small,
+    user,
 )  # fmt: skip
 from hexad.bench.skill_chat import REFUSAL, chat
 

@@ -12,12 +12,25 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 
-from hexad.bench.harbour import ADJECTIVES, CITIES, FIRST_NAMES, NOUNS
+from hexad.bench.harbour import ADJECTIVES, FIRST_NAMES, NOUNS
 from hexad.bench.skill_base import (
-    Example, Maker, Message, assistant, clock, code, full_name, is_held_out, number, one_of, phrase, pick_key, place,
-    pseudo_word, small, user,
+    Example,
+    Maker,
+    Message,
+    assistant,
+    clock,
+    code,
+    full_name,
+    is_held_out,
+    number,
+    one_of,
+    phrase,
+    pick_key,
+    place,
+    pseudo_word,
+    small,
+    user,
 )  # fmt: skip
 from hexad.bench.skill_chat import chat
 from hexad.bench.skill_tools import tools

@@ -95,7 +95,7 @@ def _download(model: str, revision: str | None, memory_bytes: int | None, cache:
         return _directory(Path(path))
     except HexadError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the client's errors have no base of their own, nor do its HTTP library's
         _explain(error, model, revision)
 
 
@@ -128,7 +128,7 @@ def check_space(model: str, sizes: Mapping[str, int], cache: Path, memory_bytes:
     free = shutil.disk_usage(existing).free
     if total > free:
         raise OutOfMemory(
-            f"{model} takes {_gib(total)} and {existing} has {_gib(free)} free; free some, or set HF_HOME to a larger disk"
+            f"{model} takes {_gib(total)} and {existing} has {_gib(free)} free; free some, or set HF_HOME elsewhere"
         )
     weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
     if memory_bytes is not None and weights > memory_bytes:
@@ -153,7 +153,7 @@ def _explain(error: Exception, model: str, revision: str | None) -> NoReturn:
         raise NotFound(f"{model} has no revision {revision!r}; see its branches and tags", param="revision") from error
     if isinstance(error, known.RepositoryNotFoundError):
         raise NotFound(
-            f"{model} is neither a directory here nor a model on huggingface.co (or it is private: run `hf auth login`)",
+            f"{model} is neither a directory here nor a model on huggingface.co; if it is private, run `hf auth login`",
             param="model",
         ) from error
     if isinstance(error, known.OfflineModeIsEnabled):
@@ -162,7 +162,7 @@ def _explain(error: Exception, model: str, revision: str | None) -> NoReturn:
             param="model",
         ) from error
     raise CheckpointError(
-        f"{model} is not a directory here and could not be fetched from huggingface.co: {type(error).__name__}: {error}; "
-        "check the network, or give a directory",
+        f"{model} is not a directory here and could not be fetched from huggingface.co "
+        f"({type(error).__name__}: {error}); check the network, or give a directory",
         param="model",
     ) from error

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from hexad.checkpoints.config import CheckpointDtype, ModelConfig, Rope
 from hexad.checkpoints.fields import Fields
+from hexad.checkpoints.weights import Weights, has_weights
 from hexad.errors import CheckpointError
 from hexad.json_file import read_json_object
 
@@ -53,14 +54,17 @@ _FAMILIES = {
 
 
 def read_model_config(directory: Path) -> ModelConfig:
-    """The configuration in `directory/config.json`.
+    """The configuration in `directory/config.json`; a dtype it does not name is that of the weights.
 
     Raises CheckpointError naming the file, the key, what was found and what is allowed.
     """
     path = directory / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{directory} has no config.json; a model is a directory in Hugging Face's layout")
-    return parse_model_config(read_json_object(path), str(path))
+    values = read_json_object(path)
+    if values.get("dtype") is None and values.get("torch_dtype") is None and has_weights(directory):
+        values["dtype"] = Weights.open(directory).main_dtype
+    return parse_model_config(values, str(path))
 
 
 def parse_model_config(values: dict[str, Any], source: str) -> ModelConfig:
@@ -73,8 +77,8 @@ def parse_model_config(values: dict[str, Any], source: str) -> ModelConfig:
     hidden_size = config.integer("hidden_size", 1, 2**17)
     num_layers = config.integer("num_hidden_layers", 1, 1024)
     num_heads = config.integer("num_attention_heads", 1, 1024)
-    default_kv = num_heads if family.num_kv_heads is None or config.is_null("num_key_value_heads") else family.num_kv_heads
-    num_kv_heads = config.integer("num_key_value_heads", 1, num_heads, default=default_kv)
+    kv_default = num_heads if config.is_null("num_key_value_heads") else family.num_kv_heads or num_heads
+    num_kv_heads = config.integer("num_key_value_heads", 1, num_heads, default=kv_default)
     if num_heads % num_kv_heads:
         raise config.error("num_key_value_heads", num_kv_heads, f"a divisor of num_attention_heads {num_heads}")
     head_dim = _head_dim(config, family, hidden_size, num_heads)
@@ -136,10 +140,10 @@ def _head_dim(config: Fields, family: _Family, hidden_size: int, num_heads: int)
 
 
 def _windows(config: Fields, family: _Family, num_layers: int) -> tuple[int, ...]:
-    window = 0
-    if family.sliding_window is not None and (not family.layered_window or config.flag("use_sliding_window", False)):
-        if not config.is_null("sliding_window"):
-            window = config.integer("sliding_window", 1, 2**31 - 1, default=family.sliding_window)
+    used = family.sliding_window is not None and not config.is_null("sliding_window")
+    if family.layered_window:
+        used = used and config.flag("use_sliding_window", default=False)
+    window = config.integer("sliding_window", 1, 2**31 - 1, default=family.sliding_window) if used else 0
     first = config.integer("max_window_layers", 0, 2**31 - 1, default=28) if family.layered_window else 0
     derived = tuple(window if index >= first else 0 for index in range(num_layers))
 
@@ -153,7 +157,7 @@ def _windows(config: Fields, family: _Family, num_layers: int) -> tuple[int, ...
     named = tuple(window if name == "sliding_attention" else 0 for name in names)
     # transformers' Mistral and Llama do not read layer_types; obeying it here would change the model.
     if not family.layered_window and named != derived:
-        raise config.error("layer_types", sorted(set(names)), f"what {config.raw('model_type')} does: one kind of layer")
+        raise config.error("layer_types", sorted(set(names)), "one kind of layer, as transformers runs this model_type")
     return named
 
 

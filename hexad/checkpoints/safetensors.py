@@ -74,11 +74,10 @@ def _check_metadata(metadata: Any, source: str) -> None:
 
 
 def _check_text(texts: list[str], source: str) -> None:
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise CheckpointError(f"{source}: the header holds a lone surrogate in {text!r:.100}") from error
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{source}: the header holds a lone surrogate: {error}") from error
 
 
 def _tensor_info(name: str, entry: Any, source: str) -> TensorInfo:

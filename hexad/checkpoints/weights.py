@@ -33,6 +33,10 @@ class WeightSource(Protocol):
         """The named weight: float32, float16 or bfloat16, read-only, of exactly this shape."""
 
 
+def has_weights(directory: Path) -> bool:
+    return (directory / SINGLE_FILE).is_file() or (directory / INDEX_FILE).is_file()
+
+
 class Weights:
     """The tensors of all shards, by name."""
 
@@ -65,6 +69,12 @@ class Weights:
     def total_bytes(self) -> int:
         files = {id(shard): shard for shard in self._shards.values()}.values()
         return sum(info.stop - info.start for file in files for info in file.infos.values())
+
+    @property
+    def main_dtype(self) -> str:
+        """The dtype that most tensors have."""
+        names = [shard.infos[name].dtype.name for name, shard in self._shards.items()]
+        return max(sorted(set(names)), key=names.count)
 
     def __contains__(self, name: str) -> bool:
         return name in self._shards
@@ -132,6 +142,9 @@ class DummyWeights:
 
     def __contains__(self, name: str) -> bool:
         return True
+
+    def unused(self) -> list[str]:
+        return []
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A new array of the dtype given at the start."""

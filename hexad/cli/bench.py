@@ -74,7 +74,9 @@ def _serve(args: argparse.Namespace, given: dict[str, Any], workload: Workload) 
     for name, value in given.items():
         if name != "model":
             flag = name.replace("_", "-")
-            flags.extend([f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)])
+            flags.extend(
+                [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+            )
     return [serve.measure(flags, workload, args.concurrency or args.num_prompts, args.repeats)]
 
 

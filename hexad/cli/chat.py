@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from hexad.cli.generate import sampling, write
@@ -13,13 +14,11 @@ from hexad.errors import ContextTooLong
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
+    with contextlib.suppress(ImportError):
         import readline  # noqa: F401  line editing and history, where there is one
-    except ImportError:
-        pass
     config, _ = settings(args)
     with loading_bar(f"loading {config.model}") as progress:
-        llm = LLM.from_config(config, progress)
+        llm = LLM(config, progress=progress)
     opening = [{"role": "system", "content": args.system}] * bool(args.system)
     messages = list(opening)
     prompt = "> " if sys.stdin.isatty() else ""

@@ -17,7 +17,9 @@ READ_BYTES = 1 << 30
 def run(args: argparse.Namespace) -> int:
     threads = default_threads()
     loaded = load("auto", threads)
-    print(f"hexad      {hexad.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(
+        f"hexad      {hexad.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
     print(f"processor  {_processor()}, {threads} threads for kernels")
     print(f"memory     {gib(available_memory())} available")
     print(f"kernels    {loaded.ops.name}" + (f" ({loaded.note})" if loaded.note else ""))

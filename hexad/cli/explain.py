@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
     if loaded.note:
         print(f"  note: {loaded.note}")
     _print_memory(resolved)
-    print(f"sampling defaults of the model\n  {sampling_fields(read_generation_defaults(resolved.directory)) or 'none'}")
+    print(
+        f"sampling defaults of the model\n  {sampling_fields(read_generation_defaults(resolved.directory)) or 'none'}"
+    )
     return 0
 
 

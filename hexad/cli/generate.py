@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     config, _ = settings(args)
     prompt = args.prompt if args.prompt is not None else sys.stdin.read().rstrip("\n")
     with loading_bar(f"loading {config.model}") as progress:
-        llm = LLM.from_config(config, progress)
+        llm = LLM(config, progress=progress)
     if args.raw or llm.frontend.chat_template is None:
         if args.system:
             raise BadRequest("--system needs a chat template; leave it out", param="system")

@@ -64,7 +64,9 @@ def _parser(show_all: bool) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hexad {__version__}")
     verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="", prog="hexad")
     for verb, help in VERBS.items():
-        _describe(verb, verbs.add_parser(verb, help=help, formatter_class=argparse.RawDescriptionHelpFormatter), show_all)
+        _describe(
+            verb, verbs.add_parser(verb, help=help, formatter_class=argparse.RawDescriptionHelpFormatter), show_all
+        )
     return parser
 
 
@@ -77,8 +79,8 @@ def _describe(verb: str, parser: argparse.ArgumentParser, show_all: bool) -> Non
         )
         add_settings(parser, ("model", "engine", "server"), show_all)
     elif verb in ("generate", "chat"):
-        parser.description = (
-            f"examples:\n  hexad {verb} demo" + (' "Say hello."\n  cat notes.txt | hexad generate demo' * (verb == "generate"))
+        parser.description = f"examples:\n  hexad {verb} demo" + (
+            ' "Say hello."\n  cat notes.txt | hexad generate demo' * (verb == "generate")
         )
         add_settings(parser, ("model", "engine"), show_all)
         _add_sampling(parser)
@@ -94,11 +96,15 @@ def _describe(verb: str, parser: argparse.ArgumentParser, show_all: bool) -> Non
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling", "Unset ones come from the model's generation_config.json.")
-    group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to generate; default: until the model ends")
+    group.add_argument(
+        "--max-tokens", type=int, metavar="N", help="most tokens to generate; default: until the model ends"
+    )
     group.add_argument("--temperature", type=float, metavar="X", help="0 is greedy")
     group.add_argument("--top-p", type=float, metavar="X")
     group.add_argument("--top-k", type=int, metavar="N")
-    group.add_argument("--seed", dest="sampling_seed", type=int, metavar="N", help="the same seed gives the same answer")
+    group.add_argument(
+        "--seed", dest="sampling_seed", type=int, metavar="N", help="the same seed gives the same answer"
+    )
     group.add_argument("--stats", action="store_true", help="print tokens per second when done")
 
 
@@ -117,10 +123,14 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
     group.add_argument("--output-len", type=int, default=128, metavar="N", help="new tokens (default %(default)s)")
     group.add_argument("--num-prompts", type=int, default=1, metavar="N", help="requests (default %(default)s)")
     group.add_argument("--concurrency", type=int, metavar="N", help="serve: most requests at once; default: all")
-    group.add_argument("--repeats", type=int, default=3, metavar="N", help="runs; the median is shown (default %(default)s)")
+    group.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="runs; the median is shown (default %(default)s)"
+    )
     group.add_argument("--shape", metavar="NAME", help="random weights of a known shape instead of MODEL: qwen3-0.5b")
     group.add_argument("--peer", choices=("transformers",), help="offline: run it side by side, in turns")
-    group.add_argument("--examples", type=int, default=50, metavar="N", help="skills: questions a skill (default %(default)s)")
+    group.add_argument(
+        "--examples", type=int, default=50, metavar="N", help="skills: questions a skill (default %(default)s)"
+    )
     group.add_argument("--json", metavar="FILE", help="also write the figures there")
 
 

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
 from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, ResetCache
 from hexad.engine.process import EngineDied, EngineProcess
-from hexad.engine.setup import Progress, resolve_settings
+from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
 from hexad.errors import EngineUnavailable, HexadError, Overloaded, RequestFailed
 from hexad.text.chat_template import ChatTemplate
@@ -61,11 +61,11 @@ class AsyncLLM:
         self._supervision = asyncio.create_task(self._supervise())
 
     @classmethod
-    async def start(cls, config: Config, progress: Progress | None = None) -> AsyncLLM:
+    async def start(cls, config: Config, progress: Progress = no_progress) -> AsyncLLM:
         """Raises CheckpointError, ConfigError, OutOfMemory or EngineUnavailable."""
         resolved = await asyncio.to_thread(resolve_settings, config)
         try:
-            process, info = await EngineProcess.spawn(config, progress or (lambda fraction: None))
+            process, info = await EngineProcess.spawn(config, progress)
         except EngineDied as death:
             raise EngineUnavailable(f"the engine process died while it started: {death}") from None
         try:
@@ -219,7 +219,7 @@ class AsyncLLM:
         for delay in RESTART_DELAYS_S:
             await asyncio.sleep(delay)
             try:
-                self._process, _ = await EngineProcess.spawn(self._as_planned(), lambda fraction: None)
+                self._process, _ = await EngineProcess.spawn(self._as_planned(), no_progress)
             except (EngineDied, HexadError) as error:
                 logger.error("the engine process could not be restarted: %s", error)
                 continue
@@ -230,9 +230,7 @@ class AsyncLLM:
 
     def _as_planned(self) -> Config:
         """The configuration with the memory plan fixed, so that what was accepted still fits."""
-        return dataclasses.replace(
-            self.config, kv_memory=self.info.memory.kv, max_model_len=self.info.max_model_len
-        )
+        return dataclasses.replace(self.config, kv_memory=self.info.memory.kv, max_model_len=self.info.max_model_len)
 
     async def _resume(self) -> None:
         self.restarts += 1

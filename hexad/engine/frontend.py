@@ -65,7 +65,9 @@ class Frontend:
 
         Raises BadRequest (or ContextTooLong) for what can never be served.
         """
-        ids = self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
+        ids = (
+            self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
+        )
         request = self._request(list(ids), params, request_id, priority, cache_salt)
         check_params(request, vocab_size=self.model_config.vocab_size)
         refuse_unservable(request, self.limits)
@@ -102,9 +104,7 @@ class Frontend:
     def render(self, messages: list[dict[str, Any]], **options: Any) -> str:
         """A conversation as the model wants to read it. Raises BadRequest."""
         if self.chat_template is None:
-            raise BadRequest(
-                f"{self.config.model} has no chat template; send a plain prompt instead", param="messages"
-            )
+            raise BadRequest(f"{self.config.model} has no chat template; send a plain prompt instead", param="messages")
         return self.chat_template.render(messages, **options)
 
     def default_params(self, **given: Any) -> SamplingParams:

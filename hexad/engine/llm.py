@@ -11,7 +11,7 @@ from hexad.config import Config, resolve
 from hexad.engine.frontend import Frontend, Prompt
 from hexad.engine.loop import Loop
 from hexad.engine.messages import Abort, Add, Command, Outputs
-from hexad.engine.setup import Progress, build_engine, resolve_settings
+from hexad.engine.setup import Progress, build_engine, no_progress, resolve_settings
 from hexad.engine.stream import Stream
 from hexad.errors import BadRequest, RequestFailed
 from hexad.types import EngineStats, RequestOutput, SamplingParams
@@ -39,25 +39,15 @@ class _Mailbox:
 class LLM:
     """An engine in this process.
 
-    `settings` are the fields of `hexad.config.Config`. Raises CheckpointError, ConfigError or
+    `settings` are the fields of `hexad.config.Config`; a whole `Config` may stand for the model. Raises CheckpointError, ConfigError or
     OutOfMemory, each with what was found and what to do.
     """
 
-    def __init__(self, model: str = "demo", *, progress: Progress | None = None, **settings: Any) -> None:
-        self.config, _ = resolve([("arguments", {"model": model, **settings})])
-        self._open(self.config, progress or (lambda fraction: None))
-
-    @classmethod
-    def from_config(cls, config: Config, progress: Progress | None = None) -> LLM:
-        llm = cls.__new__(cls)
-        llm.config = config
-        llm._open(config, progress or (lambda fraction: None))
-        return llm
-
-    def _open(self, config: Config, progress: Progress) -> None:
-        resolved = resolve_settings(config)
-        scheduler, runner, self.info = build_engine(config, resolved, progress)
-        self.frontend = Frontend.load(config, resolved)
+    def __init__(self, model: str | Config = "demo", *, progress: Progress = no_progress, **settings: Any) -> None:
+        given = model if isinstance(model, Config) else resolve([("arguments", {"model": model, **settings})])[0]
+        resolved = resolve_settings(given)
+        scheduler, runner, self.info = build_engine(given, resolved, progress)
+        self.frontend = Frontend.load(given, resolved)
         self._mail = _Mailbox()
         self._loop = Loop(scheduler, runner, self._mail, self._mail)
         self._accepted = 0
@@ -177,5 +167,7 @@ def _per_prompt(name: str, given: Any, count: int) -> list[Any]:
     if not isinstance(given, (list, tuple)):
         return [given] * count
     if len(given) != count:
-        raise BadRequest(f"{name} has {len(given)} entries for {count} prompts; give one each, or one for all", param=name)
+        raise BadRequest(
+            f"{name} has {len(given)} entries for {count} prompts; give one each, or one for all", param=name
+        )
     return list(given)

@@ -7,8 +7,8 @@ import dataclasses
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import zmq
 import zmq.asyncio
@@ -26,6 +26,7 @@ from hexad.engine.messages import (
     decode_report,
     encode,
 )
+from hexad.engine.setup import Progress
 from hexad.errors import HexadError
 
 
@@ -34,16 +35,14 @@ class EngineDied(Exception):
 
 
 class EngineProcess:
-    def __init__(
-        self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket, directory: Path
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket, directory: Path) -> None:
         self._process = process
         self._socket = socket
         self._directory = directory
         self._exit = asyncio.ensure_future(process.wait())
 
     @classmethod
-    async def spawn(cls, config: Config, progress: Callable[[float], None]) -> tuple[EngineProcess, EngineInfo]:
+    async def spawn(cls, config: Config, progress: Progress) -> tuple[EngineProcess, EngineInfo]:
         """Start a process and wait until it is ready.
 
         Raises the HexadError that the engine refused its configuration with, or EngineDied.
@@ -63,7 +62,7 @@ class EngineProcess:
             await engine.stop()
             raise
 
-    async def _ready(self, progress: Callable[[float], None]) -> EngineInfo:
+    async def _ready(self, progress: Progress) -> EngineInfo:
         while True:
             match await self.receive():
                 case Loading(fraction):
@@ -84,14 +83,14 @@ class EngineProcess:
 
     async def receive(self) -> Report:
         """The next report. Raises EngineDied when the process has ended and all it said was read."""
-        message = asyncio.ensure_future(self._socket.recv())
-        await asyncio.wait({message, self._exit}, return_when=asyncio.FIRST_COMPLETED)
-        if not message.done():
-            if await self._socket.poll(0):
-                return decode_report(await message)
+        message: asyncio.Future[bytes] = asyncio.ensure_future(self._socket.recv())
+        either: set[asyncio.Future[Any]] = {message, self._exit}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not message.done() and not await self._socket.poll(0):
             message.cancel()
             raise EngineDied(_how_it_ended(self._exit.result()))
-        return decode_report(message.result())
+        report: Report = decode_report(await message)
+        return report
 
     async def stop(self) -> None:
         """End the process, at once: it holds nothing that would be lost."""

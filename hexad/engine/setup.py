@@ -27,6 +27,11 @@ from hexad.placement.sizes import kv_bytes_per_token, scratch_bytes, weight_byte
 from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
 
 Progress = Callable[[float], None]
+"""Called with the share of the weights that is loaded."""
+
+
+def no_progress(fraction: float) -> None:
+    """For callers who show none."""
 
 
 @dataclass(frozen=True, slots=True)

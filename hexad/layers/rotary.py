@@ -25,7 +25,7 @@ def rope_table(rope: Rope, head_dim: int, max_position: int) -> np.ndarray:
 def rope_frequencies(rope: Rope, head_dim: int) -> tuple[np.ndarray, float]:
     """float32 [E/2] radians a position, and what cosines and sines are multiplied by."""
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    wavelengths = np.power(np.float32(rope.theta), exponents)
+    wavelengths = np.power(rope.theta, exponents.astype(np.float64)).astype(np.float32)
     plain = np.float32(1) / wavelengths
     if rope.kind == "default":
         return plain, 1.0

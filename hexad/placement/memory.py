@@ -112,9 +112,7 @@ def plan_memory(
         raise OutOfMemory(
             f"kv_memory is {kv_memory} bytes, less than one page of {page_bytes}; raise it", param="kv_memory"
         )
-    plan = MemoryPlan(
-        available=available, weights=weights, scratch=scratch, num_pages=num_pages, page_bytes=page_bytes
-    )
+    plan = MemoryPlan(available=available, weights=weights, scratch=scratch, num_pages=num_pages, page_bytes=page_bytes)
     return plan, max_model_len or min(model_max_len, fits)
 
 

@@ -122,8 +122,6 @@ async def _follow(service: Service, job: Job, index: int, grown: dict[int, Reque
 
 async def run_to_end(service: Service, job: Job) -> list[RequestOutput]:
     """The complete outputs, in the order of the prompts."""
-    outputs: dict[int, RequestOutput] = {}
     async with contextlib.aclosing(run(service, job)) as growth:
-        async for index, output in growth:
-            outputs[index] = output
+        outputs = {index: output async for index, output in growth}
     return [outputs[index] for index in range(len(job.prompts))]

@@ -30,7 +30,7 @@ OnReady = Callable[[AsyncLLM, str], None]
 T = TypeVar("T")
 
 
-def serve(config: Config, *, on_ready: OnReady, progress: Progress | None = None) -> int:
+def serve(config: Config, *, on_ready: OnReady, progress: Progress) -> int:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit status.
 
     `on_ready` is given the engine and the address once connections are accepted. Raises
@@ -58,7 +58,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(config: Config, listener: socket.socket, on_ready: OnReady, progress: Progress | None) -> None:
+async def _serve(config: Config, listener: socket.socket, on_ready: OnReady, progress: Progress) -> None:
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:

@@ -116,7 +116,7 @@ def _prepare(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A copy, with an assistant's reasoning under the names that templates read."""
     if not isinstance(messages, list):
         raise BadRequest(f"messages is a {type(messages).__name__}; it must be a list of objects", param="messages")
-    chat = _plain(messages, "messages")
+    chat: list[Any] = _plain(messages, "messages")
     for index, message in enumerate(chat):
         if not isinstance(message, dict):
             raise BadRequest(f"messages[{index}] is a {type(message).__name__}; it must be an object", param="messages")
@@ -153,7 +153,7 @@ def _tag_final_message(chat: list[dict[str, Any]], source: str) -> str:
             text: str = part["text"]
             part["text"] = text + _CONTINUE_TAG
             return text
-    raise BadRequest("continue_final_message is true, and the final message has no text", param="continue_final_message")
+    raise BadRequest("continue_final_message is true; the final message has no text", param="continue_final_message")
 
 
 def _cut_at_tag(text: str, final_text: str) -> str:

@@ -50,7 +50,7 @@ _PADDING_METHODS = ("center", "ljust", "rjust", "zfill")
 class GenerationTag(Extension):
     """`{% generation %}...{% endgeneration %}` marks what the assistant wrote; rendering passes it through."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -74,7 +74,7 @@ class TemplateDict:
 class TemplateNamespace(Namespace):
     """`namespace()` that stores no names with a leading underscore."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 - `self` is a name a template may use
+    def __init__(*args: Any, **kwargs: Any) -> None:
         self, rest = args[0], args[1:]
         values = dict(*rest, **kwargs)
         for name in values:
@@ -110,7 +110,7 @@ def _tojson(
 class _Instrument(NodeTransformer):
     """Makes loops report each turn, and `~` go through the sandbox."""
 
-    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - jinja2's name
+    def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
         static = sum(len(data.data) for child in node.body for data in child.find_all(nodes.TemplateData))
         static += sum(len(child.data) for child in node.body if isinstance(child, nodes.TemplateData))
@@ -118,7 +118,7 @@ class _Instrument(NodeTransformer):
         node.body.insert(0, nodes.ExprStmt(tick).set_lineno(node.lineno))
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Call:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Call:
         self.generic_visit(node)
         return nodes.Call(
             nodes.EnvironmentAttribute("concatenate"), node.nodes, [], None, None, lineno=node.lineno
@@ -185,7 +185,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             _check_bits(left.bit_length() * right)
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as jinja2
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         if __obj != __self.tick:
             __self.tick()
             check_counts((*args, *kwargs.values()))
@@ -296,7 +296,8 @@ def _check_method(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         check_chars(_joined(args[0], owner))
     elif name == "expandtabs":
         tab = next(iter((*args, *kwargs.values())), 8)
-        check_chars(len(owner) + owner.count("\t" if isinstance(owner, str) else b"\t") * int(tab))
+        tabs = owner.count("\t") if isinstance(owner, str) else owner.count(b"\t")
+        check_chars(len(owner) + tabs * int(tab))
     elif name == "translate":
         check_chars(len(owner) * (1 + measure(args)))
     elif name in ("format", "format_map"):
@@ -349,8 +350,8 @@ def _pieces_times(value: Any, *args: Any, **kwargs: Any) -> int:
 
 
 def _json_bound(value: Any, *args: Any, **kwargs: Any) -> int:
-    options = (*args, *kwargs.values())
-    return measure(value) * (1 + max((x if isinstance(x, int) else measure(x) for x in options if x is not None), default=0))
+    options = [option for option in (*args, *kwargs.values()) if option is not None]
+    return measure(value) * (1 + max((x if isinstance(x, int) else measure(x) for x in options), default=0))
 
 
 def _join_bound(value: Any, d: Any = "", attribute: Any = None) -> int:

@@ -110,7 +110,7 @@ class Tokenizer:
 
     def check_ids(self, token_ids: Sequence[int], param: str = "prompt") -> None:
         """Raises BadRequest for an id outside the vocabulary."""
-        if token_ids and not (0 <= min(token_ids) and max(token_ids) <= self.max_token_id):
+        if token_ids and (min(token_ids) < 0 or max(token_ids) > self.max_token_id):
             wrong = next(token_id for token_id in token_ids if not 0 <= token_id <= self.max_token_id)
             raise BadRequest(
                 f"{param} holds token id {wrong}; the vocabulary has 0 to {self.max_token_id}", param=param

@@ -116,7 +116,9 @@ def test_an_aborted_request_ends_with_what_it_has(config: Config) -> None:
     async def main() -> None:
         async with running(config) as engine:
             seen: list[RequestOutput] = []
-            async for output in engine.generate(PROMPT, SamplingParams(max_tokens=900, ignore_eos=True), request_id="a"):
+            async for output in engine.generate(
+                PROMPT, SamplingParams(max_tokens=900, ignore_eos=True), request_id="a"
+            ):
                 seen.append(output)
                 await engine.abort("a")
             assert seen[-1].finished and seen[-1].outputs[0].finish_reason == "abort"
@@ -211,5 +213,3 @@ def _is_running(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
-
-

@@ -1,0 +1,28 @@
+"""The state machine has teeth: it finds every seeded bug."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from .machine import SchedulerMachine
+from .mutants import MUTANTS
+
+HUNT = settings(
+    max_examples=400,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_machine_kills(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name](monkeypatch)
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        run_state_machine_as_test(SchedulerMachine, settings=HUNT)

@@ -1,0 +1,47 @@
+"""One server for most tests: random weights with the demo model's tokenizer and chat template."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hexad
+from hexad.testing.zoo import write_model
+from tests.server.running import Server, serving
+
+MAX_MODEL_LEN = 2048
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    demo = Path(hexad.__file__).parent / "checkpoints" / "demo"
+    config = {
+        "model_type": "llama",
+        "vocab_size": 3072,
+        "max_position_embeddings": MAX_MODEL_LEN,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+    }
+    directory = write_model(tmp_path_factory.mktemp("served") / "tiny-chat", config)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(demo / name, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def server(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(chat_model, tmp_path_factory.mktemp("log") / "server.log", "--kv-memory", "64MiB") as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test the shared server still answers and holds nothing."""
+    yield
+    if "server" in request.fixturenames:
+        shared: Server = request.getfixturevalue("server")
+        assert shared.process.poll() is None, shared.log.read_text()
+        shared.until_idle()

@@ -1,0 +1,76 @@
+"""A real server process, started as a user starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+from openai import AsyncOpenAI, OpenAI
+
+START_TIMEOUT_S = 90
+
+
+class Server:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.url = self._address()
+        self.port = int(self.url.rsplit(":", 1)[1])
+
+    def _address(self) -> str:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            text = self.log.read_text()
+            if "ready" in text and (found := re.search(r"http://[\d.]+:\d+", text)):
+                return found[0]
+            time.sleep(0.02)
+        raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
+
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=60)
+
+    def async_client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=60)
+
+    def post(self, path: str, body: object) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=60)
+
+    def metrics(self) -> dict[str, float]:
+        """Samples by name, summed over labels."""
+        samples: dict[str, float] = {}
+        for line in httpx.get(self.url + "/metrics").text.splitlines():
+            if not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                name = name.partition("{")[0]
+                samples[name] = samples.get(name, 0.0) + float(value)
+        return samples
+
+    def until_idle(self, timeout_s: float = 3) -> None:
+        """Wait until nothing runs or waits and every page is free or evictable."""
+        gauges = ("hexad:num_requests_running", "hexad:num_requests_waiting", "hexad:kv_cache_usage_perc")
+        deadline = time.monotonic() + timeout_s
+        while any(busy := [self.metrics()[name] for name in gauges]):
+            assert time.monotonic() < deadline, f"still busy: {busy}"
+            time.sleep(0.01)
+
+    def engine_pids(self) -> list[int]:
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@contextlib.contextmanager
+def serving(model: Path, log: Path, *options: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "hexad.cli.main", "serve", str(model), "--port", "0", "--threads", "1", *options]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            yield Server(process, log)
+        finally:
+            process.kill()
+            process.wait()

@@ -1,0 +1,138 @@
+"""Starting, draining, being killed: no stream ends as if it were complete when it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.server.running import Server, serving
+
+LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1500, "ignore_eos": True, "stream": True, "seed": 1, "n": 2}
+
+
+def _sent(server: Server, body: dict[str, object]) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    content = json.dumps(body).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    connection.sendall(head % len(content) + content)
+    return connection
+
+
+def _opened(server: Server, body: dict[str, object]) -> socket.socket:
+    """A streaming request on a plain socket, after its first event."""
+    connection = _sent(server, body)
+    assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    return connection
+
+
+def _rest(connection: socket.socket) -> bytes:
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received
+
+
+def _text(chunks: object) -> list[str]:
+    texts = ["", ""]
+    for chunk in chunks:  # type: ignore[attr-defined]
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    return texts
+
+
+def test_sigterm_lets_running_requests_finish(chat_model: Path, tmp_path: Path) -> None:
+    with serving(chat_model, tmp_path / "log") as server, httpx.Client() as kept:
+        assert kept.get(server.url + "/health").status_code == 200
+        running = _opened(server, LONG)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        assert kept.get(server.url + "/health").status_code == 503
+        refused = server.post("/v1/completions", {"prompt": "a"})
+        assert refused.status_code == 503 and refused.headers["connection"] == "close"
+        assert refused.json()["error"]["code"] == "engine_unavailable"
+        ended = _rest(running)
+        assert ended.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") and ended.count(b'"finish_reason":"length"') == 2
+        assert server.process.wait(timeout=15) == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["the drain is over", "a second signal"])
+def test_what_the_drain_cuts_off_ends_in_an_error(chat_model: Path, tmp_path: Path, signals: int) -> None:
+    timeout = "0.2" if signals == 1 else "60"
+    with serving(chat_model, tmp_path / "log", "--drain-timeout", timeout) as server:
+        running = _opened(server, LONG)
+        for _ in range(signals):
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        ended = _rest(running)
+        assert b'data: {"error":{' in ended and b"[DONE]" not in ended
+        assert not ended.endswith(b"0\r\n\r\n"), "a clean end would look like a complete answer"
+        assert server.process.wait(timeout=10) == 0
+
+
+def test_the_client_sees_a_cut_stream_as_an_error(chat_model: Path, tmp_path: Path) -> None:
+    with serving(chat_model, tmp_path / "log", "--drain-timeout", "0.1") as server:
+        stream = server.client().completions.create(
+            model="tiny-chat", prompt="a", max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
+        )
+        next(iter(stream))
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="shut down"):
+            list(stream)
+
+
+def test_a_stream_outlives_its_engine_process(server: Server) -> None:
+    def started() -> openai.Stream[openai.types.Completion]:
+        return server.client().completions.create(
+            model="tiny-chat",
+            prompt=[5, 9, 2, 7],
+            max_tokens=400,
+            n=2,
+            seed=3,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+
+    undisturbed = _text(started())
+    stream = started()
+    first = next(iter(stream))
+    (engine,) = server.engine_pids()
+    os.kill(engine, signal.SIGKILL)
+    rest = _text(stream)
+    rest[first.choices[0].index] = first.choices[0].text + rest[first.choices[0].index]
+    assert rest == undisturbed
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reset_connection_frees_its_request(server: Server, stream: bool) -> None:
+    body = LONG | {"stream": stream, "n": 3}
+    connection = _opened(server, body) if stream else _sent(server, body)
+    while server.metrics()["hexad:num_requests_running"] < 3:
+        time.sleep(0.01)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    connection.close()
+    server.until_idle()
+
+
+def test_a_reader_who_does_not_read_holds_up_nobody(server: Server) -> None:
+    stuck = _opened(server, LONG | {"n": 8, "logprobs": 20})
+    answer = server.post("/v1/completions", {"prompt": "a", "max_tokens": 4})
+    assert answer.status_code == 200
+    ended = _rest(stuck)
+    assert b"[DONE]" in ended
+    stuck.close()
+
+
+def test_a_taken_port_is_known_before_the_model_is_loaded(chat_model: Path, tmp_path: Path, server: Server) -> None:
+    log = tmp_path / "log"
+    started = time.monotonic()
+    with pytest.raises(AssertionError, match="did not start"), serving(chat_model, log, "--port", str(server.port)):
+        pass
+    assert time.monotonic() - started < 10
+    assert f"port {server.port}" in log.read_text() and "Traceback" not in log.read_text()
