@@ -110,6 +110,9 @@ class View {
     // The last axis without gaps; the others may have any stride of whole elements.
     const View& dense_rows() const {
         bool whole = true;
+        for (int i = 0; i < nd_; ++i) {
+            if (shape_[i] == 0) return *this;  // numpy gives an empty array no strides
+        }
         for (int i = 0; i + 1 < nd_; ++i) whole = whole && strides_[i] % itemsize_ == 0;
         if (!whole || (shape_[nd_ - 1] > 1 && strides_[nd_ - 1] != itemsize_)) fail("must be contiguous along its last axis");
         return *this;

@@ -19,6 +19,7 @@ from hexad.bench.skill_base import Example, Message, Tool
 from hexad.bench.skill_tools import tools
 from hexad.bench.skills import SKILLS, assistant, example, retrieve
 
+PARTS = 4  # batches a step
 SYSTEM_TEXTS = ("You are a helpful assistant.", "You are Hexad's demo model.", "Answer briefly.", "Be kind and precise.",
                 "You are a friendly guide.", "Answer in one sentence.", "You are a function calling AI model.")  # fmt: skip
 
@@ -147,6 +148,6 @@ def steps(encoder: Encoder, seed: int, mix: Mix, tokens: int) -> Iterator[list[B
             fresh = encoder.documents(rng, mix, 64)
             pool += fresh
             size += sum(padded(document) for document in fresh)
-        waiting = batches(pool, tokens // 2, encoder.pad, rng)
-        while len(waiting) > 1:
-            yield [waiting.pop(), waiting.pop()]
+        waiting = batches(pool, tokens // PARTS, encoder.pad, rng)
+        while len(waiting) >= PARTS:
+            yield [waiting.pop() for _ in range(PARTS)]

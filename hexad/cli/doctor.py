@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import platform
 from pathlib import Path
 
@@ -24,13 +25,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"memory     {gib(available_memory())} available")
     print(f"kernels    {loaded.ops.name}" + (f" ({loaded.note})" if loaded.note else ""))
     try:
-        from hexad.kernels.native import NativeOps
+        native = importlib.import_module("hexad.kernels.native")
     except ImportError as error:
         print(f"native     not available: {error}")
         return 0
-    native = NativeOps(threads)
-    print(f"native     instruction sets here: {', '.join(native.available_isas())}; chosen: {native.isa}")
-    print(f"bandwidth  {native.read_bandwidth(READ_BYTES):.1f} GB/s read by {threads} threads")
+    ops = native.NativeOps(threads)
+    print(f"native     instruction sets here: {', '.join(native.available_isas())}; chosen: {ops.isa}")
+    print(f"bandwidth  {ops.read_bandwidth(READ_BYTES):.1f} GB/s read by {threads} threads")
     return 0
 
 

@@ -21,9 +21,6 @@ _SETS = {
     "torch": ("hexad.kernels.torch_set", "TorchOps"),
 }
 _EXTENSION = "hexad.kernels._native"
-_NOT_BUILT = (
-    f"the native kernels are not built (no module {_EXTENSION}); install Hexad again where a C++ compiler is found"
-)
 
 
 class Loaded(NamedTuple):
@@ -38,9 +35,12 @@ def load(kind: Kind, threads: int, device: str = "cpu") -> Loaded:
     `auto` is native where its extension is built, else reference; the note says why.
     Raises ConfigError if the set that was asked for by name cannot run here.
     """
-    name = resolve(kind)
-    if name == "native" and not native_is_built():
-        raise ConfigError(f"kernels is native, but {_NOT_BUILT}, or use kernels=reference", param="kernels")
+    name = kind
+    missing = native_problem() if kind in ("auto", "native") else ""
+    if kind == "auto":
+        name = "reference" if missing else "native"
+    elif missing:
+        raise ConfigError(f"kernels is native, but {missing}, or use kernels=reference", param="kernels")
     if name == "torch" and importlib.util.find_spec("torch") is None:
         raise ConfigError(
             "kernels is torch, but torch is not installed; pip install 'hexad[cuda]', or use kernels=auto",
@@ -54,25 +54,23 @@ def load(kind: Kind, threads: int, device: str = "cpu") -> Loaded:
     module, cls = _SETS[name]
     arguments: dict[str, tuple[Any, ...]] = {"native": (threads,), "reference": (), "torch": (device,)}
     ops: Ops = getattr(importlib.import_module(module), cls)(*arguments[name])
-    return Loaded(ops, _note(kind, name))
+    notes = {
+        "native": "",
+        "reference": f"Slow reference kernels in use: {missing or 'as asked for'}. They do not use `threads`.",
+        "torch": "The torch kernels do not promise the same bits in every batch, and do not use `threads`.",
+    }
+    return Loaded(ops, notes[name])
 
 
-def resolve(kind: Kind) -> Literal["native", "reference", "torch"]:
-    """What `auto` stands for on this machine; any other kind is itself."""
-    if kind != "auto":
-        return kind
-    return "native" if native_is_built() else "reference"
-
-
-def _note(kind: Kind, name: str) -> str:
-    if name == "torch":
-        return "The torch kernels do not promise the same bits in every batch."
-    if name == "native":
-        return ""
-    why = "as asked for" if kind == "reference" else _NOT_BUILT
-    return f"Slow reference kernels in use: {why}."
-
-
-def native_is_built() -> bool:
-    """Whether the native extension was compiled when Hexad was installed."""
-    return importlib.util.find_spec(_EXTENSION) is not None
+def native_problem() -> str:
+    """Why the native set cannot run here; nothing where it can."""
+    if importlib.util.find_spec(_EXTENSION) is None:
+        problem = "are not built"
+    else:
+        try:
+            importlib.import_module(_EXTENSION)
+        except ImportError as error:
+            problem = f"cannot be loaded ({error})"
+        else:
+            return ""
+    return f"the native kernels {problem}; install Hexad again where a C++ compiler is found"

@@ -178,5 +178,5 @@ def _add_missing(backend: Backend, config: dict[str, Any], named: dict[str, str]
         extras = extra.values() if isinstance(extra, dict) else extra
         special = [*named.values(), *(content for value in extras if (content := _content(value)))]
         backend.add_special_tokens([AddedToken(content, special=True, normalized=False) for content in special])
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise CheckpointError(f"{source}: its added tokens cannot be read: {error!r}") from error

@@ -1,9 +1,10 @@
-"""The reference and torch sets against torch, float64 arithmetic and transformers' samplers."""
+"""Every kernel set against torch, float64 arithmetic and transformers' samplers."""
 
 import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -24,13 +25,14 @@ from hexad.kernels.philox import gumbel_noise
 from hexad.kernels.reference import ReferenceOps
 from hexad.kernels.torch_set import TorchOps
 from hexad.testing.step import Piece, make_step
+from tests.kernel_sets import KINDS, ops_of
 
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=["reference", "torch"])
+@pytest.fixture(params=KINDS)
 def ops(request: pytest.FixtureRequest) -> Ops:
-    return load(request.param, threads=1).ops
+    return ops_of(request.param)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -317,6 +319,15 @@ def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load("auto", 1)
     assert loaded.ops.name == "reference (numpy)"
     assert "not built" in loaded.note
+
+
+def test_an_extension_that_does_not_load_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "hexad_broken_extension.py").write_text("raise ImportError('GLIBC_2.99 not found')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("hexad.kernels.load._EXTENSION", "hexad_broken_extension")
+    assert "GLIBC_2.99" in load("auto", 1).note
+    with pytest.raises(ConfigError, match=r"GLIBC_2\.99"):
+        load("native", 1)
 
 
 def test_the_cpu_path_does_not_import_torch() -> None:

@@ -3,7 +3,6 @@
 For the reference and the native set; the torch set does not promise it.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import pytest
 
 from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import Weights
-from hexad.kernels.load import load, native_is_built
+from hexad.kernels.load import Kind
 from hexad.kernels.ops import Dtype, Sampling
 from hexad.models.build import build
 from hexad.testing.step import Replay
 from hexad.testing.zoo import ZOO, write_model
+from tests.kernel_sets import ops_of
 
-KINDS = ("reference", "native")
+KINDS: tuple[Kind, ...] = ("reference", "native")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 VARIANTS = ("llama-bias", "mistral-window", "qwen2-window", "qwen3")
 LENGTHS = [1, 2, 3, 5, 7, 8, 9, 12, 15, 16, 17, 18, 20, 23, 24, 25, 28, 30, 31, 32, 33, 34, 40, 41, 47, 48, 49, 50]
@@ -26,7 +26,7 @@ LENGTHS += [64, 65, 130, 270]
 PROMPTS = [np.random.default_rng(n).integers(0, 512, n).tolist() for n in LENGTHS]
 SOME = (0, 9, 10, 20, 31)
 
-Case = tuple[str, Path, Dtype, Replay, list[np.ndarray]]
+Case = tuple[Kind, Path, Dtype, Replay, list[np.ndarray]]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,8 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {variant: write_model(root / variant, ZOO[variant]) for variant in VARIANTS}
 
 
-def replay_of(directory: Path, kind: str, dtype: Dtype, threads: int = 1) -> Replay:
-    if kind == "native" and not native_is_built():
-        if os.environ.get("CI"):
-            pytest.fail("the native kernels are not built, and CI must test them")
-        pytest.skip("the native kernels are not built")
-    ops, config = load(kind, threads).ops, read_model_config(directory)
+def replay_of(directory: Path, kind: Kind, dtype: Dtype, threads: int = 1) -> Replay:
+    ops, config = ops_of(kind, threads), read_model_config(directory)
     return Replay(config, build(config, Weights.open(directory), ops, dtype), ops, dtype)
 
 

@@ -6,7 +6,6 @@ transformers' own choice after the same tokens: by induction that is its greedy 
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,26 +18,18 @@ from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import Weights
 from hexad.errors import CheckpointError
-from hexad.kernels.load import load, native_is_built
+from hexad.kernels.load import Kind
 from hexad.kernels.ops import Dtype, Ops
 from hexad.models.build import build
 from hexad.testing.step import Replay
 from hexad.testing.zoo import ZOO, write_model
+from tests.kernel_sets import KINDS, ops_of
 
 torch.set_num_threads(1)
 
 TOLERANCE = 1e-4
-KINDS = ("reference", "torch", "native")
 LENGTHS = (1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 64, 65, 128, 129, 257, 700)
 PROMPTS = [np.random.default_rng(n).integers(0, 512, n).tolist() for n in LENGTHS]
-
-
-def ops_of(kind: str, threads: int = 1) -> Ops:
-    if kind == "native" and not native_is_built():
-        if os.environ.get("CI"):
-            pytest.fail("the native kernels are not built, and CI must test them")
-        pytest.skip("the native kernels are not built")
-    return load(kind, threads).ops
 
 
 class Zoo:
@@ -95,7 +86,7 @@ def greatest_error(got: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", ZOO)
-def test_logits_at_every_position(zoo: Zoo, variant: str, kind: str) -> None:
+def test_logits_at_every_position(zoo: Zoo, variant: str, kind: Kind) -> None:
     """A batch of 16 prompts of 1 to 700 tokens; some alone; all in chunks that cross pages."""
     replay, expected = zoo.replay(variant, ops_of(kind)), zoo.logits(variant)
     assert greatest_error(replay.logits(PROMPTS), expected) < TOLERANCE
@@ -106,7 +97,7 @@ def test_logits_at_every_position(zoo: Zoo, variant: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", ZOO)
-def test_64_greedy_tokens(zoo: Zoo, variant: str, kind: str) -> None:
+def test_64_greedy_tokens(zoo: Zoo, variant: str, kind: Kind) -> None:
     replay, oracle = zoo.replay(variant, ops_of(kind)), zoo.oracle(variant)
     answers = replay.greedy(PROMPTS, 64)
     answers[1] = replay.greedy([PROMPTS[1]], 64)[0]
@@ -117,7 +108,7 @@ def test_64_greedy_tokens(zoo: Zoo, variant: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", ["llama", "mistral-window", "qwen2", "qwen3"])
-def test_bfloat16_is_at_least_as_exact_as_transformers(zoo: Zoo, variant: str, kind: str) -> None:
+def test_bfloat16_is_at_least_as_exact_as_transformers(zoo: Zoo, variant: str, kind: Kind) -> None:
     """Both in bfloat16, against transformers in float32 on the same bfloat16 weights.
 
     Hexad keeps activations in float32 and rounds them only where they meet a weight or the

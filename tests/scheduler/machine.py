@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from hexad.errors import BadRequest
 from hexad.scheduler.scheduler import SchedulerConfig
@@ -14,23 +14,26 @@ MAX_LIVE = 10
 CONFIGS = st.builds(
     SchedulerConfig,
     num_pages=st.integers(4, 9),
-    max_num_seqs=st.integers(1, 5),
-    max_num_batched_tokens=st.integers(1, 6),
-    max_model_len=st.integers(6, 14),
+    max_num_seqs=st.sampled_from([4, 3, 5, 2, 1]),
+    max_num_batched_tokens=st.sampled_from([6, 5, 4, 3, 2, 1]),
+    max_model_len=st.integers(8, 14),
     prefix_caching=st.sampled_from([True, True, True, False]),
     page_size=st.integers(1, 3),
 )
-PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=9)
+PROMPTS = st.one_of(
+    st.integers(1, 8).map(lambda size: [0, 1, 0, 0, 1, 0, 1, 1][:size]),
+    st.lists(st.integers(0, 1), min_size=1, max_size=6),
+)
 OPTIONS = st.fixed_dictionaries(
     {
-        "max_tokens": st.integers(1, 6),
+        "max_tokens": st.integers(1, 8),
         "n": st.sampled_from([1, 1, 1, 2, 3]),
         "priority": st.sampled_from([0, 0, 1]),
         "cache_salt": st.sampled_from(["", "", "", "pepper"]),
         "prompt_logprobs": st.sampled_from([None, None, None, 0]),
         "min_tokens": st.sampled_from([0, 0, 1]),
-        "ignore_eos": st.booleans(),
-        "stop_token_ids": st.sampled_from([[], [STOP]]),
+        "ignore_eos": st.sampled_from([True, True, False]),
+        "stop_token_ids": st.sampled_from([[], [], [STOP]]),
     }
 )
 IDS = st.integers(0, 30)
@@ -44,8 +47,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world = World(config)
         self.count = 0
 
-    @rule(prompt=PROMPTS, options=OPTIONS)
-    def add(self, prompt: list[int], options: dict[str, object]) -> None:
+    @rule(prompts=st.lists(PROMPTS, min_size=1, max_size=3), options=OPTIONS)
+    def add(self, prompts: list[list[int]], options: dict[str, object]) -> None:
+        for prompt in prompts:
+            self._add(prompt, options)
+
+    def _add(self, prompt: list[int], options: dict[str, object]) -> None:
         live = sum(not stream.ends for stream in self.world.streams.values())
         if live >= MAX_LIVE:
             return
@@ -61,15 +68,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         config = self.world.config
         return min(config.max_model_len, config.num_pages * config.page_size)
 
-    @rule(index=IDS)
-    def resume(self, index: int) -> None:
+    def _resume(self, index: int) -> None:
         """A stream that was cut off goes on under another id, from the tokens it had."""
         cut = [
             (key, stream)
             for key, stream in self.world.streams.items()
             if stream.ends and stream.ends[0].finish_reason == "abort" and key[0][0] == "r"
         ]
-        if not cut or self.world.plan is None and index % 2:
+        if not cut:
             return
         (name, choice), stream = cut[index % len(cut)]
         old, params = stream.request, stream.request.params
@@ -88,13 +94,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.count += 1
         self.world.add(request)
 
-    @rule(steps=st.integers(1, 4))
+    @rule(steps=st.integers(1, 6))
+    def go_on(self, steps: int) -> None:
+        self.run(steps)
+
+    @rule(steps=st.integers(1, 6))
     def run(self, steps: int) -> None:
         if self.world.plan is not None:
             self.world.finish()
         for _ in range(steps):
             self.world.step()
-            self.world.check()
 
     @precondition(lambda self: self.world.plan is None)
     @rule()
@@ -113,26 +122,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             self.world.finish(unsampled=chosen)
 
-    @rule(index=IDS)
-    def abort(self, index: int) -> None:
-        """Any request: live, finished or unknown."""
-        names = [*dict.fromkeys(name for name, _ in self.world.streams), "unknown"]
-        self.world.abort(names[index % len(names)])
-
     @precondition(lambda self: self.world.streams)
-    @rule(index=IDS)
-    def abort_choice(self, index: int) -> None:
+    @rule(
+        index=IDS,
+        what=st.sampled_from(["abort", "abort", "abort choice", "abort unknown", "reset", "resume", "resume"]),
+    )
+    def interrupt(self, index: int, what: str) -> None:
+        """Any request or choice, live or finished; also while a step is in flight."""
         keys = list(self.world.streams)
-        self.world.abort(*keys[index % len(keys)])
-
-    @rule()
-    def reset_prefix_cache(self) -> None:
-        self.world.scheduler.reset_prefix_cache()
-
-    @invariant()
-    def holds(self) -> None:
-        if hasattr(self, "world"):
-            self.world.check()
+        name, choice = keys[index % len(keys)]
+        if what == "abort":
+            self.world.abort(name)
+        elif what == "abort choice":
+            self.world.abort(name, choice)
+        elif what == "abort unknown":
+            self.world.abort("unknown")
+        elif what == "reset":
+            self.world.reset_prefix_cache()
+        else:
+            self._resume(index)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):

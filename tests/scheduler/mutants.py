@@ -54,6 +54,8 @@ def _evict_in_use(right: Any, tree: PrefixTree) -> bool:
     for node in tree._nodes():
         if not node.children:
             tree._remove(node)
+            while tree._pool.users(node.page):
+                tree._pool.release(node.page)
             return True
     return False
 

@@ -6,6 +6,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from hexad.cache.invariants import InvariantBroken
+from hexad.testing.fake_model import CanaryDied
+
 from .machine import SchedulerMachine
 from .mutants import MUTANTS
 
@@ -24,5 +27,5 @@ HUNT = settings(
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_machine_kills(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)
-    with pytest.raises(Exception):  # noqa: B017, PT011
+    with pytest.raises((InvariantBroken, CanaryDied)):
         run_state_machine_as_test(SchedulerMachine, settings=HUNT)

@@ -58,6 +58,7 @@ class World:
         self.scheduler.add(request)
         for choice in range(request.choice, request.choice + request.params.n):
             self.streams[request.request_id, choice] = Stream(request)
+        self.check()
 
     def abort(self, request_id: str, choice: int | None = None) -> None:
         live = {
@@ -70,6 +71,11 @@ class World:
         require(sorted(ended) == sorted(live), "I13", f"abort of {request_id} ended {ended}; alive were {live}")
         require(all(output.finish_reason == "abort" for output in outputs), "I13", "an abort that does not say so")
         self._receive(outputs)
+        self.check()
+
+    def reset_prefix_cache(self) -> None:
+        self.scheduler.reset_prefix_cache()
+        self.check()
 
     def begin(self) -> Plan | None:
         """Plan a step and leave it in flight."""
@@ -84,6 +90,7 @@ class World:
         if self.plan is not None:
             budget = self.config.max_num_batched_tokens
             require(1 <= self.plan.num_tokens <= budget, "I8", f"{self.plan.num_tokens} tokens in a budget of {budget}")
+            self.check()
             self.trace.append(describe(self.plan))
         return self.plan
 
@@ -96,6 +103,7 @@ class World:
         outputs = self.scheduler.commit(self.plan, result)
         self.plan = None
         self._receive(outputs)
+        self.check()
         return outputs
 
     def step(self) -> list[SequenceOutput]:
@@ -108,7 +116,6 @@ class World:
         limit, steps = self._work_bound(), 0
         while self.scheduler.has_work:
             self.step()
-            self.check()
             steps += 1
             require(steps <= limit, "I11", f"{steps} steps, and still not done; every step computes a token")
         self._check_drained()
@@ -116,9 +123,7 @@ class World:
 
     def check(self) -> None:
         self.scheduler.check_invariants()
-        order = [
-            (each.request.priority, 0 if each.preemptions else 1, each.arrival) for each in self.scheduler.waiting
-        ]
+        order = [(each.request.priority, 0 if each.preemptions else 1, each.arrival) for each in self.scheduler.waiting]
         require(order == sorted(order), "I9", f"the queue is {order}")
         seats = sum(1 + len(each.forks) for each in self.scheduler.running)
         require(seats <= self.config.max_num_seqs, "I8", f"{seats} choices run")
@@ -141,7 +146,8 @@ class World:
             require(not stream.ends, "I13", f"an output for {key} after its end")
             cached = output.num_cached_tokens
             require(not (cached and stream.tokens), "I13", f"{key} reports cached tokens after its first output")
-            require(cached < len(stream.request.prompt_token_ids), "I7", f"{key}: {cached} cached")
+            known = stream.request.prompt_token_ids + stream.request.generated
+            require(cached < len(known), "I7", f"{key}: {cached} of {len(known)} known tokens were cached")
             stream.cached += cached
             stream.tokens += output.token_ids
             for index, entry in enumerate(output.prompt_logprobs or ()):
@@ -176,8 +182,7 @@ class World:
         memory, stats = self.scheduler.memory, self.scheduler.stats()
         require(stats.num_free_pages == self.config.num_pages, "I15", f"pages are missing: {stats}")
         require(stats.num_running == stats.num_waiting == 0, "I15", f"somebody is left: {stats}")
-        self.scheduler.reset_prefix_cache()
-        self.check()
+        self.reset_prefix_cache()
         require(memory.pool.num_free == self.config.num_pages, "I15", "pages are still cached after a reset")
         require(not self.scheduler._live, "I15", "finished requests are still known")
 

@@ -105,7 +105,7 @@ def test_a_damaged_tokenizer_is_named(tokenizer_directories: dict[str, Path], tm
         Tokenizer.load(tmp_path)
 
 
-@pytest.mark.parametrize("listed", [{"x": {}}, {"1": "<s>"}, {"1": {"content": 3}}, [1], {"1": {"content": "a", "odd": 1}}])
+@pytest.mark.parametrize("listed", [{"x": {}}, {"1": "<s>"}, {"1": {"content": 3}}, [1], {"1": {"content": "a", "special": 7}}])
 def test_damaged_added_tokens_are_named(tokenizer_directories: dict[str, Path], tmp_path: Path, listed: Any) -> None:
     (tmp_path / "tokenizer.json").write_text((tokenizer_directories["llama2"] / "tokenizer.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed}))
