@@ -21,12 +21,14 @@ from hexad.bench.workload import Figures, Run, Workload, figures
 from hexad.errors import HexadError
 
 START_TIMEOUT_S = 300.0
+MODEL_NAME = "bench"
 
 
 @contextmanager
 def server(flags: Sequence[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """`hexad serve` with these flags, until the block ends."""
-    command = [sys.executable, "-m", "hexad.cli.main", "serve", *flags, "--port", str(port)]
+    command = [sys.executable, "-m", "hexad.cli.main", "serve", *flags]
+    command += ["--port", str(port), "--served-model-name", MODEL_NAME]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -83,7 +85,7 @@ async def _stream(port: int, prompt: list[int], output_len: int) -> tuple[float,
     """One streamed completion: seconds to its first and last token, and their number."""
     body = json.dumps(
         {
-            "model": "bench",
+            "model": MODEL_NAME,
             "prompt": prompt,
             "max_tokens": output_len,
             "min_tokens": output_len,
@@ -97,6 +99,10 @@ async def _stream(port: int, prompt: list[int], output_len: int) -> tuple[float,
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+    status = await reader.readline()
+    if b" 200 " not in status:
+        answer = (await reader.read()).decode(errors="replace")
+        raise HexadError(f"the server answered {status.decode().strip()}: {answer.rsplit(chr(10), 1)[-1]}")
     first = last = 0.0
     tokens = 0
     async for line in reader:

@@ -130,7 +130,6 @@ class NativeOps:
         return out_TI
 
     def sample(self, logits_RV: np.ndarray, how: Sampling) -> np.ndarray:
-        """As `Ops.sample`. -1 stands for a row that holds no logit greater than -inf."""
         out_R = np.empty(len(logits_RV), np.int32)
         self._engine.sample(np.ascontiguousarray(logits_RV), *how, out_R)
         return out_R

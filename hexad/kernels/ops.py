@@ -131,11 +131,12 @@ class Ops(Protocol):
         """[T, 2*I], gate then up -> silu(gate) * up, [T, I]."""
 
     def sample(self, logits_RV: Array, how: Sampling) -> np.ndarray:
-        """Token ids, int32 [R]. Greedy takes the lowest id among equals.
+        """Token ids, int32 [R]. Greedy takes the lowest id among equals, also where all are -inf.
 
         Otherwise: logits / temperature; keep tokens whose probability is at least min_p times
         the greatest; of those the top_k; of those (renormalised) the smallest set whose
-        probability reaches top_p; then Gumbel-max with the noise of `philox.py`.
+        probability reaches top_p; then Gumbel-max with the noise of `philox.py`. A temperature so
+        small that the division overflows is greedy.
         """
 
     def top_logprobs(self, logits_RV: Array, token_ids_R: np.ndarray, n: int) -> TopLogprobs: ...

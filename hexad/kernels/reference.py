@@ -223,13 +223,13 @@ def _sample_row(
     logits_V: np.ndarray, *, temperature: np.float32, top_k: int, top_p: float, min_p: float, seed: int, position: int
 ) -> int:
     """One token of one row; the order of the filters is that of `Ops.sample`."""
-    if temperature == 0:
-        return int(np.argmax(logits_V))
-    with np.errstate(over="ignore", invalid="ignore"):  # a tiny temperature leaves infinities
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         scaled_V = (logits_V / temperature).astype(np.float64)
-        order = np.argsort(-scaled_V, kind="stable")
-        odds = np.exp(scaled_V[order] - scaled_V[order[0]])
-    kept = max(1, int(np.count_nonzero(odds >= min_p)))
+    if temperature == 0 or not np.isfinite(scaled_V.max()):
+        return int(np.argmax(logits_V))
+    order = np.argsort(-scaled_V, kind="stable")
+    odds = np.exp(scaled_V[order] - scaled_V[order[0]])
+    kept = int(np.count_nonzero(odds >= min_p))
     if top_k > 0:
         kept = min(kept, top_k)
     if top_p < 1:

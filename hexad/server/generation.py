@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hexad.engine.async_llm import AsyncLLM
-from hexad.errors import EngineUnavailable, NotFound, RequestFailed
+from hexad.errors import ContextTooLong, EngineUnavailable, NotFound, RequestFailed
 from hexad.server.metrics import Metrics, RequestTimer
 from hexad.server.openai_types import Generation
 from hexad.types import RequestOutput, SamplingParams
 
 _BIG_TEXT = 16 * 2**10
 """Characters; longer texts are tokenized in a thread."""
+_COMPOSED = 4
+"""Characters that a tokenizer's Unicode normalization may join into one."""
 
 
 def now() -> int:
@@ -35,6 +37,7 @@ class Service:
     model_name: str
     metrics: Metrics
     started: int = field(default_factory=now)
+    _longest_token: int = 0
 
     def check_model(self, name: str | None) -> None:
         """Raises NotFound; no name means the only model there is."""
@@ -46,10 +49,25 @@ class Service:
             )
 
     async def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Raises ContextTooLong at once for a text that no tokenization can fit into the context."""
         encode = self.engine.tokenizer.encode
-        if len(text) > _BIG_TEXT:
-            return await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
-        return encode(text, add_special_tokens=add_special_tokens)
+        if len(text) <= _BIG_TEXT:
+            return encode(text, add_special_tokens=add_special_tokens)
+        most = self.engine.max_model_len * self._longest() * _COMPOSED
+        if len(text) > most:
+            raise ContextTooLong(
+                f"the text has {len(text)} characters; this model's context holds {self.engine.max_model_len} tokens, "
+                f"never more than {most} characters",
+                param="prompt",
+            )
+        return await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
+
+    def _longest(self) -> int:
+        """Bytes of the longest token: looked up when first needed, for it takes a while."""
+        if not self._longest_token:
+            tokenizer = self.engine.tokenizer
+            self._longest_token = max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size))
+        return self._longest_token
 
     def sampling_params(self, body: Generation, **own: Any) -> SamplingParams:
         """The body's parameters over the model's defaults; `own` are those a dialect names differently."""

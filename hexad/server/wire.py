@@ -171,6 +171,7 @@ class EventStream(Response):
 
     def __init__(self, events: AsyncGenerator[Any, None]) -> None:
         self.events = events
+        self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await unless_disconnected(receive, self._send_all(send))

@@ -83,7 +83,9 @@ class Tokenizer:
                 param="prompt",
             ) from error
         if allow_special:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            # Unlike `encode`, a batch releases the GIL: other threads go on meanwhile.
+            (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+            ids: list[int] = encoding.ids
             return ids
         literal = self._encode_literal(text)
         if not add_special_tokens:

@@ -27,7 +27,7 @@ from hexad.kernels.ops import Ops
 from .rows import state
 
 V = 24
-DRAWS = 12_000
+DRAWS = 6_000
 ROW = np.random.default_rng(12).normal(0, 1.5, V).astype(np.float32)
 
 CASES: list[dict[str, Any]] = [

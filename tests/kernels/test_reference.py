@@ -279,14 +279,18 @@ def test_sampled_tokens_have_the_probabilities_of_softmax() -> None:
     assert ((counts - expected) ** 2 / expected).sum() < 24.7  # the 1 % point with 11 degrees of freedom
 
 
-def test_masked_and_overflowing_logits_still_give_a_token(ops: Ops) -> None:
+@pytest.mark.parametrize("temperature", [0, 1, 1e-39])
+def test_masked_rows_and_overflowing_logits(ops: Ops, temperature: float) -> None:
+    """A masked token is never drawn while there is another; 1e-39 turns logits into infinities."""
     logits = np.full((3, 10), -np.inf, np.float32)
     logits[0, 4] = 1.0
-    logits[2] = normal(10)
-    tiny = sampling(3)._replace(temperature_R=np.array([1, 1, 1e-39], np.float32))
-    tokens = ops.sample(ops.array(logits), tiny)
-    assert tokens[0] == 4
-    assert ((tokens >= 0) & (tokens < 10)).all()
+    logits[2, 3:] = np.abs(normal(7))
+    tokens = ops.sample(ops.array(logits), sampling(3, temperature=temperature))
+    assert tokens.dtype == np.int32
+    assert tokens[:2].tolist() == [4, 0]
+    assert tokens[2] >= 3
+    if temperature != 1:
+        assert tokens[2] == np.argmax(logits[2])
 
 
 def test_top_logprobs(ops: Ops) -> None:

@@ -1,0 +1,123 @@
+"""The verbs, as a person types them: real processes, the built-in model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+VERBS = ("serve", "generate", "chat", "bench", "explain", "doctor")
+
+
+def hexad(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hexad.cli.main", *words], input=stdin, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_generate_answers_and_repeats_itself() -> None:
+    once = hexad("generate", "demo", "Who are you?")
+    again = hexad("generate", "demo", "Who are you?")
+    assert once.returncode == 0 and "Hexad" in once.stdout
+    assert (once.stdout, once.stderr) == (again.stdout, "")
+
+
+def test_the_prompt_may_come_from_stdin() -> None:
+    assert hexad("generate", "demo", stdin="Who are you?\n").stdout == hexad("generate", "demo", "Who are you?").stdout
+
+
+def test_a_seed_repeats_a_sampled_answer() -> None:
+    flags = ("generate", "demo", "Tell me a story", "--temperature", "1.5", "--max-tokens", "40")
+    assert hexad(*flags, "--seed", "3").stdout == hexad(*flags, "--seed", "3").stdout
+    assert hexad(*flags, "--seed", "3").stdout != hexad(*flags, "--seed", "4").stdout
+
+
+def test_an_answer_that_was_cut_says_so() -> None:
+    cut = hexad("generate", "demo", "Who are you?", "--max-tokens", "2")
+    assert "--max-tokens" in cut.stderr
+
+
+def test_chat_remembers() -> None:
+    talk = hexad("chat", "demo", stdin="Who are you?\n/reset\nWho are you?\n/exit\n")
+    first, second = talk.stdout.strip().splitlines()
+    assert first == second and talk.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("generate", "/nowhere/at/all", "x"), "/nowhere/at/all"),
+        (("generate", "demo", "x", "--temperature", "-1"), "temperature is -1.0"),
+        (("generate", "demo", "x", "--kv-memory", "900TiB"), "set kv_memory to at most"),
+        (("generate", "demo", "x", "--max-model-len", "999999", "--kv-memory", "1MiB"), "max_model_len"),
+        (("serve", "demo", "--config", "/nowhere.yaml"), "cannot read --config"),
+        (("bench", "offline", "--shape", "tiny"), "unknown shape"),
+    ],
+)
+def test_errors_are_plain_words(words: tuple[str, ...], told: str) -> None:
+    failed = hexad(*words)
+    assert failed.returncode == 2
+    assert told in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_explain_shows_each_value_and_its_origin(tmp_path: Path) -> None:
+    (tmp_path / "hexad.yaml").write_text("max-num-seqs: 7\n")
+    shown = hexad("explain", "demo", "--config", str(tmp_path / "hexad.yaml"), "--port", "81").stdout
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("  ")}
+    assert "7" in lines["max_num_seqs"] and "hexad.yaml" in lines["max_num_seqs"]
+    assert "81" in lines["port"] and "command line" in lines["port"]
+    assert "from the checkpoint" in lines["dtype"]
+    assert "tokens" in shown
+
+
+def test_doctor_measures_the_machine() -> None:
+    shown = hexad("doctor").stdout
+    assert "GB/s" in shown and "avx" in shown or "portable" in shown
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_examples_first(verb: str) -> None:
+    shown = hexad(verb, "--help").stdout
+    everything = hexad(verb, "--help-all").stdout
+    if verb not in ("doctor", "explain"):
+        assert 0 < shown.index("examples:") < shown.index("options:")
+    assert len(shown.split("--")) <= len(everything.split("--"))
+    assert len([line for line in shown.splitlines() if line.strip().startswith("--")]) <= 24
+
+
+def test_bench_writes_figures_for_machines(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    words = ("--input-len", "32", "--output-len", "8", "--num-prompts", "3", "--repeats", "1", "--json", str(report))
+    assert "TTFT" in hexad("bench", "offline", "demo", *words).stdout
+    (row,) = json.loads(report.read_text())["results"]
+    assert row["ttft_ms"] > 0 and row["decode_tps"] > 0 and row["peak_rss_mib"] > 10 and row["cold_start_s"] > 0
+
+
+def test_bench_serve_measures_through_the_socket(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    words = ("--input-len", "32", "--output-len", "8", "--num-prompts", "4", "--repeats", "1", "--json", str(report))
+    shown = hexad("bench", "serve", "demo", "--concurrency", "2", *words)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(report.read_text())["results"][0]["output_tps"] > 0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, hexad, hexad.cli.main as m; m.main([]); print(*sys.modules, file=sys.stderr)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr.split()
+    assert not {"numpy", "tokenizers", "torch", "fastapi", "zmq"} & set(loaded)
+
+
+def test_the_cpu_path_imports_no_torch() -> None:
+    script = (
+        "import sys, hexad\nfrom hexad.engine import worker, async_llm\nfrom hexad.server import run\n"
+        "hexad.LLM('demo').generate('hi')\nprint('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
