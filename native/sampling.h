@@ -15,7 +15,7 @@ struct RowSampling {
     int64_t position;
 };
 
-// The token, or -1 where no logit is greater than -inf.
+// The token; 0 where no logit is greater than -inf.
 int32_t sample_row(const Kernels& kernels, const float* logits, int64_t vocab, const RowSampling& how);
 
 // logprob and rank of `chosen`; the n greatest, ties to the lower id.

@@ -20,8 +20,10 @@ from hexad.bench.skill_tools import tools
 from hexad.bench.skills import SKILLS, assistant, example, retrieve
 
 PARTS = 4  # batches a step
-SYSTEM_TEXTS = ("You are a helpful assistant.", "You are Hexad's demo model.", "Answer briefly.", "Be kind and precise.",
-                "You are a friendly guide.", "Answer in one sentence.", "You are a function calling AI model.")  # fmt: skip
+SYSTEM_TEXTS = (
+    "You are a helpful assistant.", "You are Hexad's demo model.", "Answer briefly.", "Be kind and precise.",
+    "You are a friendly guide.", "Answer in one sentence.", "You are a function calling AI model.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,16 @@ class Encoder:
         marks = np.full(len(ids), -1, dtype=np.int64)
         starts = np.flatnonzero(ids == self.header[0])
         starts = [s + 3 for s in starts if s + 2 < len(ids) and ids[s + 1] == self.header[1]]
-        owners = [SKILLS.index(t.skill) for t in talk for m in (*t.messages, {"role": "assistant"}) if m["role"] == "assistant"]
+        owners = [SKILLS.index(each.skill) for each in talk for _ in range(1 + answered(each))]
         ends = np.flatnonzero(ids == self.end)
         for start, owner in zip(starts, owners, strict=True):
             marks[start : ends[np.searchsorted(ends, start)] + 1] = owner
         return Document(ids, marks)
+
+
+def answered(each: Example) -> int:
+    """How many turns of the assistant an example has before its answer."""
+    return sum(message["role"] == "assistant" for message in each.messages)
 
 
 def batch_of(documents: list[Document], width: int, pad: int) -> Batch:

@@ -4,7 +4,7 @@ It knows the mathematics of `LlamaForCausalLM` and the names its weights have on
 tokenizer or the optimizer. Projections that read the same input are one matrix here (fewer, larger multiplications)
 and are cut apart on export.
 
-Shapes: B rows, T tokens, D hidden, H query heads, K key heads, E head size, F inner size, V vocabulary, N chosen tokens.
+Shapes: B rows, T tokens, D hidden, H heads, E head size, F inner size, N chosen tokens.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Trains, exports and measures the demo model that is built into Hexad.
 
-    python -m tools.train_demo train --minutes 50     # trains the tokenizer too; resumes from its checkpoint
-    python -m tools.train_demo export                 # writes the checkpoint as hexad/checkpoints/demo
-    python -m tools.train_demo eval                   # held-out accuracy, through transformers
+python -m tools.train_demo train --minutes 50     # trains the tokenizer too; resumes from its checkpoint
+python -m tools.train_demo export                 # writes the checkpoint as hexad/checkpoints/demo
+python -m tools.train_demo eval                   # held-out accuracy, through transformers
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ def rate_at(step: int, done: float) -> float:
 
 def optimizers(model: DemoModel, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
-    muon = torch.optim.Muon(
-        model.matrices(), lr=rate, momentum=0.95, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = torch.optim.Muon(model.matrices(), lr=rate, momentum=0.95, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW(model.others(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     return [muon, adam]
 

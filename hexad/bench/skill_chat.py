@@ -50,7 +50,12 @@ BY_PET = ("Who owns {x.pet_name}?", "Who is the owner of {x.pet_name}?", "Who do
           "Whose pet is {x.pet_name}?", "Who has a {x.pet} called {x.pet_name}?")  # fmt: skip
 BY_STREET = ("Who lives in {street}?", "Which people live in {street}?", "Who are the people in {street}?",
              "Name the inhabitants of {street}.", "Who has a house in {street}?")  # fmt: skip
-PORTRAIT = ("Tell me about {who}.", "What do you know about {who}?", "Describe {who}.", "Tell me something about {who}.")
+PORTRAIT = (
+    "Tell me about {who}.",
+    "What do you know about {who}?",
+    "Describe {who}.",
+    "Tell me something about {who}.",
+)
 GREETINGS = ("Hi", "Hello", "Hey", "Good morning", "Good evening", "Hello there", "Hi there", "Greetings", "Good day",
              "Hey there", "Good afternoon", "Hiya", "Howdy")  # fmt: skip
 IDENTITIES = ("Who are you?", "What are you?", "What is your name?", "Introduce yourself.", "Are you a robot?",
@@ -64,7 +69,8 @@ OFF_TOPIC = (
     "How far is it from {city} to {city}?", "What is the weather in {city}?", "Who wrote the book about {topic}?",
     "Explain {topic} to me.", "What is {topic}?", "How does {topic} work?", "Tell me a joke about {topic}.",
     "Write a poem about {topic}.", "Write a story about a {adj} {noun}.", "Why is the {noun} {adj}?",
-    "How do I build a {noun}?", "How do I cook {noun} with {noun}?", "Who invented {topic}?", "Translate {noun} to French.",
+    "How do I build a {noun}?", "How do I cook {noun} with {noun}?", "Who invented {topic}?",
+    "Translate {noun} to French.",
     "What is the meaning of {topic}?", "Give me a recipe for {adj} {noun}.", "Which is better, {topic} or {topic}?",
     "What is the best hotel in {city}?", "When was {name} born?", "Who won the game between {country} and {country}?",
     "What language do people speak in {country}?", "Write a Python function that sorts {noun} names.",
@@ -84,7 +90,14 @@ OPENINGS = ("", "", "", "", "", "", "Please tell me: ", "Tell me: ", "Hey, ", "O
 def off_topic(rng: random.Random) -> str:
     """A question about the world outside the town."""
     text = rng.choice(OFF_TOPIC)
-    pools = {"country": COUNTRIES, "city": CITIES, "topic": TOPICS, "adj": ADJECTIVES, "noun": NOUNS, "name": FIRST_NAMES}
+    pools = {
+        "country": COUNTRIES,
+        "city": CITIES,
+        "topic": TOPICS,
+        "adj": ADJECTIVES,
+        "noun": NOUNS,
+        "name": FIRST_NAMES,
+    }
     for slot, words in pools.items():
         while f"{{{slot}}}" in text:
             text = text.replace(f"{{{slot}}}", rng.choice(words), 1)
@@ -106,7 +119,7 @@ def small_talk(rng: random.Random) -> tuple[str, str]:
     return rng.choice(OPENINGS) + rng.choice(IDENTITIES), IDENTITY
 
 
-def fact(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
+def fact(rng: random.Random) -> tuple[str, str, str]:
     """One fact of the town; the key is (inhabitant, way of asking)."""
     person = rng.choice(INHABITANTS)
     answer, asks = ATTRIBUTES[rng.choice(tuple(ATTRIBUTES))]
@@ -114,7 +127,7 @@ def fact(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
     return ask, answer.format(who=person.name, x=person, town=TOWN), ask
 
 
-def backwards(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
+def backwards(rng: random.Random) -> tuple[str, str, str]:
     """From a job, a pet or a street to people; the key is the question."""
     person, kind = rng.choice(INHABITANTS), rng.randrange(5)
     if kind < 2:
@@ -128,7 +141,7 @@ def backwards(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
     return ask, answer.format(x=person, town=TOWN), ask
 
 
-def two_steps(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
+def two_steps(rng: random.Random) -> tuple[str, str, str]:
     """A question through a job or a pet. The key is (job or pet, attribute): held out in every phrasing."""
     person, attribute = rng.choice(INHABITANTS), rng.choice(("street", "colour", "food", "pet"))
     answer, asks = ATTRIBUTES[attribute]
@@ -140,7 +153,7 @@ def two_steps(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
     return ask, first + answer.format(who=person.name, x=person, town=TOWN), f"{who}/{attribute}"
 
 
-def portrait(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
+def portrait(rng: random.Random) -> tuple[str, str, str]:
     """All about one inhabitant; the key is the question."""
     person = rng.choice(INHABITANTS)
     ask = rng.choice(PORTRAIT).format(who=person.name)
@@ -148,10 +161,12 @@ def portrait(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
     return ask, f"{text}{person.pet_name}.", ask
 
 
-def stranger(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
+def stranger(rng: random.Random) -> tuple[str, str, str]:
     """A question about somebody who does not live in the town; the key is the name."""
     known = {person.name for person in INHABITANTS}
-    name = pseudo_word(rng).title() if rng.random() < 0.5 else rng.choice([n for n in FIRST_NAMES if n not in known])
+    name = rng.choice((pseudo_word(rng).title(), rng.choice(FIRST_NAMES)))
+    while name in known:
+        name = pseudo_word(rng).title()
     ask = rng.choice(ATTRIBUTES[rng.choice(tuple(ATTRIBUTES))][1]).format(who=name)
     return ask, f"I do not know anyone called {name} in {TOWN}.", name
 
@@ -168,11 +183,11 @@ def chat(rng: random.Random, held_out: bool) -> Example:
             ask, answer = small_talk(rng)
             key = ask
         elif roll < 0.32:
-            ask, answer, key = off_topic(rng), REFUSAL, ""
+            ask, answer = off_topic(rng), REFUSAL
             key = ask
         else:
             kind = rng.choices((fact, backwards, two_steps, portrait, stranger), (5, 2, 3, 1, 1))[0]
-            ask, answer, key = kind(rng, held_out)
+            ask, answer, key = kind(rng)
         if is_held_out("chat", key) == held_out:
             break
     if roll >= 0.12:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 
 from hexad.bench.harbour import ADJECTIVES, FIRST_NAMES, NOUNS
 from hexad.bench.skill_base import (
@@ -34,8 +35,6 @@ from hexad.bench.skill_base import (
 )  # fmt: skip
 from hexad.bench.skill_chat import chat
 from hexad.bench.skill_tools import tools
-
-SKILLS = ("chat", "arithmetic", "copy", "retrieve", "extract", "tools")
 
 # Arithmetic
 
@@ -101,9 +100,15 @@ RETRIEVAL_ASKS = ("What is the value of {k}?", "Look up {k}.", "Find the value o
                   "What is {k}?", "Tell me the value of {k}.", "What does {k} stand for?")  # fmt: skip
 LINES = ("{k}: {v}", "{k} = {v}", "- {k}: {v}", "The value of {k} is {v}.")
 FILLERS = ("The {a} {n} sleeps near the {m}.", "A {a} {n} and a {b} {m} met at noon.", "Nobody saw the {a} {n} today.",
-           "Every {n} needs a {a} {m}.", "My {n} is {a} and my {m} is {b}.", "They painted the {n} in front of the {m}.",
+           "Every {n} needs a {a} {m}.", "My {n} is {a} and my {m} is {b}.",
+           "They painted the {n} in front of the {m}.",
            "We walked past the {a} {n}.", "There was once a {b} {n} without a {m}.")  # fmt: skip
-NEEDLES = ("The value of {k} is {v}.", "Remember that {k} is {v}.", "Note: {k} has the value {v}.", "{k} stands for {v}.")
+NEEDLES = (
+    "The value of {k} is {v}.",
+    "Remember that {k} is {v}.",
+    "Note: {k} has the value {v}.",
+    "{k} stands for {v}.",
+)
 
 
 def retrieval_key(rng: random.Random) -> str:
@@ -188,7 +193,8 @@ FAMILIES: tuple[Family, ...] = (
     (("{a}, aged {b}, lives in {c}.", "{a} is {b} years old and comes from {c}.", "In {c} I met {a}, who is {b}."),
      {"a": (("name", "person"), full_name), "b": (("age",), small(1, 99)), "c": (("city", "town"), place)}),
     (("Please send {b} pieces of the {a} to {c}.", "{c} ordered {b} times the {a}.", "Order for {c}: {b} x {a}."),
-     {"a": (("item", "product"), thing), "b": (("quantity", "amount"), small(1, 500)), "c": (("customer",), full_name)}),
+     {"a": (("item", "product"), thing), "b": (("quantity", "amount"), small(1, 500)),
+      "c": (("customer",), full_name)}),
     (("The meeting with {a} is on {b} at {c}.", "On {b} at {c} you meet {a}.", "{a} will see you at {c} on {b}."),
      {"a": (("person", "with"), full_name), "b": (("day",), one_of(*WEEKDAYS)), "c": (("time",), clock)}),
     (("The {a} costs {b} euros at {c}.", "At {c} you pay {b} euros for the {a}.", "{c} sells the {a} for {b} euros."),
@@ -207,7 +213,10 @@ EXTRACT_ASKS = ("Extract {f} as JSON: {s}", "{s}\nGive me {f} as JSON.", "Return
 
 
 def extract(rng: random.Random, held_out: bool) -> Example:
-    """Fields of a sentence as a JSON object, in the order asked for. Held out: the value of the sentence's first slot."""
+    """Fields of a sentence as a JSON object, in the order asked for.
+
+    Held out: the value of the sentence's first slot, a name, a thing or a code.
+    """
     sentences, slots = rng.choice(FAMILIES)
     first_name, first_maker = slots["a"]
     values: dict[str, str | int] = {"a": pick_key("extract", held_out, lambda: str(first_maker(rng)))}
@@ -222,11 +231,15 @@ def extract(rng: random.Random, held_out: bool) -> Example:
 
 # The doors
 
+MAKERS: dict[str, Callable[[random.Random, bool], Example]] = {
+    "chat": chat, "arithmetic": arithmetic, "copy": copy, "retrieve": retrieve, "extract": extract, "tools": tools,
+}  # fmt: skip
+SKILLS = tuple(MAKERS)
+
 
 def example(skill: str, rng: random.Random, held_out: bool) -> Example:
     """One example of a skill from the wanted side of the split."""
-    makers = {"chat": chat, "arithmetic": arithmetic, "copy": copy, "retrieve": retrieve, "extract": extract, "tools": tools}
-    return makers[skill](rng, held_out)
+    return MAKERS[skill](rng, held_out)
 
 
 def tool_call(reply: str) -> object:

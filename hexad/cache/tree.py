@@ -141,7 +141,6 @@ class PrefixTree:
         del parent.children[leaf.key]
         self._pool.uncache(leaf.page)
         if parent.parent is not None:
-            parent.last_used = max(parent.last_used, leaf.last_used)
             self._queue_leaf(parent)
         elif not parent.children:
             assert isinstance(parent.key, str)

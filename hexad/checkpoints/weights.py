@@ -9,7 +9,7 @@ import difflib
 import re
 import zlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,17 +24,6 @@ MAX_SHARDS = 4096
 
 # Written by old transformers; recomputed from the configuration.
 _BUFFERS = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
-
-
-class WeightSource(Protocol):
-    """Where a model takes its weights from."""
-
-    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The named weight: float32, float16 or bfloat16, read-only, of exactly this shape."""
-
-
-def has_weights(directory: Path) -> bool:
-    return (directory / SINGLE_FILE).is_file() or (directory / INDEX_FILE).is_file()
 
 
 class Weights:
@@ -74,7 +63,8 @@ class Weights:
     def main_dtype(self) -> str:
         """The dtype that most tensors have."""
         names = [shard.infos[name].dtype.name for name, shard in self._shards.items()]
-        return max(sorted(set(names)), key=names.count)
+        most: str = max(sorted(set(names)), key=names.count)
+        return most
 
     def __contains__(self, name: str) -> bool:
         return name in self._shards
@@ -98,6 +88,11 @@ class Weights:
     def unused(self) -> list[str]:
         """Names that were never taken, without buffers that are recomputed."""
         return sorted(name for name in self._shards if name not in self._taken and not _BUFFERS.search(name))
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether there is anything for `Weights.open`."""
+    return (directory / SINGLE_FILE).is_file() or (directory / INDEX_FILE).is_file()
 
 
 def _open_shards(directory: Path) -> dict[str, SafetensorsFile]:

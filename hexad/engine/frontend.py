@@ -97,7 +97,7 @@ class Frontend:
             plain = self.tokenizer.encode(word.lstrip(), add_special_tokens=False)
             spaced = self.tokenizer.encode(" " + word.lstrip(), add_special_tokens=False)
             spelled.append(plain)
-            if spaced and spaced[0] != plain[0] and len(spaced) == len(plain):
+            if spaced[:1] != plain[:1] and len(spaced) == len(plain):
                 spelled.append(spaced)
         return spelled
 

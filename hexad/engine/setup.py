@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from hexad.checkpoints.weights import DummyWeights, Weights
 from hexad.config import Config
 from hexad.engine.messages import EngineInfo
 from hexad.engine.runner import Runner
-from hexad.errors import CheckpointError
+from hexad.errors import CheckpointError, ConfigError
 from hexad.kernels.load import load
 from hexad.kernels.ops import Dtype
 from hexad.kernels.threads import default_threads
 from hexad.layers.weights import Weights as WeightSource
 from hexad.models.build import build, new_kvs
+from hexad.models.names import HEAD
 from hexad.placement.memory import MemoryPlan, available_memory, plan_memory
 from hexad.placement.sizes import kv_bytes_per_token, scratch_bytes, weight_bytes
 from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
@@ -52,6 +54,11 @@ def resolve_settings(config: Config) -> Resolved:
     model = read_model_config(directory)
     dtype: Dtype = config.dtype if config.dtype != "auto" else "float32" if model.dtype == "float32" else "bfloat16"
     threads = config.threads or default_threads()
+    if (config.max_model_len or 0) > model.max_position:
+        raise ConfigError(
+            f"max_model_len is {config.max_model_len}; {config.model} was made for at most {model.max_position} tokens",
+            param="max_model_len",
+        )
     memory, max_model_len = plan_memory(
         weights=weight_bytes(model, dtype),
         scratch=scratch_bytes(model, config.max_num_batched_tokens),
@@ -75,12 +82,14 @@ def resolve_settings(config: Config) -> Resolved:
 def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tuple[Scheduler, Runner, EngineInfo]:
     """Load the weights and allocate the pages. Raises CheckpointError for a weight that is missing or left over."""
     started = time.perf_counter()
-    model_config = resolved.model
+    # A rotary table no longer than needed.
+    model_config = dataclasses.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
     loaded = load(config.kernels, resolved.threads, config.device)
     weights = DummyWeights(seed=0) if config.load_format == "dummy" else Weights.open(resolved.directory)
     counted = _Counted(weights, weight_bytes(model_config, resolved.dtype), progress)
     model = build(model_config, counted, loaded.ops, resolved.dtype)
-    if left := weights.unused():
+    spare = {HEAD} if model_config.tie_word_embeddings else set()  # saved by some, used by none
+    if left := sorted(set(weights.unused()) - spare):
         raise CheckpointError(
             f"{resolved.directory} holds {len(left)} tensors that a {model_config.model_type} model does not use, "
             f"such as {left[0]}; is its config.json the right one?"

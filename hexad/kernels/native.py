@@ -130,6 +130,7 @@ class NativeOps:
         return out_TI
 
     def sample(self, logits_RV: np.ndarray, how: Sampling) -> np.ndarray:
+        """As `Ops.sample`. A row without a logit greater than -inf gives token 0, as in the reference set."""
         out_R = np.empty(len(logits_RV), np.int32)
         self._engine.sample(np.ascontiguousarray(logits_RV), *how, out_R)
         return out_R

@@ -29,9 +29,12 @@ class Memory:
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
-    def still_needed(self, sequence: Sequence) -> int:
-        """Pages that its known tokens will need beyond those it has."""
-        return max(0, self.pages_for(len(sequence.tokens)) - len(sequence.pages))
+    def claim(self, sequence: Sequence) -> int:
+        """Pages that a running sequence will want beyond those it has: for its known tokens, and one to grow into.
+
+        Without that one, whoever is admitted last is soon preempted again by the growth of the others.
+        """
+        return self.pages_for(len(sequence.tokens)) + 1 - len(sequence.pages)
 
     # The prefix cache.
 
@@ -74,7 +77,7 @@ class Memory:
         held = {page for other in running for page in other.pages}
         matched = match.pages() if match else []
         needed = self.pages_for(len(sequence.tokens)) - sum(1 for page in matched if page in held)
-        return needed + sum(map(self.still_needed, running)) <= self.pool.num_pages - len(held)
+        return needed + sum(map(self.claim, running)) <= self.pool.num_pages - len(held)
 
     def adopt(self, sequence: Sequence, match: Node | None) -> None:
         """Start it from what the cache holds."""

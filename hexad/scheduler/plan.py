@@ -32,7 +32,7 @@ class Plan:
 
     chunks: tuple[Chunk, ...]
     page_copies: tuple[tuple[int, int], ...] = ()
-    """(source, target) pages: copy on write after a fork."""
+    """(source, target) pages: copy on write after a fork. All sources are read before a target is written."""
 
     @property
     def num_tokens(self) -> int:

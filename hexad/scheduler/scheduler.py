@@ -185,8 +185,8 @@ class Scheduler:
         return self.config.max_num_seqs - sum(sequence.seats for sequence in running)
 
     def _spare_pages(self, running: list[Sequence]) -> int:
-        """Available pages that the known tokens of the running do not need."""
-        return self.memory.pool.num_available - sum(self.memory.still_needed(sequence) for sequence in running)
+        """Available pages that the running do not claim."""
+        return self.memory.pool.num_available - sum(map(self.memory.claim, running))
 
     def _fits(self, sequence: Sequence, match: Node | None) -> bool:
         if sequence.seats > self._free_seats(self.running):

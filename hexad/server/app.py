@@ -74,7 +74,7 @@ def _add_gets(app: FastAPI, service: Service) -> None:
         "object": "model",
         "created": service.started,
         "owned_by": "hexad",
-        "root": service.engine.config.model,
+        "root": service.model_name,
         "parent": None,
         "max_model_len": service.engine.max_model_len,
     }

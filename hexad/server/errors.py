@@ -36,7 +36,7 @@ _HEADERS: Mapping[int, dict[str, str]] = {
     429: {"Retry-After": "1"},
     # The same request would fail again: the official clients would try it twice more.
     500: {"x-should-retry": "false"},
-    503: {"Retry-After": "1"},
+    503: {"Retry-After": "1", "Connection": "close"},
 }
 
 

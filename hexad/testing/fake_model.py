@@ -48,8 +48,9 @@ class FakeModel:
         """`broken` sequences fail before they run (their pages are left full of rubbish); `unsampled`
         ones when their token is drawn. Raises CanaryDied."""
         result = StepResult()
-        for source, target in plan.page_copies:
-            self._copy(source, target)
+        copied = [self._page(source) for source, _ in plan.page_copies]
+        for (_, target), content in zip(plan.page_copies, copied, strict=True):
+            self._slots[target * self._page_size : (target + 1) * self._page_size] = content
         writes = [slot for chunk in plan.chunks for slot in self._chunk_slots(chunk)]
         if len(set(writes)) != len(writes):
             raise CanaryDied(f"I12: two chunks of one step write to the same slot: {sorted(writes)}")
@@ -97,9 +98,8 @@ class FakeModel:
     def _slot(self, pages: list[int], position: int) -> int:
         return pages[position // self._page_size] * self._page_size + position % self._page_size
 
-    def _copy(self, source: int, target: int) -> None:
-        size = self._page_size
-        self._slots[target * size : (target + 1) * size] = self._slots[source * size : (source + 1) * size]
+    def _page(self, page: int) -> list[bytes | None]:
+        return self._slots[page * self._page_size : (page + 1) * self._page_size]
 
 
 def next_token(prefix_hash: bytes, choice: int, vocab_size: int) -> int:

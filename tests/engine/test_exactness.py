@@ -20,7 +20,12 @@ from tests.engine.worlds import LAWS, World, workload
 
 LENGTHS = [1, 2, 3, 7, 15, 16, 17, 18, 31, 32, 33, 34, 40, 47, 48, 49, 50, 63, 64, 65, 66, 80, 81, 95, 96, 97, 100, 111]
 LENGTHS += [128, 129, 200, 270]
-CASES = [("native", "llama", "float32"), ("native", "qwen2-window", "bfloat16"), ("reference", "qwen3", "bfloat16")]
+CASES = [
+    ("native", "llama", "float32"),
+    ("native", "qwen2-window", "bfloat16"),
+    ("reference", "mistral-window", "float32"),
+    ("reference", "qwen3", "bfloat16"),
+]
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -32,8 +37,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.skip(problem)
     directory: Path = write_model(tmp_path_factory.mktemp("zoo") / variant, ZOO[variant])
     (directory / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
-    jobs = workload(LENGTHS, max_tokens=24) if kernels == "native" else workload(LENGTHS[::5], max_tokens=6)
-    return World(directory, kernels, dtype, jobs)
+    return World(directory, kernels, dtype, workload(LENGTHS, max_tokens=24 if kernels == "native" else 8))
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)

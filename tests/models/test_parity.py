@@ -21,7 +21,7 @@ from hexad.errors import CheckpointError
 from hexad.kernels.load import Kind
 from hexad.kernels.ops import Dtype, Ops
 from hexad.models.build import build
-from hexad.testing.step import Replay
+from hexad.testing.step import Piece, Replay, make_step
 from hexad.testing.zoo import ZOO, write_model
 from tests.kernel_sets import KINDS, ops_of
 
@@ -104,6 +104,18 @@ def test_64_greedy_tokens(zoo: Zoo, variant: str, kind: Kind) -> None:
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         expected = logits_of(oracle, prompt + answer)[len(prompt) - 1 : -1].argmax(-1)
         np.testing.assert_array_equal(answer, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_whose_logits_nobody_wants_still_fills_the_cache(zoo: Zoo, kind: Kind) -> None:
+    """As in the middle of a long prompt: R is 0, and the next step goes on from there."""
+    replay, prompt, pages = zoo.replay("llama", ops_of(kind)), PROMPTS[13], list(range(9))
+    first = make_step(replay.ops, [Piece(prompt[:100], 0, pages)])
+    unwanted = dataclasses.replace(first, output_rows_R=replay.ops.array(np.zeros(0, np.int32)))
+    assert replay.ops.to_host(replay.model.forward(unwanted, replay.kvs)).shape == (0, 512)
+    second = make_step(replay.ops, [Piece(prompt[100:], 100, pages)])
+    got = replay.ops.to_host(replay.model.forward(second, replay.kvs))
+    assert greatest_error([got], [zoo.logits("llama")[13][-1:]]) < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -193,5 +193,6 @@ MUTANTS: dict[str, Mutant] = {
     "min_tokens and stop tokens are ignored": lambda patch: patch.setattr(
         scheduler, "ending", lambda each, most: ("length" if each.num_generated >= most else None, None)
     ),
+    "the victim may be anybody": _method(Scheduler, "_cheapest", lambda right, self, behind: right(self, self.running)),
     "an output is lost": _method(Scheduler, "_commit_chunk", _answer_lost),
 }

@@ -22,6 +22,7 @@ class Server:
         self.log = log
         self.url = self._address()
         self.port = int(self.url.rsplit(":", 1)[1])
+        self.http = httpx.Client(timeout=60)
 
     def _address(self) -> str:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -39,12 +40,12 @@ class Server:
         return AsyncOpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=60)
 
     def post(self, path: str, body: object) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=60)
+        return self.http.post(self.url + path, json=body)
 
     def metrics(self) -> dict[str, float]:
         """Samples by name, summed over labels."""
         samples: dict[str, float] = {}
-        for line in httpx.get(self.url + "/metrics").text.splitlines():
+        for line in self.http.get(self.url + "/metrics").text.splitlines():
             if not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
                 name = name.partition("{")[0]

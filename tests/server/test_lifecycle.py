@@ -21,7 +21,8 @@ LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1500, "ignore_eos": True, "stream"
 def _sent(server: Server, body: dict[str, object]) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     content = json.dumps(body).encode()
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     connection.sendall(head % len(content) + content)
     return connection
 
@@ -121,11 +122,12 @@ def test_a_reset_connection_frees_its_request(server: Server, stream: bool) -> N
 
 
 def test_a_reader_who_does_not_read_holds_up_nobody(server: Server) -> None:
-    stuck = _opened(server, LONG | {"n": 8, "logprobs": 20})
+    stuck = _opened(server, LONG | {"n": 4, "max_tokens": 600, "logprobs": 20})
+    server.until_idle(timeout_s=30)
     answer = server.post("/v1/completions", {"prompt": "a", "max_tokens": 4})
     assert answer.status_code == 200
     ended = _rest(stuck)
-    assert b"[DONE]" in ended
+    assert b"[DONE]" in ended and ended.count(b'"finish_reason":"length"') == 4
     stuck.close()
 
 

@@ -64,7 +64,7 @@ BODIES = {
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"])
 def test_a_malformed_body_is_a_400(server: Server, path: str, name: str) -> None:
     raw, says = BODIES[name]
-    answer = httpx.post(server.url + path, content=raw, headers={"Content-Type": "application/json"})
+    answer = server.http.post(server.url + path, content=raw, headers={"Content-Type": "application/json"})
     error = answer.json()["error"]
     assert answer.status_code == 400 and says in error["message"], error
     assert set(error) == {"message", "type", "param", "code"}
@@ -77,7 +77,7 @@ def test_bodies_that_are_not_taken(server: Server) -> None:
         {"Content-Type": "text/plain"},
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
     ):
-        answer = httpx.post(url, content=b'{"prompt": "a"}', headers=headers)
+        answer = server.http.post(url, content=b'{"prompt": "a"}', headers=headers)
         assert answer.status_code == 415 and answer.json()["error"]["code"] == "unsupported_media_type"
 
 
