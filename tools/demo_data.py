@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from hexad.bench.harbour import ADJECTIVES, NOUNS
 from hexad.bench.skill_base import Example, Message, Tool
 from hexad.bench.skill_tools import tools
-from hexad.bench.skills import SKILLS, assistant, example, retrieve
+from hexad.bench.skills import SKILLS, arithmetic, assistant, example, retrieve, user
 
+DRILL = "Practise sums."
 PARTS = 4  # batches a step
 SYSTEM_TEXTS = (
     "You are a helpful assistant.", "You are Hexad's demo model.", "Answer briefly.", "Be kind and precise.",
@@ -28,10 +29,11 @@ SYSTEM_TEXTS = (
 
 @dataclass(frozen=True)
 class Mix:
-    """How often each skill begins a conversation, and how long the texts for retrieval are."""
+    """How often each skill begins a conversation, how long texts for retrieval are, how many documents are drills."""
 
     shares: tuple[float, ...]
     longest: int
+    drills: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def conversation(rng: random.Random, mix: Mix) -> list[Example]:
     """One to six examples that become one conversation. Only the first one may bring tools."""
     first = rng.choices(SKILLS, mix.shares)[0]
     if first == "retrieve":
-        return [retrieve(rng, False, mix.longest, questions=rng.randint(1, 8))]
+        return [retrieve(rng, False, mix.longest, questions=rng.randint(1, 12))]
     if first == "tools":
         return [tools(rng, False, questions=rng.choices((1, 2, 3, 4), (4, 3, 2, 1))[0])]
     found = [example(first, rng, False)]
@@ -65,6 +67,12 @@ def conversation(rng: random.Random, mix: Mix) -> list[Example]:
         if skill not in ("tools", "retrieve"):
             found.append(example(skill, rng, False))
     return found
+
+
+def drill(rng: random.Random) -> list[Example]:
+    """Dozens of sums in one reply. Adding takes many more examples than the other skills, and these are cheap."""
+    lines = [arithmetic(rng, False).answer for _ in range(rng.randint(12, 40))]
+    return [Example("arithmetic", [user(DRILL)], None, "\n".join(lines), DRILL)]
 
 
 def messages_of(rng: random.Random, examples: list[Example]) -> tuple[list[Message], list[Tool] | None]:
@@ -88,10 +96,12 @@ class Encoder:
         self.header = tokenizer.encode("<|im_start|>assistant\n")
         (self.end,) = tokenizer.encode("<|im_end|>")
         self.pad = tokenizer.pad_token_id
+        self.equals = tokenizer.encode(" =")[-1]
+        self.newline = self.header[-1]
         assert len(self.header) == 3, "the template's words must be single tokens"
 
     def documents(self, rng: random.Random, mix: Mix, count: int) -> list[Document]:
-        talks = [conversation(rng, mix) for _ in range(count)]
+        talks = [drill(rng) if rng.random() < mix.drills else conversation(rng, mix) for _ in range(count)]
         texts = []
         for talk in talks:
             messages, schemas = messages_of(rng, talk)
@@ -109,7 +119,19 @@ class Encoder:
         ends = np.flatnonzero(ids == self.end)
         for start, owner in zip(starts, owners, strict=True):
             marks[start : ends[np.searchsorted(ends, start)] + 1] = owner
+        if talk[0].key == DRILL:
+            marks[~self.results(ids)] = -1
         return Document(ids, marks)
+
+    def results(self, ids: np.ndarray) -> np.ndarray:
+        """In a drill only what follows an equals sign can be learned: the numbers before it are random."""
+        after = np.zeros(len(ids), dtype=bool)
+        for index in range(1, len(ids)):
+            if ids[index - 1] == self.equals:
+                after[index] = True
+            else:
+                after[index] = after[index - 1] and ids[index - 1] not in (self.newline, self.end)
+        return after
 
 
 def answered(each: Example) -> int:

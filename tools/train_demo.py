@@ -31,7 +31,7 @@ WARM_STEPS = 60
 # In the order of SKILLS: chat, arithmetic, copy, retrieve, extract, tools.
 SHARES = (0.24, 0.32, 0.15, 0.06, 0.10, 0.13)
 # Progress from which texts for retrieval may be this long, in tokens.
-LONGEST = ((0.0, 150), (0.08, 400), (0.16, 1000), (0.25, 2000))
+LONGEST = ((0.0, 150), (0.08, 400), (0.45, 1000), (0.55, 2000))
 
 
 @dataclass
@@ -126,7 +126,8 @@ def train(args: argparse.Namespace) -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} weights, resuming at step {progress.step}", flush=True)
     saved_at = progress.seconds
     for longest, runs in itertools.groupby(iter(lambda: longest_at(progress.seconds / 60 / args.minutes), None)):
-        data = steps(encoder, args.seed * 1_000_003 + progress.step, Mix(tuple(args.shares), longest), args.tokens)
+        mix = Mix(tuple(args.shares), longest, args.drills)
+        data = steps(encoder, args.seed * 1_000_003 + progress.step, mix, args.tokens)
         for _ in runs:
             start, done = time.monotonic(), progress.seconds / 60 / args.minutes
             if done >= 1:
@@ -180,6 +181,7 @@ def main() -> None:
     training.add_argument("--tokens", type=int, default=8192, help="padded tokens a step")
     training.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     training.add_argument("--shares", type=float, nargs=len(SKILLS), default=SHARES, help=f"shares of {SKILLS}")
+    training.add_argument("--drills", type=float, default=0.15, help="share of documents that are lists of sums")
     training.set_defaults(run=train)
     verbs.add_parser("export", help="write the exported model").set_defaults(run=write)
     measuring = verbs.add_parser("eval", help="measure the exported model on held-out examples")

@@ -8,7 +8,7 @@ from hexad.engine.messages import Abort, Add, Command, Outputs, ResetCache
 from hexad.engine.runner import Runner
 from hexad.errors import HexadError
 from hexad.scheduler.scheduler import Scheduler
-from hexad.types import SequenceOutput
+from hexad.types import Request, SequenceOutput
 
 
 class Inbox(Protocol):
@@ -46,14 +46,7 @@ class Loop:
                     try:
                         self.scheduler.add(request)
                     except HexadError as error:
-                        outputs.append(
-                            SequenceOutput(
-                                request_id=request.request_id,
-                                choice=request.choice,
-                                finish_reason="error",
-                                error=str(error),
-                            )
-                        )
+                        outputs.extend(_refusals(request, str(error)))
                 case Abort(request_id, choice):
                     outputs.extend(self.scheduler.abort(request_id, choice))
                 case ResetCache():
@@ -63,3 +56,10 @@ class Loop:
 
     def _send(self, outputs: list[SequenceOutput]) -> None:
         self.outbox.send(Outputs(outputs, self.scheduler.stats()))
+
+
+def _refusals(request: Request, cause: str) -> list[SequenceOutput]:
+    return [
+        SequenceOutput(request_id=request.request_id, choice=request.choice + i, finish_reason="error", error=cause)
+        for i in range(request.params.n)
+    ]

@@ -20,7 +20,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from typing_extensions import Self
 
 from hexad.types import MAX_LOGPROBS
 
@@ -119,7 +118,7 @@ class Message(_Wire):
     refusal: None = None
 
     @model_validator(mode="after")
-    def _has_content(self) -> Self:
+    def _has_content(self) -> Message:
         if self.content is None and not (self.role == "assistant" and self.tool_calls):
             raise PydanticCustomError("content", "a message with content")
         return self
@@ -137,7 +136,7 @@ class Conversation(_Wire):
     add_special_tokens: bool = False
 
     @model_validator(mode="after")
-    def _one_ending(self) -> Self:
+    def _one_ending(self) -> Conversation:
         if self.continue_final_message and self.add_generation_prompt:
             raise _refused("continue_final_message", "needs add_generation_prompt to be false")
         return self
@@ -185,7 +184,7 @@ class Generation(_Wire):
     prompt_cache_retention: str | None = None
 
     @model_validator(mode="after")
-    def _options_of_a_stream(self) -> Self:
+    def _options_of_a_stream(self) -> Generation:
         if self.stream_options is not None and not self.stream:
             raise _refused("stream_options", "needs stream to be true")
         return self
@@ -207,7 +206,7 @@ class CompletionRequest(Generation):
     suffix: None = None
 
     @model_validator(mode="after")
-    def _best_of_is_n(self) -> Self:
+    def _best_of_is_n(self) -> CompletionRequest:
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise _refused("best_of", f"is {self.best_of}; only the value of n, {self.n or 1}, is supported")
         return self
@@ -223,7 +222,7 @@ class ChatRequest(Conversation, Generation):
     modalities: list[Literal["text"]] | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> ChatRequest:
         if self.top_logprobs and not self.logprobs:
             raise _refused("top_logprobs", "needs logprobs to be true")
         old, new = self.max_tokens, self.max_completion_tokens

@@ -142,9 +142,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         self._ticks = 0
         self._chars_written = 0
         self._deadline = time.thread_time() + MAX_SECONDS
-        self.filters["tojson"] = _tojson
-        for name, guard in _FILTER_GUARDS.items():
-            self.filters[name] = _guarded(self.filters[name], guard, self)
+        self.filters = _GuardedFilters(self.filters | {"tojson": _tojson}, self.tick)
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
@@ -316,23 +314,50 @@ def _joined(items: list[Any], separator: Any) -> int:
 
 
 Guard = Callable[..., int]
-"""Of a filter's arguments, at most how many characters it makes."""
+"""Of a filter's arguments, at most how many characters it makes, or work in proportion."""
 
 
-def _guarded(function: Callable[..., Any], guard: Guard, environment: LimitedEnvironment) -> Callable[..., Any]:
-    leading = 1 if hasattr(function, "jinja_pass_arg") else 0
+class _GuardedFilters(dict[str, Callable[..., Any]]):
+    """jinja2's filters, each of them checked before it runs."""
 
-    @wraps(function)
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        environment.tick()
-        passed, value, rest = args[:leading], args[leading], args[leading + 1 :]
-        if not isinstance(value, (str, bytes, dict, list, tuple)) and hasattr(value, "__next__"):
-            value = list(value)
-        check_counts((*rest, *kwargs.values()))
-        check_chars(guard(value, *rest, **kwargs))
-        return function(*passed, value, *rest, **kwargs)
+    def __init__(self, filters: dict[str, Callable[..., Any]], tick: Callable[[], None]) -> None:
+        super().__init__(filters)
+        self._tick = tick
 
-    return limited
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        function = super().__getitem__(name)
+        guard = _FILTER_GUARDS.get(name, _each_item)
+        leading = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+        @wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            self._tick()
+            passed, value, rest = args[:leading], args[leading], args[leading + 1 :]
+            if hasattr(value, "__next__"):
+                value = list(value)
+            check_counts((*rest, *kwargs.values()))
+            check_chars(guard(value, *rest, **kwargs))
+            return function(*passed, value, *rest, **kwargs)
+
+        return guarded
+
+
+def _nothing(*args: Any, **kwargs: Any) -> int:
+    return 0
+
+
+def _each_item(value: Any, *args: Any, **kwargs: Any) -> int:
+    """A turn of Python's interpreter for each item takes as long as writing dozens of characters."""
+    counts = [len(value) if hasattr(value, "__len__") else 0]
+    counts += [abs(count) for count in (*args, *kwargs.values()) if isinstance(count, int)]
+    return 32 * max(counts)
+
+
+def _slow_text(value: Any, *args: Any, **kwargs: Any) -> int:
+    return 64 * _same(value, *args, **kwargs)
 
 
 def _same(value: Any, *args: Any, **kwargs: Any) -> int:
@@ -369,7 +394,7 @@ def _format_filter_bound(value: Any, *args: Any, **kwargs: Any) -> int:
 def _numbers_only(value: Any, attribute: Any = None, start: Any = 0) -> int:
     if not isinstance(start, (int, float)):
         raise SecurityError("the filter sum adds numbers only")
-    return 0
+    return _each_item(value)
 
 
 _FILTER_GUARDS: dict[str, Guard] = {
@@ -381,11 +406,14 @@ _FILTER_GUARDS: dict[str, Guard] = {
     "replace": _replace_bound,
     "format": _format_filter_bound,
     "sum": _numbers_only,
+    "pprint": _slow_text,
+    "urlize": _slow_text,
     **dict.fromkeys(
         (
-            "capitalize", "e", "escape", "forceescape", "lower", "pprint", "string", "striptags", "title", "trim",
-            "truncate", "upper", "urlencode", "urlize", "wordcount", "xmlattr",
+            "capitalize", "e", "escape", "forceescape", "lower", "string", "striptags", "title", "trim", "truncate",
+            "upper", "urlencode", "wordcount", "xmlattr",
         ),
         _same,
     ),
+    **dict.fromkeys(("count", "d", "default", "first", "int", "float", "last", "length", "list", "safe"), _nothing),
 }  # fmt: skip

@@ -30,48 +30,60 @@ struct Tile {
     alignas(64) float sums[kQueryRows][kMaxHeadDim];
 };
 
-// The pages of the current block, for one KV head.
+// One KV head's keys or values in the current block, and what lies at the same places of the
+// next: pages lie anywhere, so each load fetches its successor. The last block is its own.
+template <typename T>
+struct Pages {
+    const T* now[kBlockPages];
+    const T* next[kBlockPages];
+};
+
 template <typename T>
 struct Block {
-    const T* k[kBlockPages];
-    const T* v[kBlockPages];
+    Pages<T> k, v;
 };
 
 // Dot products of `Rows` queries with the 16 keys of each of `Pages` pages.
-template <int Rows, int Pages, typename T>
-__attribute__((noinline)) void score_pages(Tile& tile, int first_row, const T* const* pages, int first_page, int head_dim, float scale) {
-    V acc[Rows][Pages];
+template <int Rows, int Count, typename T>
+__attribute__((noinline)) void score_pages(Tile& tile, int first_row, const Pages<T>& pages, int first_page, int head_dim, float scale) {
+    V acc[Rows][Count];
     const float* q[Rows];
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
         q[r] = tile.rows[first_row + r].q;
 #pragma GCC unroll 8
-        for (int p = 0; p < Pages; ++p) acc[r][p] = vzero();
+        for (int p = 0; p < Count; ++p) acc[r][p] = vzero();
     }
-    const T* k[Pages];
+    const T *k[Count], *next[Count];
 #pragma GCC unroll 8
-    for (int p = 0; p < Pages; ++p) k[p] = pages[first_page + p];
+    for (int p = 0; p < Count; ++p) {
+        k[p] = pages.now[first_page + p];
+        next[p] = pages.next[first_page + p];
+    }
     for (int e = 0; e < head_dim; ++e) {
-        V keys[Pages];
+        V keys[Count];
 #pragma GCC unroll 8
-        for (int p = 0; p < Pages; ++p) keys[p] = load(k[p] + e * kPageTokens);
+        for (int p = 0; p < Count; ++p) {
+            __builtin_prefetch(next[p] + e * kPageTokens, 0, 2);
+            keys[p] = load(k[p] + e * kPageTokens);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
             V query = set1(q[r][e]);
 #pragma GCC unroll 8
-            for (int p = 0; p < Pages; ++p) acc[r][p] = fma(keys[p], query, acc[r][p]);
+            for (int p = 0; p < Count; ++p) acc[r][p] = fma(keys[p], query, acc[r][p]);
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
-        for (int p = 0; p < Pages; ++p)
+        for (int p = 0; p < Count; ++p)
             store(tile.scores[first_row + r] + (first_page + p) * kPageTokens, mul(acc[r][p], set1(scale)));
 }
 
 // sums[row] += weight * value over keys [from, to) of the block, for `Vectors` vectors of the head.
 template <int Rows, int Vectors, typename T>
-__attribute__((noinline)) void add_values(Tile& tile, int first_row, const T* const* pages, int from, int to, int head_dim, int e) {
+__attribute__((noinline)) void add_values(Tile& tile, int first_row, const Pages<T>& pages, int from, int to, int head_dim, int e) {
     int lanes = head_dim - e < kLanes ? head_dim - e : kLanes;
     V acc[Rows][Vectors];
 #pragma GCC unroll 8
@@ -79,10 +91,14 @@ __attribute__((noinline)) void add_values(Tile& tile, int first_row, const T* co
 #pragma GCC unroll 8
         for (int i = 0; i < Vectors; ++i) acc[r][i] = load(tile.sums[first_row + r] + e + i * kLanes);
     for (int key = from; key < to; ++key) {
-        const T* v = pages[key / kPageTokens] + (key % kPageTokens) * head_dim + e;
+        unsigned page = unsigned(key) / kPageTokens, at = unsigned(key) % kPageTokens * unsigned(head_dim) + unsigned(e);
+        const T *v = pages.now[page] + at, *next = pages.next[page] + at;
         V values[Vectors];
 #pragma GCC unroll 8
-        for (int i = 0; i < Vectors; ++i) values[i] = Vectors > 1 || lanes == kLanes ? load(v + i * kLanes) : loadn(v, lanes);
+        for (int i = 0; i < Vectors; ++i) {
+            __builtin_prefetch(next + i * kLanes, 0, 2);
+            values[i] = Vectors > 1 || lanes == kLanes ? load(v + i * kLanes) : loadn(v, lanes);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
             V weight = set1(tile.scores[first_row + r][key]);
@@ -96,20 +112,20 @@ __attribute__((noinline)) void add_values(Tile& tile, int first_row, const T* co
         for (int i = 0; i < Vectors; ++i) store(tile.sums[first_row + r] + e + i * kLanes, acc[r][i]);
 }
 
-template <int Pages, typename T>
-HEXAD_INLINE void score_rows(int rows, Tile& tile, int first, const T* const* pages, int page, int head_dim, float scale) {
+template <int Count, typename T>
+HEXAD_INLINE void score_rows(int rows, Tile& tile, int first, const Pages<T>& pages, int page, int head_dim, float scale) {
     switch (rows) {
-        case 1: return score_pages<1, Pages>(tile, first, pages, page, head_dim, scale);
-        case 2: return score_pages<2, Pages>(tile, first, pages, page, head_dim, scale);
-        case 3: return score_pages<(kRowBlock >= 3 ? 3 : 1), Pages>(tile, first, pages, page, head_dim, scale);
-        case 4: return score_pages<(kRowBlock >= 4 ? 4 : 1), Pages>(tile, first, pages, page, head_dim, scale);
-        case 5: return score_pages<(kRowBlock >= 5 ? 5 : 1), Pages>(tile, first, pages, page, head_dim, scale);
-        default: return score_pages<(kRowBlock >= 6 ? 6 : 1), Pages>(tile, first, pages, page, head_dim, scale);
+        case 1: return score_pages<1, Count>(tile, first, pages, page, head_dim, scale);
+        case 2: return score_pages<2, Count>(tile, first, pages, page, head_dim, scale);
+        case 3: return score_pages<(kRowBlock >= 3 ? 3 : 1), Count>(tile, first, pages, page, head_dim, scale);
+        case 4: return score_pages<(kRowBlock >= 4 ? 4 : 1), Count>(tile, first, pages, page, head_dim, scale);
+        case 5: return score_pages<(kRowBlock >= 5 ? 5 : 1), Count>(tile, first, pages, page, head_dim, scale);
+        default: return score_pages<(kRowBlock >= 6 ? 6 : 1), Count>(tile, first, pages, page, head_dim, scale);
     }
 }
 
 template <int Vectors, typename T>
-HEXAD_INLINE void value_rows(int rows, Tile& tile, int first, const T* const* pages, int from, int to, int head_dim, int e) {
+HEXAD_INLINE void value_rows(int rows, Tile& tile, int first, const Pages<T>& pages, int from, int to, int head_dim, int e) {
     switch (rows) {
         case 1: return add_values<1, Vectors>(tile, first, pages, from, to, head_dim, e);
         case 2: return add_values<2, Vectors>(tile, first, pages, from, to, head_dim, e);
@@ -121,7 +137,7 @@ HEXAD_INLINE void value_rows(int rows, Tile& tile, int first, const T* const* pa
 }
 
 template <typename T>
-HEXAD_INLINE void score_block(Tile& tile, int first, int rows, const T* const* pages, int first_page, int last_page, int head_dim, float scale) {
+HEXAD_INLINE void score_block(Tile& tile, int first, int rows, const Pages<T>& pages, int first_page, int last_page, int head_dim, float scale) {
     for (int page = first_page; page < last_page;) {
         if (last_page - page >= kTileBlock && kTileBlock > 1) {
             score_rows<kTileBlock>(rows, tile, first, pages, page, head_dim, scale);
@@ -134,7 +150,7 @@ HEXAD_INLINE void score_block(Tile& tile, int first, int rows, const T* const* p
 }
 
 template <typename T>
-HEXAD_INLINE void value_block(Tile& tile, int first, int rows, const T* const* pages, int from, int to, int head_dim) {
+HEXAD_INLINE void value_block(Tile& tile, int first, int rows, const Pages<T>& pages, int from, int to, int head_dim) {
     if (from >= to) return;
     int e = 0;
     for (; kTileBlock > 1 && e + kTileBlock * kLanes <= head_dim; e += kTileBlock * kLanes)
@@ -195,6 +211,10 @@ HEXAD_INLINE void add_block(Tile& tile, int first, int rows, const Block<T>& blo
     for (int r = first; r < first + rows; ++r) value_block(tile, r, 1, block.v, shared_to, tile.rows[r].to, head_dim);
 }
 
+HEXAD_INLINE size_t page_start(const AttentionArgs& a, int32_t page, int64_t kv_head) {
+    return (size_t(page) * size_t(a.kv_heads) + size_t(kv_head)) * size_t(kPageTokens) * size_t(a.head_dim);
+}
+
 template <typename T>
 HEXAD_INLINE void walk_keys(const AttentionArgs& a, Tile& tile, const int32_t* pages, int64_t kv_head) {
     int head_dim = int(a.head_dim);
@@ -203,9 +223,13 @@ HEXAD_INLINE void walk_keys(const AttentionArgs& a, Tile& tile, const int32_t* p
         Block<T> block = {};
         int64_t low = begin > first_key ? begin : first_key, high = end < first_key + kBlockKeys ? end : first_key + kBlockKeys;
         for (int64_t page = low / kPageTokens; page * kPageTokens < high; ++page) {
-            size_t at = (size_t(pages[page]) * size_t(a.kv_heads) + size_t(kv_head)) * size_t(kPageTokens) * size_t(head_dim);
-            block.k[page % kBlockPages] = static_cast<const T*>(a.k_pages) + at;
-            block.v[page % kBlockPages] = static_cast<const T*>(a.v_pages) + at;
+            int64_t following = (page + kBlockPages) * kPageTokens < end ? page + kBlockPages : page;
+            size_t at = page_start(a, pages[page], kv_head), then = page_start(a, pages[following], kv_head);
+            int i = int(page % kBlockPages);
+            block.k.now[i] = static_cast<const T*>(a.k_pages) + at;
+            block.k.next[i] = static_cast<const T*>(a.k_pages) + then;
+            block.v.now[i] = static_cast<const T*>(a.v_pages) + at;
+            block.v.next[i] = static_cast<const T*>(a.v_pages) + then;
         }
         for (int r = 0; r < tile.count; ++r) {
             Row& row = tile.rows[r];

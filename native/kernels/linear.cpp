@@ -30,22 +30,43 @@ struct Pair {
     static HEXAD_INLINE V step(V acc, PairW w, X x) { return dot(acc, w, x); }
 };
 
-// `rows` x `tiles` accumulators over `units` units; begun at 0 or taken up from `sums`,
+// What a walk asks of memory besides what it reads: nothing, its own weights some units
+// ahead, or a stretch of weights that a later walk will read.
+enum class Fetch { none, own, later };
+
+struct Walk {
+    const char* x;
+    size_t x_stride;
+    const char* w;
+    size_t tile_bytes;
+    int units;
+    bool fresh;
+    float* sums;
+    const char* later;
+};
+
+// `Rows` x `Tiles` accumulators over `units` units; begun at 0 or taken up from `sums`,
 // which holds [row][kMaxTiles][16].
-template <typename Format, int Rows, int Tiles, bool Stream>
-HEXAD_INLINE void walk(const char* x, size_t x_stride, const char* w, size_t tile_bytes, int units, bool fresh, float* sums) {
+template <typename Format, int Rows, int Tiles, Fetch Ahead>
+__attribute__((noinline)) void walk(const Walk& a) {
+    const char* x = a.x;
+    const char* w = a.w;
+    const char* later = a.later;
+    const size_t x_stride = a.x_stride, tile_bytes = a.tile_bytes;
+    float* sums = a.sums;
     V acc[Rows][Tiles];
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
-        for (int t = 0; t < Tiles; ++t)
-            acc[r][t] = fresh ? vzero() : load(sums + (r * kMaxTiles + t) * kLanes);
+        for (int t = 0; t < Tiles; ++t) acc[r][t] = a.fresh ? vzero() : load(sums + (r * kMaxTiles + t) * kLanes);
+    const int units = a.units;
     for (int u = 0; u < units; ++u) {
         decltype(Format::load_weights(w)) weights[Tiles];
+        if (Ahead == Fetch::later) __builtin_prefetch(later + size_t(u) * kUnitBytes, 0, 2);
 #pragma GCC unroll 8
         for (int t = 0; t < Tiles; ++t) {
             const char* unit = w + t * tile_bytes + size_t(u) * kUnitBytes;
-            if (Stream) __builtin_prefetch(unit + kPrefetchUnits * kUnitBytes, 0, 3);
+            if (Ahead == Fetch::own) __builtin_prefetch(unit + kPrefetchUnits * kUnitBytes, 0, 3);
             weights[t] = Format::load_weights(unit);
         }
 #pragma GCC unroll 8
@@ -62,55 +83,56 @@ HEXAD_INLINE void walk(const char* x, size_t x_stride, const char* w, size_t til
         for (int t = 0; t < Tiles; ++t) store(sums + (r * kMaxTiles + t) * kLanes, acc[r][t]);
 }
 
-struct Walk {
-    const char* x;
-    size_t x_stride;
-    const char* w;
-    size_t tile_bytes;
-    int units;
-    bool fresh;
-    float* sums;
-};
-
-template <typename Format, int Rows, int Tiles, bool Stream>
-__attribute__((noinline)) void walk_block(const Walk& a) {
-    walk<Format, Rows, Tiles, Stream>(a.x, a.x_stride, a.w, a.tile_bytes, a.units, a.fresh, a.sums);
-}
-
-template <typename Format, int Tiles, bool Stream>
+template <typename Format, int Tiles, Fetch Ahead>
 HEXAD_INLINE void walk_rows(int rows, const Walk& a) {
     switch (rows) {
-        case 1: return walk_block<Format, 1, Tiles, Stream>(a);
-        case 2: return walk_block<Format, 2, Tiles, Stream>(a);
-        case 3: return walk_block<Format, (kRowBlock >= 3 ? 3 : 1), Tiles, Stream>(a);
-        case 4: return walk_block<Format, (kRowBlock >= 4 ? 4 : 1), Tiles, Stream>(a);
-        case 5: return walk_block<Format, (kRowBlock >= 5 ? 5 : 1), Tiles, Stream>(a);
-        default: return walk_block<Format, (kRowBlock >= 6 ? 6 : 1), Tiles, Stream>(a);
+        case 1: return walk<Format, 1, Tiles, Ahead>(a);
+        case 2: return walk<Format, 2, Tiles, Ahead>(a);
+        case 3: return walk<Format, (kRowBlock >= 3 ? 3 : 1), Tiles, Ahead>(a);
+        case 4: return walk<Format, (kRowBlock >= 4 ? 4 : 1), Tiles, Ahead>(a);
+        case 5: return walk<Format, (kRowBlock >= 5 ? 5 : 1), Tiles, Ahead>(a);
+        default: return walk<Format, (kRowBlock >= 6 ? 6 : 1), Tiles, Ahead>(a);
     }
 }
 
-// `tiles` side by side for `rows` rows, in blocks that fit the registers.
-template <typename Format>
-HEXAD_INLINE void walk_panel(int rows, int tiles, Walk a) {
+template <typename Format, int Tiles>
+HEXAD_INLINE void walk_blocks(int rows, Walk a, const char* next) {
     const char* x = a.x;
-    const char* w = a.w;
     float* sums = a.sums;
-    if (rows == 1 && tiles == kStreamTiles) return walk_block<Format, 1, kStreamTiles, true>(a);
+    int blocks = (rows + kRowBlock - 1) / kRowBlock;
+    for (int b = 0; b < blocks; ++b) {
+        int first = int(int64_t(rows) * b / blocks), count = int(int64_t(rows) * (b + 1) / blocks) - first;
+        a.x = x + first * a.x_stride;
+        a.sums = sums + size_t(first) * kMaxTiles * kLanes;
+        a.later = next + (b - 1) * a.tile_bytes;
+        if (b == 0)
+            walk_rows<Format, Tiles, Fetch::own>(count, a);
+        else if (next && b <= Tiles)
+            walk_rows<Format, Tiles, Fetch::later>(count, a);
+        else
+            walk_rows<Format, Tiles, Fetch::none>(count, a);
+    }
+}
+
+// `tiles` side by side for `rows` rows, in blocks that fit the registers. While the first
+// block of rows waits for its weights, the others leave memory idle: they fetch `next`, the
+// weights walked after these.
+template <typename Format>
+HEXAD_INLINE void walk_panel(int rows, int tiles, Walk a, const char* next) {
+    if (rows == 1 && tiles == kStreamTiles) return walk<Format, 1, kStreamTiles, Fetch::own>(a);
+    if (tiles == kTileBlock) return walk_blocks<Format, kTileBlock>(rows, a, next);
     for (int t = 0; t < tiles;) {
-        int width = tiles - t >= kTileBlock ? kTileBlock : 1;
-        int blocks = (rows + kRowBlock - 1) / kRowBlock;
-        for (int b = 0; b < blocks; ++b) {
-            int first = int(int64_t(rows) * b / blocks), last = int(int64_t(rows) * (b + 1) / blocks);
-            a.x = x + first * a.x_stride;
-            a.w = w + t * a.tile_bytes;
-            a.sums = sums + (size_t(first) * kMaxTiles + t) * kLanes;
-            if (width == 1)
-                b == 0 ? walk_rows<Format, 1, true>(last - first, a) : walk_rows<Format, 1, false>(last - first, a);
-            else
-                b == 0 ? walk_rows<Format, kTileBlock, true>(last - first, a)
-                       : walk_rows<Format, kTileBlock, false>(last - first, a);
+        if (tiles - t >= kTileBlock && kTileBlock > 1) {
+            walk_blocks<Format, kTileBlock>(rows, a, nullptr);
+            t += kTileBlock;
+            a.w += kTileBlock * a.tile_bytes;
+            a.sums += kTileBlock * kLanes;
+        } else {
+            walk_blocks<Format, 1>(rows, a, nullptr);
+            t += 1;
+            a.w += a.tile_bytes;
+            a.sums += kLanes;
         }
-        t += width;
     }
 }
 
@@ -155,8 +177,13 @@ HEXAD_INLINE void linear(const LinearArgs& a, int64_t item) {
         int begin = a.leaf_units[leaf], end = a.leaf_units[leaf + 1];
         for (int u = begin; u == begin || u < end; u += kChunkUnits) {
             int units = end - u < kChunkUnits ? end - u : kChunkUnits;
-            walk_panel<Format>(rows, tiles, {x + size_t(u) * sizeof(typename Format::X), a.x_stride, w + size_t(u) * kUnitBytes,
-                                             tile_bytes, units, u == begin, sums + leaf * leaf_floats});
+            // After the last units of these tiles come the first of the next.
+            bool last = u + units == a.units;
+            const char* here = w + size_t(u) * kUnitBytes;
+            const char* next = last ? w + tiles * tile_bytes : here + size_t(units) * kUnitBytes;
+            if (last && first_tile + 2 * tiles > all_tiles) next = nullptr;
+            walk_panel<Format>(rows, tiles, {x + size_t(u) * sizeof(typename Format::X), a.x_stride, here, tile_bytes, units,
+                                             u == begin, sums + leaf * leaf_floats, nullptr}, next);
         }
     }
     finish(a, sums, leaf_floats, first_row, rows, first_tile, tiles);
@@ -177,24 +204,27 @@ void round_pairs(const PairArgs& a, int64_t row) {
     }
 }
 
-// The arithmetic peak: 12 independent chains (18 where 32 registers are there) with no loads.
+// The arithmetic peak: as many independent chains as an instruction's latency asks for.
 template <typename Format>
 HEXAD_INLINE double peak(int64_t rounds) {
     constexpr int kChains = kTileBlock > 1 ? 18 : 6;
     V acc[kChains];
-    float one[kLanes * 2] = {};
-    auto weights = Format::load_weights(reinterpret_cast<const char*>(one));
-    typename Format::X x = {};
+    const float zeros[kChains * kLanes] = {};
+    const char* opaque = reinterpret_cast<const char*>(zeros);
+    asm volatile("" : "+r"(opaque) : : "memory");
+    auto weights = Format::load_weights(opaque);
+    typename Format::X x;
+    __builtin_memcpy(&x, opaque, sizeof x);
 #pragma GCC unroll 18
-    for (int i = 0; i < kChains; ++i) acc[i] = vzero();
+    for (int i = 0; i < kChains; ++i) acc[i] = load(reinterpret_cast<const float*>(opaque) + i * kLanes);
     for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 18
         for (int i = 0; i < kChains; ++i) acc[i] = Format::step(acc[i], weights, x);
-        asm volatile("" ::: "memory");
     }
-    double total = 0.0;
-    for (int i = 0; i < kChains; ++i) total += hsum(acc[i]);
-    return total;
+    V total = vzero();
+#pragma GCC unroll 18
+    for (int i = 0; i < kChains; ++i) total = add(total, acc[i]);
+    return hsum(total);
 }
 
 double fma_peak(int64_t rounds) { return peak<Single>(rounds); }

@@ -27,7 +27,7 @@ from hexad.kernels.ops import Ops
 from .rows import state
 
 V = 24
-DRAWS = 6_000
+DRAWS = 2_500
 ROW = np.random.default_rng(12).normal(0, 1.5, V).astype(np.float32)
 
 CASES: list[dict[str, Any]] = [
@@ -76,7 +76,7 @@ def test_draws_follow_the_probabilities(ops: Ops, params: dict[str, Any], vary: 
     if vary == "seed":
         states = [state([1, 2], history, seed=7_000 + i, **params) for i in range(DRAWS)]
     else:
-        states = [state([1, 2] + [1] * i, history, seed=99, **params) for i in range(DRAWS // 8)]
+        states = [state([1, 2] + [1] * i, history, seed=99, **params) for i in range(DRAWS // 3)]
     chances = probabilities(states[0])
     counts = np.bincount(draw(ops, states), minlength=V)
     assert counts[chances == 0].sum() == 0
@@ -90,7 +90,7 @@ def test_neighbouring_seeds_and_positions_are_independent(ops: Ops) -> None:
     kept = np.argsort(-chances)[:5]
     product = np.outer(chances[kept], chances[kept]).ravel()
     by_seed = draw(ops, [state(seed=s) for s in range(DRAWS)])
-    by_position = draw(ops, [state(generated=[0] * p) for p in range(DRAWS // 8)])
+    by_position = draw(ops, [state(generated=[0] * p) for p in range(DRAWS // 3)])
     for tokens in (by_seed, by_position):
         first, second = tokens[:-1], tokens[1:]
         counts = np.array([((first == a) & (second == b)).sum() for a in kept for b in kept])

