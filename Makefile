@@ -35,7 +35,7 @@ $(VENV)/.installed: $(SOURCES)
 # torch first, and by its exact version: a looser one may bring gigabytes of CUDA.
 $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/pip install --quiet "torch==2.13.0"
-	$(BIN)/pip install --quiet ".[test]"
+	$(BIN)/pip install --quiet --editable ".[test]"
 	touch $@
 
 clean:

@@ -1,7 +1,6 @@
 #include "ops.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstring>
 
@@ -133,35 +132,39 @@ void Engine::top_logprobs(const float* logits, int64_t rows, int64_t vocab, cons
     });
 }
 
+// Both measure many short stretches and keep the best: on a busy machine a long one is never
+// left alone.
 double Engine::read_bandwidth(size_t bytes) {
     constexpr size_t kPart = size_t(1) << 20;
-    size_t parts = std::max<size_t>(bytes / kPart, size_t(threads()));
+    constexpr size_t kPartsPerWindow = 32;
+    size_t parts = std::max<size_t>(bytes / kPart, kPartsPerWindow);
     Buffer buffer(parts * kPart);
-    const char* data = buffer.data();
     pool_.run(int64_t(parts), [&](int64_t part) { std::memset(buffer.data() + size_t(part) * kPart, 0, kPart); });
     double best = 0.0;
-    std::atomic<int64_t> found{0};
-    for (int round = 0; round < 5; ++round) {
-        double seconds = seconds_of([&] {
-            pool_.run(int64_t(parts), [&](int64_t part) {
-                auto first = reinterpret_cast<const float*>(data + size_t(part) * kPart);
-                found += kernels_.count_greater(first, int64_t(kPart / sizeof(float)), 0.0f);
+    for (int round = 0; round < 4; ++round) {
+        for (size_t first = 0; first + kPartsPerWindow <= parts; first += kPartsPerWindow) {
+            double seconds = seconds_of([&] {
+                pool_.run(int64_t(kPartsPerWindow), [&](int64_t part) {
+                    auto floats = reinterpret_cast<const float*>(buffer.data() + (first + size_t(part)) * kPart);
+                    kernels_.count_greater(floats, int64_t(kPart / sizeof(float)), 0.0f);
+                });
             });
-        });
-        best = std::max(best, double(parts * kPart) / seconds);
+            best = std::max(best, double(kPartsPerWindow * kPart) / seconds);
+        }
     }
     return best;
 }
 
 double Engine::arithmetic_rate(Dtype dtype) {
-    constexpr int64_t kRounds = 2000000;
+    constexpr int64_t kRounds = 20000;
+    constexpr int64_t kItemsPerThread = 4;
     auto kernel = dtype == Dtype::f32 ? kernels_.fma_peak : kernels_.pair_peak;
     double flops = double(kRounds) * double(kernels_.flops_per_round) * (dtype == Dtype::f32 ? 1.0 : 2.0);
+    int64_t items = threads() * kItemsPerThread;
     double best = 0.0;
-    std::atomic<int64_t> zeros{0};
-    for (int round = 0; round < 3; ++round) {
-        double seconds = seconds_of([&] { pool_.run(threads(), [&](int64_t) { zeros += kernel(kRounds) == 0.0; }); });
-        best = std::max(best, flops * threads() / seconds);
+    for (int round = 0; round < 100; ++round) {
+        double seconds = seconds_of([&] { pool_.run(items, [&](int64_t) { kernel(kRounds); }); });
+        best = std::max(best, flops * double(items) / seconds);
     }
     return best;
 }

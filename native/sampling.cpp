@@ -42,27 +42,15 @@ void keep_top_k(const float* logits, int64_t k, std::vector<int32_t>& ids) {
     ids.resize(size_t(k));
 }
 
-// The smallest set, taken from the most probable on, whose share of the whole reaches top_p:
-// a selection by weight, which halves instead of sorting.
-void keep_top_p(const Kernels& kernels, const float* logits, float greatest, float top_p, std::vector<int32_t>& ids) {
-    std::sort(ids.begin(), ids.end());
-    std::vector<float> dense(ids.size());
-    for (size_t i = 0; i < ids.size(); ++i) dense[i] = logits[ids[i]];
-    std::vector<float> shares(ids.size());
-    kernels.exp_shifted(dense.data(), int64_t(dense.size()), greatest, shares.data());
-    std::vector<int32_t> order(ids.size());
-    double total = 0.0;
-    for (size_t i = 0; i < ids.size(); ++i) {
-        order[i] = int32_t(i);
-        total += double(shares[i]);
-    }
-    double wanted = double(top_p) * total;
+// How many of `order` (moved so that they come first, most probable first as a set) it takes
+// for their shares to reach `wanted`: a selection by weight, which halves instead of sorting.
+size_t select_by_share(const float* logits, const float* shares, double wanted, std::vector<int32_t>& order) {
     auto begin = order.begin(), end = order.end();
     while (end - begin > 1) {
         auto middle = begin + (end - begin) / 2;
-        std::nth_element(begin, middle, end, Before{dense.data()});
+        std::nth_element(begin, middle, end, Before{logits});
         double upper = 0.0;
-        for (auto it = begin; it != middle; ++it) upper += double(shares[size_t(*it)]);
+        for (auto it = begin; it != middle; ++it) upper += double(shares[*it]);
         if (upper >= wanted) {
             end = middle;
         } else {
@@ -70,8 +58,36 @@ void keep_top_p(const Kernels& kernels, const float* logits, float greatest, flo
             begin = middle;
         }
     }
-    std::vector<int32_t> kept;
-    for (auto it = order.begin(); it != end; ++it) kept.push_back(ids[size_t(*it)]);
+    return size_t(end - order.begin());
+}
+
+// The smallest set, taken from the most probable on, whose share of the whole reaches top_p.
+// Tokens are sorted into bins of nearly equal logits; only the bin where the sum reaches
+// top_p is looked into.
+void keep_top_p(const Kernels& kernels, const float* logits, float greatest, float top_p, std::vector<int32_t>& ids) {
+    constexpr int kBins = 1024;
+    constexpr float kBinsPerUnit = 64.0f;
+    std::vector<float> dense(ids.size()), shares(ids.size());
+    std::vector<int16_t> bins(ids.size());
+    std::vector<double> bin_shares(kBins, 0.0);
+    for (size_t i = 0; i < ids.size(); ++i) dense[i] = logits[ids[i]];
+    kernels.exp_shifted(dense.data(), int64_t(dense.size()), greatest, shares.data());
+    for (size_t i = 0; i < ids.size(); ++i) {
+        bins[i] = int16_t(std::min((greatest - dense[i]) * kBinsPerUnit, float(kBins - 1)));
+        bin_shares[size_t(bins[i])] += double(shares[i]);
+    }
+    double wanted = 0.0;
+    for (double share : bin_shares) wanted += share;
+    wanted *= double(top_p);
+    int last = 0;
+    for (; last < kBins - 1 && bin_shares[size_t(last)] < wanted; ++last) wanted -= bin_shares[size_t(last)];
+    std::vector<int32_t> kept, edge;
+    for (size_t i = 0; i < ids.size(); ++i) {
+        if (bins[i] < last) kept.push_back(ids[i]);
+        if (bins[i] == last) edge.push_back(int32_t(i));
+    }
+    if (!edge.empty()) edge.resize(select_by_share(dense.data(), shares.data(), wanted, edge));
+    for (int32_t i : edge) kept.push_back(ids[size_t(i)]);
     ids.swap(kept);
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import shutil
 import sys
 import tempfile
@@ -53,7 +54,8 @@ class EngineProcess:
         socket.setsockopt(zmq.LINGER, 0)
         address = f"ipc://{directory}/engine.sock"
         socket.bind(address)
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "hexad.engine.worker", address)
+        command = (sys.executable, "-m", "hexad.engine.worker", address, str(os.getpid()))
+        process = await asyncio.create_subprocess_exec(*command)
         engine = cls(process, socket, directory)
         try:
             await socket.send(encode(Configure(dataclasses.asdict(config))))

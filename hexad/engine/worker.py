@@ -1,6 +1,6 @@
 """The engine process: the loop between two ends of one unix socket.
 
-Started by the supervisor as `python -m hexad.engine.worker ADDRESS`. It keeps nothing that the
+Started by the supervisor as `python -m hexad.engine.worker ADDRESS SUPERVISOR_PID`. It keeps nothing that the
 supervisor could not hand to its successor, so it may be killed at any moment.
 """
 
@@ -36,21 +36,27 @@ PARENT_CHECK_MS = 1000
 class _Socket:
     """The loop's inbox and outbox. Exits the process when the supervisor is gone."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, supervisor_pid: int) -> None:
         self._socket = zmq.Context().socket(zmq.PAIR)
         self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.LINGER, 1000)  # a last word to a supervisor that is gone must not hold us
         self._socket.connect(address)
-        self._parent = os.getppid()
+        self._supervisor_pid = supervisor_pid
 
     def first(self) -> Configure:
+        while not self._socket.poll(PARENT_CHECK_MS):
+            self._check_supervisor()
         message = decode_command(self._socket.recv())
         if not isinstance(message, Configure):
             raise TypeError(f"the first message is {type(message).__name__}, not Configure")
         return message
 
-    def drain(self) -> list[Command]:
-        if os.getppid() != self._parent:
+    def _check_supervisor(self) -> None:
+        if os.getppid() != self._supervisor_pid:
             sys.exit(0)
+
+    def drain(self) -> list[Command]:
+        self._check_supervisor()
         commands: list[Command] = []
         while self._socket.poll(0):
             message = decode_command(self._socket.recv())
@@ -65,9 +71,9 @@ class _Socket:
         self._socket.send(encode(report))
 
 
-def main(address: str) -> int:
+def main(address: str, supervisor_pid: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the supervisor decides
-    socket = _Socket(address)
+    socket = _Socket(address, supervisor_pid)
     config = Config(**socket.first().settings)
     try:
         scheduler, runner, info = build_engine(
@@ -87,4 +93,4 @@ def main(address: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

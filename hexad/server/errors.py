@@ -63,11 +63,11 @@ async def on_hexad_error(request: Request, exc: Exception) -> Response:
 async def on_http_error(request: Request, exc: Exception) -> Response:
     """What the router itself refuses: an unknown path, a method that a path does not have."""
     assert isinstance(exc, HTTPException)
-    error = HexadError(f"{request.method} {request.url.path}: {exc.detail}", code="not_found")
+    path = request.scope["path"][:100]
+    error = HexadError(f"{path}: {exc.detail}", code="not_found")
     if exc.status_code == 405:
         allowed = (exc.headers or {}).get("Allow", "another method")
-        message = f"{request.url.path} does not take {request.method}; use {allowed}"
-        error = HexadError(message, code="method_not_allowed")
+        error = HexadError(f"{path} does not take {request.method}; use {allowed}", code="method_not_allowed")
     error.status = exc.status_code
     response = error_response(error)
     response.headers.update(exc.headers or {})

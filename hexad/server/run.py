@@ -36,8 +36,10 @@ def serve(config: Config, *, on_ready: OnReady, progress: Progress) -> int:
     `on_ready` is given the engine and the address once connections are accepted. Raises
     ConfigError when the address cannot be had, and what `AsyncLLM.start` raises.
     """
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.setLevel(logging.ERROR)  # what a client did wrong is told to the client
     # A stream that failed is cut on purpose, so that no reader takes it for complete.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing response" not in record.msg)
+    uvicorn_log.addFilter(lambda record: "without completing response" not in record.msg)
     # Bound before the model is loaded, so that a taken port is known at once.
     with _bind(config.host, config.port) as listener:
         uvloop.run(_serve(config, listener, on_ready, progress))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import wraps
 from types import CodeType
@@ -325,18 +325,18 @@ class _GuardedFilters(dict[str, Callable[..., Any]]):
         self._tick = tick
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default
+        return self[name] if name in self else default  # noqa: SIM401 - it would call itself
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         function = super().__getitem__(name)
         guard = _FILTER_GUARDS.get(name, _each_item)
-        leading = 1 if hasattr(function, "jinja_pass_arg") else 0
+        leading = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
 
-        @wraps(function)
+        @wraps(function)  # keeps jinja2's marks on the function
         def guarded(*args: Any, **kwargs: Any) -> Any:
             self._tick()
             passed, value, rest = args[:leading], args[leading], args[leading + 1 :]
-            if hasattr(value, "__next__"):
+            if isinstance(value, Iterator):
                 value = list(value)
             check_counts((*rest, *kwargs.values()))
             check_chars(guard(value, *rest, **kwargs))

@@ -133,6 +133,12 @@ def test_four_answers_are_four_requests(ops: Ops) -> None:
         assert [pick_one(ops, row, a) for a in answers] == [pick_one(ops, row, r) for r in requests]
 
 
+def test_every_seed_has_noise_of_its_own() -> None:
+    """Signed 64-bit seeds and choices map onto uint64 keys without collision."""
+    for seed, choice, key in ((-1, 0, 2**64 - 1), (-1, 1, 0), (2**63 - 1, 1, 2**63), (-(2**63), 0, 2**63)):
+        assert state(seed=seed, choice=choice).seed == key
+
+
 def test_seed_position_and_choice_change_the_draw(ops: Ops) -> None:
     """256 draws each: with the noise unchanged, all would be equal."""
     flat = np.zeros((256, V), np.float32)
@@ -144,9 +150,12 @@ def test_seed_position_and_choice_change_the_draw(ops: Ops) -> None:
 
 
 def test_a_vanishing_temperature_is_greedy(ops: Ops) -> None:
-    row = logits(np.random.default_rng(2), 1)
+    """As in vLLM below 1e-5: even between logits so close that the division would leave a choice."""
+    rows = np.zeros((64, V), np.float32)
+    rows[:, 40], rows[:, 20] = 1.0, np.nextafter(np.float32(1), np.float32(0))
     for temperature in (0.0, 1e-30, 1e-6):
-        assert pick(ops, row, [state(temperature=temperature)])[0].token_id == int(row.argmax())
+        picks = pick(ops, rows, [state(temperature=temperature, seed=s) for s in range(64)])
+        assert {p.token_id for p in picks} == {40}
 
 
 @pytest.mark.parametrize("top", [0, 1, 7, V])

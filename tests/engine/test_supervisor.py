@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -193,8 +195,6 @@ def test_the_engine_ends_with_its_supervisor(config: Config) -> None:
     )
 
     async def main() -> None:
-        import sys
-
         parent = await asyncio.create_subprocess_exec(
             sys.executable, "-c", script, config.model, stdout=asyncio.subprocess.PIPE
         )
@@ -205,6 +205,12 @@ def test_the_engine_ends_with_its_supervisor(config: Config) -> None:
         await until(lambda: not _is_running(engine_pid))
 
     asyncio.run(main())
+
+
+def test_an_engine_whose_supervisor_died_before_it_could_speak_ends(tmp_path: Path) -> None:
+    nobody = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    command = [sys.executable, "-m", "hexad.engine.worker", f"ipc://{tmp_path}/none.sock", nobody.stdout.decode()]
+    assert subprocess.run(command, timeout=20).returncode == 0
 
 
 def _is_running(pid: int) -> bool:

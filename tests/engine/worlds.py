@@ -52,7 +52,8 @@ def answer(output: RequestOutput) -> bytes:
 
 
 def workload(lengths: Sequence[int], max_tokens: int, vocab: int = 512) -> list[Job]:
-    """Prompts of these lengths; every other one greedy, the others at temperature 1; some with prompt scores."""
+    """Prompts of these lengths, by turns greedy, at temperature 1, greedy, and with every feature; some are scored."""
+    features = {"top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2, "frequency_penalty": 0.4, "min_tokens": 5}
     jobs: list[Job] = []
     for i, length in enumerate(lengths):
         prompt = np.random.default_rng(length).integers(2, vocab, length).tolist()
@@ -63,6 +64,8 @@ def workload(lengths: Sequence[int], max_tokens: int, vocab: int = 512) -> list[
             ignore_eos=True,
             logprobs=3,
             prompt_logprobs=2 if i % 5 == 0 else None,
+            stop_token_ids=[i],
+            **(features if i % 4 == 3 else {}),  # type: ignore[arg-type]
         )
         jobs.append((prompt, params))
     return jobs
@@ -110,8 +113,11 @@ def a_prefix_of_another_changes_nothing(world: World) -> None:
 
 
 def preemption_changes_nothing(world: World) -> None:
-    """Short prompts that are let in together and then grow beyond the pages that there are."""
-    jobs = workload([14, 15, 16, 17, 30, 31, 32, 33], max_tokens=40)
+    """Short prompts, some with several answers, that are let in together and outgrow the pages that there are."""
+    jobs = [
+        (prompt, msgspec.structs.replace(params, n=1 + i % 3))
+        for i, (prompt, params) in enumerate(workload([14, 15, 16, 17, 30, 31, 32, 33], max_tokens=40))
+    ]
     crowd = World(world.directory, world.kernels, world.dtype, jobs)
     page = world.llm().info.memory.page_bytes
     for prefix_caching in (False, True):
@@ -142,8 +148,8 @@ def going_on_elsewhere_changes_nothing(world: World) -> None:
 def an_answer_in_the_prompt_changes_nothing(world: World) -> None:
     """The first tokens of the answer, handed in as prompt, lead to the same rest: noise belongs to a position."""
     llm = world.llm(prefix_caching=True)
-    for prompt, params in world.jobs[1::3]:
-        plain = msgspec.structs.replace(params, prompt_logprobs=None)
+    for prompt, params in world.jobs[1::4]:  # penalties tell prompt and answer apart
+        plain = msgspec.structs.replace(params, prompt_logprobs=None, stop_token_ids=[])
         (whole,) = llm.generate([prompt], plain)
         cut = params.max_tokens // 2 if params.max_tokens else 1
         shorter = msgspec.structs.replace(plain, max_tokens=(params.max_tokens or 2) - cut)

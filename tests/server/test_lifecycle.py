@@ -131,6 +131,21 @@ def test_a_reader_who_does_not_read_holds_up_nobody(server: Server) -> None:
     stuck.close()
 
 
+def test_a_full_queue_is_refused_at_once(chat_model: Path, tmp_path: Path) -> None:
+    with serving(chat_model, tmp_path / "log", "--max-num-seqs", "1", "--max-queue", "1") as server:
+        held = [_opened(server, LONG | {"n": 1}), _sent(server, LONG | {"n": 1})]
+        while server.metrics()["hexad:num_requests_waiting"] < 1:
+            time.sleep(0.01)
+        refused = server.post("/v1/completions", {"prompt": "a"})
+        assert refused.status_code == 429 and 0 < int(refused.headers["retry-after"]) <= 120
+        assert refused.json()["error"]["code"] == "queue_full" and "max_queue" in refused.text
+        assert server.http.get(server.url + "/health").status_code == 200
+        for connection in held:
+            connection.close()
+        server.until_idle()
+        assert server.post("/v1/completions", {"prompt": "a"}).status_code == 200
+
+
 def test_a_taken_port_is_known_before_the_model_is_loaded(chat_model: Path, tmp_path: Path, server: Server) -> None:
     log = tmp_path / "log"
     started = time.monotonic()

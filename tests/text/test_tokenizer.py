@@ -14,7 +14,8 @@ from hexad.text.tokenizer import Tokenizer
 
 PIECES = [
     "<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|eot_id|>", "<think>", "<late>",
-    "<|endoftext|>", "<0x41>", " ", "  ", "\n", "\t\n ", "the dog", "doesn't", "日本", "😀", "👩‍👩‍👧", "é", "e\u0301", "▁", "\u200d", "\0",
+    "<|endoftext|>", "<0x41>", " ", "  ", "\n", "\t\n ", "the dog", "doesn't", "日本", "😀", "👩‍👩‍👧", "é", "e\u0301",
+    "▁", "\u200d", "\0",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=8).map("".join)
 OFTEN = settings(
@@ -88,11 +89,12 @@ def test_an_id_outside_the_vocabulary_is_a_bad_request(tokenizer_directory: Path
         Tokenizer.load(tokenizer_directory).decode([1, token_id])
 
 
+WORD_PIECE = {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}
 DAMAGE = {
     "truncated": lambda text: text[: len(text) // 2],
     "empty": lambda text: "",
     "not an object": lambda text: "[]",
-    "another decoder": lambda text: json.dumps(json.loads(text) | {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}),
+    "another decoder": lambda text: json.dumps(json.loads(text) | WORD_PIECE),
     "no decoder": lambda text: json.dumps(json.loads(text) | {"decoder": None}),
 }  # fmt: skip
 
@@ -105,7 +107,10 @@ def test_a_damaged_tokenizer_is_named(tokenizer_directories: dict[str, Path], tm
         Tokenizer.load(tmp_path)
 
 
-@pytest.mark.parametrize("listed", [{"x": {}}, {"1": "<s>"}, {"1": {"content": 3}}, [1], {"1": {"content": "a", "special": 7}}])
+LISTED = [{"x": {}}, {"1": "a"}, {"1": {"content": 3}}, [1], {"1": {"content": "a", "special": 7}}]
+
+
+@pytest.mark.parametrize("listed", LISTED)
 def test_damaged_added_tokens_are_named(tokenizer_directories: dict[str, Path], tmp_path: Path, listed: Any) -> None:
     (tmp_path / "tokenizer.json").write_text((tokenizer_directories["llama2"] / "tokenizer.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed}))
