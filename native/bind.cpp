@@ -9,6 +9,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "ops.h"
@@ -60,6 +61,12 @@ Type type_of(char kind, int itemsize) {
     if (kind == 'u' && itemsize == 8) return Type::u64;
     return Type::other;
 }
+
+// While kernels run: other Python threads go on, and floats behave the same on every thread.
+struct Working {
+    nb::gil_scoped_release release;
+    PlainFloats floats;
+};
 
 constexpr int64_t kAny = -1;
 constexpr int kMaxDims = 4;
@@ -114,7 +121,8 @@ class View {
             if (shape_[i] == 0) return *this;  // numpy gives an empty array no strides
         }
         for (int i = 0; i + 1 < nd_; ++i) whole = whole && strides_[i] % itemsize_ == 0;
-        if (!whole || (shape_[nd_ - 1] > 1 && strides_[nd_ - 1] != itemsize_)) fail("must be contiguous along its last axis");
+        if (!whole || (shape_[nd_ - 1] > 1 && strides_[nd_ - 1] != itemsize_))
+            fail("must be contiguous along its last axis");
         return *this;
     }
     const View& writeable() const {
@@ -148,12 +156,14 @@ class View {
   private:
     static std::string text(std::initializer_list<int64_t> sizes) {
         std::string all;
-        for (int64_t size : sizes) all += (all.empty() ? "" : ", ") + (size == kAny ? std::string("any") : std::to_string(size));
+        for (int64_t size : sizes)
+            all += (all.empty() ? "" : ", ") + (size == kAny ? std::string("any") : std::to_string(size));
         return "[" + all + "]";
     }
     static std::string text(const View& view) {
         std::string all;
-        for (int i = 0; i < view.nd_; ++i) all += (i ? ", " : "") + (i < kMaxDims ? std::to_string(view.shape_[i]) : "?");
+        for (int i = 0; i < view.nd_; ++i)
+            all += (i ? ", " : "") + (i < kMaxDims ? std::to_string(view.shape_[i]) : "?");
         return "[" + all + "]";
     }
 
@@ -187,7 +197,8 @@ Cache cache(nb::handle k_PGE16, nb::handle v_PG16E) {
     int64_t pages = k.size(0), kv_heads = k.size(1), head_dim = k.size(2);
     v.type({k.type()}).shape({pages, kv_heads, kPageTokens, head_dim}).contiguous().writeable();
     if (head_dim < 2 || head_dim % 2 || head_dim > kMaxHeadDim)
-        k.fail("has a head dimension of " + std::to_string(head_dim) + "; it must be even and at most " + std::to_string(kMaxHeadDim));
+        k.fail("has a head dimension of " + std::to_string(head_dim) + "; it must be even and at most " +
+               std::to_string(kMaxHeadDim));
     return {k, v, pages, kv_heads, head_dim};
 }
 
@@ -197,8 +208,10 @@ LinearWeight pack(Engine& engine, nb::handle weight_NK, const std::string& dtype
     if (dtype != "float32" && dtype != "bfloat16") refuse("dtype is '" + dtype + "'; it must be float32 or bfloat16");
     if (leaves != 1 && leaves != kMaxLeaves)
         refuse("leaves is " + std::to_string(leaves) + "; it must be 1 or " + std::to_string(kMaxLeaves));
-    HostDtype source = weight.type() == Type::f32 ? HostDtype::f32 : weight.type() == Type::bf16 ? HostDtype::bf16 : HostDtype::f16;
-    nb::gil_scoped_release release;
+    HostDtype source = weight.type() == Type::f32    ? HostDtype::f32
+                       : weight.type() == Type::bf16 ? HostDtype::bf16
+                                                     : HostDtype::f16;
+    Working working;
     return pack_linear(engine.pool(), weight.raw(), source, weight.size(0), weight.size(1),
                        dtype == "float32" ? Dtype::f32 : Dtype::bf16, leaves);
 }
@@ -208,7 +221,7 @@ void linear(Engine& engine, nb::handle x_TK, const LinearWeight& weight, nb::han
     x.type({Type::f32}).shape({kAny, weight.inputs}).dense_rows();
     View out = floats(out_TN, "out_TN", {x.size(0), weight.outputs});
     const float* bias = bias_N.is_none() ? nullptr : floats(bias_N, "bias_N", {weight.outputs}).as<const float>();
-    nb::gil_scoped_release release;
+    Working working;
     engine.linear(weight, x.as<const float>(), x.stride(0), x.size(0), bias, out.as<float>());
 }
 
@@ -218,8 +231,9 @@ void embedding(Engine& engine, nb::handle table_VD, nb::handle token_ids_T, nb::
     View ids = ints(token_ids_T, "token_ids_T", {kAny});
     ids.indices(table.size(0), "token ids");
     View out = floats(out_TD, "out_TD", {ids.size(0), table.size(1)});
-    nb::gil_scoped_release release;
-    engine.embedding({table.raw(), table.dtype(), table.size(1), ids.as<const int32_t>(), out.as<float>()}, ids.size(0));
+    Working working;
+    engine.embedding({table.raw(), table.dtype(), table.size(1), ids.as<const int32_t>(), out.as<float>()},
+                     ids.size(0));
 }
 
 void rms_norm(Engine& engine, nb::handle x_any, nb::handle weight_E, float eps, nb::handle out_any) {
@@ -234,21 +248,23 @@ void rms_norm(Engine& engine, nb::handle x_any, nb::handle weight_E, float eps, 
     else
         out.shape({x.size(0), width});
     View weight = floats(weight_E, "weight", {width});
-    NormArgs args{x.as<const float>(), x.stride(0), heads ? x.stride(1) : 0, heads ? x.size(1) : 1, width, nullptr,
-                  weight.as<const float>(), eps, out.as<float>()};
-    nb::gil_scoped_release release;
+    NormArgs args{x.as<const float>(),      x.stride(0), heads ? x.stride(1) : 0, heads ? x.size(1) : 1, width, nullptr,
+                  weight.as<const float>(), eps,         out.as<float>()};
+    Working working;
     engine.norm(args, x.size(0));
 }
 
-void add_rms_norm(Engine& engine, nb::handle x_TD, nb::handle residual_TD, nb::handle weight_D, float eps, nb::handle out_TD) {
+void add_rms_norm(Engine& engine, nb::handle x_TD, nb::handle residual_TD, nb::handle weight_D, float eps,
+                  nb::handle out_TD) {
     View x(x_TD, "x_TD");
     x.type({Type::f32}).shape({kAny, kAny}).dense_rows();
     int64_t tokens = x.size(0), width = x.size(1);
     View residual = floats(residual_TD, "residual_TD", {tokens, width});
     residual.writeable();
     View weight = floats(weight_D, "weight_D", {width}), out = floats(out_TD, "out_TD", {tokens, width});
-    NormArgs args{x.as<const float>(), x.stride(0), 0, 1, width, residual.as<float>(), weight.as<const float>(), eps, out.as<float>()};
-    nb::gil_scoped_release release;
+    NormArgs args{x.as<const float>(), x.stride(0), 0, 1, width, residual.as<float>(), weight.as<const float>(), eps,
+                  out.as<float>()};
+    Working working;
     engine.norm(args, tokens);
 }
 
@@ -257,7 +273,7 @@ void silu_mul(Engine& engine, nb::handle gate_up_any, nb::handle out_TI) {
     if (gate_up.size(1) % 2) gate_up.fail("must have an even last axis: gate, then up");
     int64_t width = gate_up.size(1) / 2;
     View out = floats(out_TI, "out_TI", {gate_up.size(0), width});
-    nb::gil_scoped_release release;
+    Working working;
     engine.silu_mul({gate_up.as<const float>(), width, out.as<float>()}, gate_up.size(0));
 }
 
@@ -268,7 +284,8 @@ View heads_view(nb::handle array, const char* name, std::initializer_list<int64_
 }
 
 void rope_kv_write(Engine& engine, nb::handle q_THE, nb::handle k_TGE, nb::handle v_TGE, nb::handle cos_sin_any,
-                   nb::handle positions_T, nb::handle slots_T, nb::handle k_PGE16, nb::handle v_PG16E, nb::handle out_THE) {
+                   nb::handle positions_T, nb::handle slots_T, nb::handle k_PGE16, nb::handle v_PG16E,
+                   nb::handle out_THE) {
     Cache kv = cache(k_PGE16, v_PG16E);
     View q = heads_view(q_THE, "q_THE", {kAny, kAny, kv.head_dim});
     int64_t tokens = q.size(0), heads = q.size(1);
@@ -279,10 +296,26 @@ void rope_kv_write(Engine& engine, nb::handle q_THE, nb::handle k_TGE, nb::handl
     positions.indices(cos_sin.size(0), "positions");
     slots.indices(kv.pages * kPageTokens, "slots");
     View out = floats(out_THE, "out_THE", {tokens, heads, kv.head_dim});
-    RopeArgs args{q.as<const float>(), k.as<const float>(), v.as<const float>(), q.stride(0), q.stride(1), k.stride(0), k.stride(1),
-                  v.stride(0), v.stride(1), heads, kv.kv_heads, kv.head_dim, cos_sin.as<const float>(),
-                  positions.as<const int32_t>(), slots.as<const int32_t>(), out.as<float>(), kv.k.raw(), kv.v.raw(), kv.k.dtype()};
-    nb::gil_scoped_release release;
+    RopeArgs args{q.as<const float>(),
+                  k.as<const float>(),
+                  v.as<const float>(),
+                  q.stride(0),
+                  q.stride(1),
+                  k.stride(0),
+                  k.stride(1),
+                  v.stride(0),
+                  v.stride(1),
+                  heads,
+                  kv.kv_heads,
+                  kv.head_dim,
+                  cos_sin.as<const float>(),
+                  positions.as<const int32_t>(),
+                  slots.as<const int32_t>(),
+                  out.as<float>(),
+                  kv.k.raw(),
+                  kv.v.raw(),
+                  kv.k.dtype()};
+    Working working;
     engine.rope(args, tokens);
 }
 
@@ -291,7 +324,8 @@ void check_sequences(const View& starts, const View& positions, const View& page
     const int32_t* start = starts.as<const int32_t>();
     const int32_t* position = positions.as<const int32_t>();
     int64_t sequences = starts.size(0) - 1, width = page_table.size(1);
-    if (sequences < 0 || start[0] != 0 || start[sequences] != positions.size(0)) starts.fail("must begin with 0 and end with the number of tokens");
+    if (sequences < 0 || start[0] != 0 || start[sequences] != positions.size(0))
+        starts.fail("must begin with 0 and end with the number of tokens");
     for (int64_t s = 0; s < sequences; ++s) {
         if (start[s] > start[s + 1]) starts.fail("must be ascending");
         for (int32_t row = start[s]; row < start[s + 1]; ++row)
@@ -299,27 +333,45 @@ void check_sequences(const View& starts, const View& positions, const View& page
                 positions.fail("must be ascending in each sequence");
         if (start[s] == start[s + 1]) continue;
         int64_t used = position[start[s + 1] - 1] / kPageTokens + 1;
-        if (used > width) page_table.fail("has " + std::to_string(width) + " columns, but a sequence needs " + std::to_string(used) + " pages");
+        if (used > width)
+            page_table.fail("has " + std::to_string(width) + " columns, but a sequence needs " + std::to_string(used) +
+                            " pages");
         const int32_t* row = page_table.as<const int32_t>() + s * width;
         for (int64_t i = 0; i < used; ++i)
-            if (row[i] < 0 || row[i] >= pages) page_table.fail("names page " + std::to_string(row[i]) + "; there are " + std::to_string(pages));
+            if (row[i] < 0 || row[i] >= pages)
+                page_table.fail("names page " + std::to_string(row[i]) + "; there are " + std::to_string(pages));
     }
 }
 
-void attention(Engine& engine, nb::handle q_THE, nb::handle positions_T, nb::handle query_starts_S1, nb::handle page_table_SP,
-               nb::handle k_PGE16, nb::handle v_PG16E, float scale, int64_t window, nb::handle out_any) {
+void attention(Engine& engine, nb::handle q_THE, nb::handle positions_T, nb::handle query_starts_S1,
+               nb::handle page_table_SP, nb::handle k_PGE16, nb::handle v_PG16E, float scale, int64_t window,
+               nb::handle out_any) {
     Cache kv = cache(k_PGE16, v_PG16E);
     View q = floats(q_THE, "q_THE", {kAny, kAny, kv.head_dim});
     int64_t tokens = q.size(0), heads = q.size(1);
-    if (kv.kv_heads == 0 || heads % kv.kv_heads) q.fail("has " + std::to_string(heads) + " heads, no multiple of the " + std::to_string(kv.kv_heads) + " of the cache");
+    if (kv.kv_heads == 0 || heads % kv.kv_heads)
+        q.fail("has " + std::to_string(heads) + " heads, no multiple of the " + std::to_string(kv.kv_heads) +
+               " of the cache");
     View positions = ints(positions_T, "step.positions_T", {tokens});
     View starts = ints(query_starts_S1, "step.query_starts_S1", {kAny});
     View page_table = ints(page_table_SP, "step.page_table_SP", {starts.size(0) - 1, kAny});
     check_sequences(starts, positions, page_table, kv.pages);
     View out = floats(out_any, "out", {tokens, heads * kv.head_dim});
-    AttentionArgs args{q.as<const float>(), heads, kv.kv_heads, kv.head_dim, kv.k.raw(), kv.v.raw(), kv.k.dtype(), nullptr,
-                       positions.as<const int32_t>(), page_table.as<const int32_t>(), page_table.size(1), scale, window, out.as<float>()};
-    nb::gil_scoped_release release;
+    AttentionArgs args{q.as<const float>(),
+                       heads,
+                       kv.kv_heads,
+                       kv.head_dim,
+                       kv.k.raw(),
+                       kv.v.raw(),
+                       kv.k.dtype(),
+                       nullptr,
+                       positions.as<const int32_t>(),
+                       page_table.as<const int32_t>(),
+                       page_table.size(1),
+                       scale,
+                       window,
+                       out.as<float>()};
+    Working working;
     engine.attention(args, starts.as<const int32_t>(), starts.size(0) - 1);
 }
 
@@ -327,7 +379,8 @@ void sample(Engine& engine, nb::handle logits_RV, nb::handle temperature_R, nb::
             nb::handle min_p_R, nb::handle seed_R, nb::handle position_R, nb::handle out_R) {
     View logits = floats(logits_RV, "logits_RV", {kAny, kAny});
     int64_t rows = logits.size(0), vocab = logits.size(1);
-    View temperature = floats(temperature_R, "temperature_R", {rows}), top_p = floats(top_p_R, "top_p_R", {rows}), min_p = floats(min_p_R, "min_p_R", {rows});
+    View temperature = floats(temperature_R, "temperature_R", {rows}), top_p = floats(top_p_R, "top_p_R", {rows}),
+         min_p = floats(min_p_R, "min_p_R", {rows});
     View top_k = ints(top_k_R, "top_k_R", {rows});
     View seed(seed_R, "seed_R"), position(position_R, "position_R");
     seed.type({Type::u64}).shape({rows}).contiguous();
@@ -337,12 +390,12 @@ void sample(Engine& engine, nb::handle logits_RV, nb::handle temperature_R, nb::
     for (int64_t r = 0; r < rows; ++r)
         how.push_back({temperature.as<float>()[r], top_k.as<int32_t>()[r], top_p.as<float>()[r], min_p.as<float>()[r],
                        seed.as<uint64_t>()[r], position.as<int64_t>()[r]});
-    nb::gil_scoped_release release;
+    Working working;
     engine.sample(logits.as<const float>(), rows, vocab, how.data(), out.as<int32_t>());
 }
 
-void top_logprobs(Engine& engine, nb::handle logits_RV, nb::handle token_ids_R, int n, nb::handle chosen_R, nb::handle rank_R,
-                  nb::handle ids_RN, nb::handle logprobs_RN) {
+void top_logprobs(Engine& engine, nb::handle logits_RV, nb::handle token_ids_R, int n, nb::handle chosen_R,
+                  nb::handle rank_R, nb::handle ids_RN, nb::handle logprobs_RN) {
     View logits = floats(logits_RV, "logits_RV", {kAny, kAny});
     int64_t rows = logits.size(0), vocab = logits.size(1);
     if (n < 0 || n > vocab) refuse("n is " + std::to_string(n) + "; it must be 0 to " + std::to_string(vocab));
@@ -350,7 +403,7 @@ void top_logprobs(Engine& engine, nb::handle logits_RV, nb::handle token_ids_R, 
     tokens.indices(vocab, "token ids");
     View chosen = floats(chosen_R, "chosen_R", {rows}), logprobs = floats(logprobs_RN, "logprobs_RN", {rows, n});
     View rank = ints(rank_R, "rank_R", {rows}), ids = ints(ids_RN, "ids_RN", {rows, n});
-    nb::gil_scoped_release release;
+    Working working;
     engine.top_logprobs(logits.as<const float>(), rows, vocab, tokens.as<const int32_t>(), n, chosen.as<float>(),
                         rank.as<int32_t>(), ids.as<int32_t>(), logprobs.as<float>());
 }
@@ -366,7 +419,11 @@ void make_engine(Engine* self, int threads, const std::string& isa) {
     const Kernels* kernels = kernels_for(isa.c_str());
     if (!kernels) refuse("no kernels for '" + isa + "' here");
     if (threads < 1 || threads > 1024) refuse("threads is " + std::to_string(threads) + "; it must be 1 to 1024");
-    new (self) Engine(*kernels, threads);
+    try {
+        new (self) Engine(*kernels, threads);
+    } catch (const std::system_error& error) {
+        refuse("threads is " + std::to_string(threads) + ", but the system does not grant as many: " + error.what());
+    }
 }
 
 nb::tuple philox_words(nb::tuple counter, nb::tuple key) {
@@ -420,7 +477,7 @@ NB_MODULE(_native, m) {
         .def("top_logprobs", &top_logprobs)
         .def("read_bandwidth", &Engine::read_bandwidth, nb::call_guard<nb::gil_scoped_release>())
         .def("arithmetic_rate", [](Engine& engine, bool pairs) {
-            nb::gil_scoped_release release;
+            Working working;
             return engine.arithmetic_rate(pairs ? Dtype::bf16 : Dtype::f32);
         });
 }

@@ -6,9 +6,9 @@
 
 namespace hexad {
 
-#define HEXAD_DECLARE(isa)                 \
-    void register_linear_##isa(Kernels&);  \
-    void register_rows_##isa(Kernels&);    \
+#define HEXAD_DECLARE(isa)                   \
+    void register_linear_##isa(Kernels&);    \
+    void register_rows_##isa(Kernels&);      \
     void register_attention_##isa(Kernels&); \
     void register_logits_##isa(Kernels&);
 
@@ -31,7 +31,8 @@ Kernels table(Register linear, Register rows, Register attention, Register logit
     return k;
 }
 
-#define HEXAD_TABLE(isa) table(register_linear_##isa, register_rows_##isa, register_attention_##isa, register_logits_##isa)
+#define HEXAD_TABLE(isa) \
+    table(register_linear_##isa, register_rows_##isa, register_attention_##isa, register_logits_##isa)
 
 struct Set {
     const char* name;

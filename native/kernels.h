@@ -25,10 +25,10 @@ enum class Dtype { f32, bf16 };
 // inputs (bfloat16) of 16 outputs. Leaf i covers units [leaf_units[i], leaf_units[i+1]) of
 // each tile; where a leaf has an odd number of inputs its last pair is padded with 0.
 struct LinearArgs {
-    const void* x;      // units of activations, as `round_pairs` writes them, or plain float32
-    size_t x_stride;    // bytes from row to row
+    const void* x;    // units of activations, as `round_pairs` writes them, or plain float32
+    size_t x_stride;  // bytes from row to row
     const char* tiles;
-    int units;          // of one tile
+    int units;  // of one tile
     int leaves;
     const int* leaf_units;
     int64_t rows, outputs;
@@ -135,7 +135,7 @@ struct Kernels {
     // The index of the greatest x + gumbel noise; `greatest` is the finite maximum of x.
     int64_t (*gumbel_argmax)(const float* x, int64_t n, float greatest, uint64_t seed, uint64_t position);
 
-    double (*fma_peak)(int64_t rounds);   // runs rounds * fma_flops operations
+    double (*fma_peak)(int64_t rounds);  // runs rounds * fma_flops operations
     double (*pair_peak)(int64_t rounds);
     int64_t flops_per_round;
 };

@@ -25,7 +25,9 @@ class Buffer {
 #endif
     }
     ~Buffer() { std::free(data_); }
-    Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr, other.bytes_ = 0; }
+    Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_) {
+        other.data_ = nullptr, other.bytes_ = 0;
+    }
     Buffer& operator=(Buffer&& other) noexcept {
         void* data = data_;
         data_ = other.data_, bytes_ = other.bytes_;

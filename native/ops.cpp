@@ -49,7 +49,8 @@ void Engine::each_row(int64_t rows, double row_ns, const Body& body) {
     });
 }
 
-void Engine::linear(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, const float* bias, float* out) {
+void Engine::linear(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, const float* bias,
+                    float* out) {
     if (rows == 0 || w.outputs == 0) return;
     LinearArgs a{};
     a.x = x;
@@ -72,9 +73,11 @@ void Engine::linear(const LinearWeight& w, const float* x, int64_t x_stride, int
     a.rows_per_item = int(ceil_div(rows, a.row_items));
     a.row_items = int(ceil_div(rows, a.rows_per_item));
     a.tiles_per_item = rows == 1 ? kernels_.stream_tiles : std::min(kPanelTiles, kernels_.stream_tiles);
-    while (a.tiles_per_item > 1 && ceil_div(w.num_tiles(), a.tiles_per_item) * a.row_items < 2 * threads()) a.tiles_per_item /= 2;
+    while (a.tiles_per_item > 1 && ceil_div(w.num_tiles(), a.tiles_per_item) * a.row_items < 2 * threads())
+        a.tiles_per_item /= 2;
     int64_t items = ceil_div(w.num_tiles(), a.tiles_per_item) * a.row_items;
-    double ns = std::max(double(w.tiles.size()) / kBytesPerNs, 2.0 * double(rows) * double(w.outputs) * double(w.inputs) / kFlopsPerNs);
+    double ns = std::max(double(w.tiles.size()) / kBytesPerNs,
+                         2.0 * double(rows) * double(w.outputs) * double(w.inputs) / kFlopsPerNs);
     auto kernel = w.dtype == Dtype::bf16 ? kernels_.linear_bf16 : kernels_.linear_f32;
     if (ns < kAloneNs) {
         for (int64_t item = 0; item < items; ++item) kernel(a, item);
@@ -96,7 +99,8 @@ void Engine::silu_mul(const SiluArgs& a, int64_t tokens) {
 }
 
 void Engine::rope(const RopeArgs& a, int64_t tokens) {
-    each_row(tokens, double((a.heads + 4 * a.kv_heads) * a.head_dim) / 8.0, [&](int64_t token) { kernels_.rope(a, token); });
+    each_row(tokens, double((a.heads + 4 * a.kv_heads) * a.head_dim) / 8.0,
+             [&](int64_t token) { kernels_.rope(a, token); });
 }
 
 void Engine::attention(AttentionArgs a, const int32_t* starts, int64_t sequences) {
@@ -108,7 +112,8 @@ void Engine::attention(AttentionArgs a, const int32_t* starts, int64_t sequences
         for (int32_t row = starts[sequence]; row < starts[sequence + 1]; row += tokens_per_tile) {
             int32_t count = std::min(tokens_per_tile, starts[sequence + 1] - row);
             tiles.push_back({int32_t(sequence), row, count});
-            ns += double(a.positions[row] + 1) * double(a.kv_heads + count * a.heads) * double(a.head_dim) * 4.0 / kFlopsPerNs;
+            ns += double(a.positions[row] + 1) * double(a.kv_heads + count * a.heads) * double(a.head_dim) * 4.0 /
+                  kFlopsPerNs;
         }
     }
     a.tiles = tiles.data();
@@ -121,14 +126,15 @@ void Engine::attention(AttentionArgs a, const int32_t* starts, int64_t sequences
 }
 
 void Engine::sample(const float* logits, int64_t rows, int64_t vocab, const RowSampling* how, int32_t* out) {
-    each_row(rows, double(vocab) / 8.0, [&](int64_t row) { out[row] = sample_row(kernels_, logits + row * vocab, vocab, how[row]); });
+    each_row(rows, double(vocab) / 8.0,
+             [&](int64_t row) { out[row] = sample_row(kernels_, logits + row * vocab, vocab, how[row]); });
 }
 
-void Engine::top_logprobs(const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen, int n, float* logprob,
-                          int32_t* rank, int32_t* ids, float* logprobs) {
+void Engine::top_logprobs(const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen, int n,
+                          float* logprob, int32_t* rank, int32_t* ids, float* logprobs) {
     each_row(rows, double(vocab) / 4.0, [&](int64_t row) {
-        top_logprobs_row(kernels_, logits + row * vocab, vocab, chosen[row], n, logprob + row, rank + row, ids + row * n,
-                         logprobs + row * n);
+        top_logprobs_row(kernels_, logits + row * vocab, vocab, chosen[row], n, logprob + row, rank + row,
+                         ids + row * n, logprobs + row * n);
     });
 }
 
@@ -136,12 +142,12 @@ void Engine::top_logprobs(const float* logits, int64_t rows, int64_t vocab, cons
 // left alone.
 double Engine::read_bandwidth(size_t bytes) {
     constexpr size_t kPart = size_t(1) << 20;
-    constexpr size_t kPartsPerWindow = 32;
+    constexpr size_t kPartsPerWindow = 16;
     size_t parts = std::max<size_t>(bytes / kPart, kPartsPerWindow);
     Buffer buffer(parts * kPart);
     pool_.run(int64_t(parts), [&](int64_t part) { std::memset(buffer.data() + size_t(part) * kPart, 0, kPart); });
     double best = 0.0;
-    for (int round = 0; round < 4; ++round) {
+    for (int round = 0; round < 6; ++round) {
         for (size_t first = 0; first + kPartsPerWindow <= parts; first += kPartsPerWindow) {
             double seconds = seconds_of([&] {
                 pool_.run(int64_t(kPartsPerWindow), [&](int64_t part) {

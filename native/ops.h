@@ -21,7 +21,8 @@ class Engine {
     Pool& pool() { return pool_; }
 
     // x is [rows, inputs], `x_stride` elements from row to row; out [rows, outputs] contiguous.
-    void linear(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, const float* bias, float* out);
+    void linear(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, const float* bias,
+                float* out);
     void embedding(const EmbeddingArgs& args, int64_t tokens);
     void norm(const NormArgs& args, int64_t tokens);
     void silu_mul(const SiluArgs& args, int64_t tokens);

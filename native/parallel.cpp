@@ -35,6 +35,20 @@ void pin_to([[maybe_unused]] int cpu) {
 #endif
 }
 
+// Moves the calling thread to `cpu` if it is elsewhere, without binding it there: a caller that
+// sits on a pinned worker's core would make both wait, and the kernel is slow to notice.
+void step_aside_to([[maybe_unused]] int cpu) {
+#if defined(__linux__)
+    if (sched_getcpu() == cpu) return;
+    cpu_set_t allowed, only;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || !CPU_ISSET(cpu, &allowed)) return;
+    CPU_ZERO(&only);
+    CPU_SET(cpu, &only);
+    sched_setaffinity(0, sizeof only, &only);
+    sched_setaffinity(0, sizeof allowed, &allowed);
+#endif
+}
+
 // The lowest CPU that shares a physical core with `cpu`; itself where the kernel does not say.
 int core_of(int cpu) {
     char path[96];
@@ -55,6 +69,24 @@ constexpr uint32_t kWorkers = 0xfffe;
 constexpr uint32_t kJob = 0x10000;
 
 }  // namespace
+
+PlainFloats::PlainFloats() : before_(0) {
+#if defined(__x86_64__)
+    before_ = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(0x1f80);
+#elif defined(__aarch64__)
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
+    asm volatile("msr fpcr, %0" : : "r"(uint64_t(0)));
+#endif
+}
+
+PlainFloats::~PlainFloats() {
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(unsigned(before_));
+#elif defined(__aarch64__)
+    asm volatile("msr fpcr, %0" : : "r"(before_));
+#endif
+}
 
 std::vector<int> physical_cores() {
     std::vector<int> cores;
@@ -87,7 +119,22 @@ struct Pool::Shared {
     const void* context = nullptr;
     std::mutex callers;
     std::vector<std::thread> workers;
+    int caller_cpu = -1;  // where workers are pinned: the core left for the caller
     pid_t owner = getpid();
+
+    ~Shared() {
+        // In a forked child the workers do not exist; there is nobody to wake or wait for.
+        bool forked = owner != getpid();
+        stop.store(true);
+        state.fetch_add(kJob);
+        if (!forked) state.notify_all();
+        for (std::thread& worker : workers) {
+            if (forked)
+                worker.detach();
+            else
+                worker.join();
+        }
+    }
 
     void take_items() {
         for (;;) {
@@ -116,6 +163,7 @@ struct Pool::Shared {
 
     void work(int cpu) {
         if (cpu >= 0) pin_to(cpu);
+        PlainFloats floats;
         uint32_t last = 0;
         for (;;) {
             uint32_t joined = join_job(last);
@@ -127,6 +175,7 @@ struct Pool::Shared {
     }
 
     void run_with_workers(int64_t count, Body fn, const void* what) {
+        if (caller_cpu >= 0) step_aside_to(caller_cpu);
         items = count;
         body = fn;
         context = what;
@@ -147,26 +196,15 @@ struct Pool::Shared {
 
 Pool::Pool(int threads) : shared_(std::make_unique<Shared>()), threads_(threads) {
     std::vector<int> cores = physical_cores();
-    bool takes_all = size_t(threads) == cores.size();
+    bool takes_all = threads > 1 && size_t(threads) == cores.size();
+    if (takes_all) shared_->caller_cpu = cores[0];
     for (int i = 1; i < threads; ++i) {
         int cpu = takes_all ? cores[size_t(i)] : -1;
         shared_->workers.emplace_back([shared = shared_.get(), cpu] { shared->work(cpu); });
     }
 }
 
-Pool::~Pool() {
-    // In a forked child the workers do not exist; there is nobody to wake or wait for.
-    bool forked = shared_->owner != getpid();
-    shared_->stop.store(true);
-    shared_->state.fetch_add(kJob);
-    if (!forked) shared_->state.notify_all();
-    for (std::thread& worker : shared_->workers) {
-        if (forked)
-            worker.detach();
-        else
-            worker.join();
-    }
-}
+Pool::~Pool() = default;
 
 void Pool::run_raw(int64_t items, Body body, const void* context) {
     // A second Python thread that calls while an op runs does its own op alone.

@@ -36,6 +36,18 @@ class Pool {
     int threads_;
 };
 
+// The default float mode while it lives: round to nearest, subnormals kept. Another library
+// may have set flush-to-zero on the calling thread, and the bits must not depend on that.
+class PlainFloats {
+  public:
+    PlainFloats();
+    ~PlainFloats();
+    PlainFloats(const PlainFloats&) = delete;
+
+  private:
+    uint64_t before_;
+};
+
 // The first CPU of each physical core in this process's affinity mask, ascending.
 std::vector<int> physical_cores();
 

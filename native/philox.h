@@ -29,7 +29,8 @@ inline __attribute__((always_inline)) void philox(uint32_t (&c)[4][Count], uint3
 
 // Words of tokens [4 * first, 4 * (first + Count)) at `position`: token t is word t % 4.
 template <int Count>
-inline __attribute__((always_inline)) void token_words(uint32_t (&c)[4][Count], uint32_t first, uint64_t seed, uint64_t position) {
+inline __attribute__((always_inline)) void token_words(uint32_t (&c)[4][Count], uint32_t first, uint64_t seed,
+                                                       uint64_t position) {
     for (int i = 0; i < Count; ++i) {
         c[0][i] = first + uint32_t(i);
         c[1][i] = uint32_t(position);

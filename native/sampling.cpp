@@ -92,8 +92,8 @@ void keep_top_p(const Kernels& kernels, const float* logits, float greatest, flo
 }
 
 // Of many survivors most can be dismissed without a logarithm; of few it is not worth the pass.
-int32_t best_with_noise(const Kernels& kernels, const std::vector<float>& logits, float greatest, const std::vector<int32_t>& ids,
-                        const RowSampling& how) {
+int32_t best_with_noise(const Kernels& kernels, const std::vector<float>& logits, float greatest,
+                        const std::vector<int32_t>& ids, const RowSampling& how) {
     constexpr size_t kFew = 256;
     if (ids.size() > kFew) {
         std::vector<float> masked(logits.size(), -kInfinity);
@@ -118,7 +118,8 @@ int32_t best_with_noise(const Kernels& kernels, const std::vector<float>& logits
 int32_t sample_row(const Kernels& kernels, const float* logits, int64_t vocab, const RowSampling& how) {
     float greatest = kernels.row_max(logits, vocab);
     if (greatest == -kInfinity) return 0;
-    if (how.temperature == 0.0f || greatest == kInfinity) return int32_t(kernels.first_at_least(logits, vocab, greatest));
+    if (how.temperature == 0.0f || greatest == kInfinity)
+        return int32_t(kernels.first_at_least(logits, vocab, greatest));
     std::vector<float> scaled(static_cast<size_t>(vocab));
     kernels.divide(logits, vocab, how.temperature, scaled.data());
     greatest = kernels.row_max(scaled.data(), vocab);

@@ -110,7 +110,8 @@ void pack_tile(const char* weight, const LinearWeight& w, int64_t tile) {
 
 }  // namespace
 
-LinearWeight pack_linear(Pool& pool, const void* weight, HostDtype source, int64_t outputs, int64_t inputs, Dtype dtype, int leaves) {
+LinearWeight pack_linear(Pool& pool, const void* weight, HostDtype source, int64_t outputs, int64_t inputs, Dtype dtype,
+                         int leaves) {
     LinearWeight w;
     w.outputs = outputs;
     w.inputs = inputs;

@@ -24,6 +24,7 @@ struct LinearWeight {
 };
 
 // `weight` is [outputs, inputs], C-contiguous, of any alignment.
-LinearWeight pack_linear(Pool& pool, const void* weight, HostDtype source, int64_t outputs, int64_t inputs, Dtype dtype, int leaves);
+LinearWeight pack_linear(Pool& pool, const void* weight, HostDtype source, int64_t outputs, int64_t inputs, Dtype dtype,
+                         int leaves);
 
 }  // namespace hexad

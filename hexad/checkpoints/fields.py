@@ -47,6 +47,9 @@ class Fields:
             raise self.error(key, value, f"an integer from {low} to {high}")
         return value
 
+    def optional_integer(self, key: str, low: int, high: int) -> int | None:
+        return None if self.is_absent(key) else self.integer(key, low, high)
+
     def number(self, key: str, above: float, high: float, default: float | None = None) -> float:
         """In (above, high]."""
         value = self.raw(key, default)

@@ -36,16 +36,14 @@ def read_generation_defaults(directory: Path) -> GenerationDefaults:
     generation = _fields(directory / "generation_config.json")
     eos = generation.token_ids("eos_token_id") or _fields(directory / "config.json").token_ids("eos_token_id")
     greedy = not generation.flag("do_sample", default=True)
-    top_k = generation.bounded("top_k", -1, 2**31 - 1)
-    max_new_tokens = generation.bounded("max_new_tokens", 1, 2**31 - 1)
     return GenerationDefaults(
         eos_token_ids=tuple(dict.fromkeys(eos)),
         temperature=0.0 if greedy else generation.bounded("temperature", 0.0, 100.0),
         top_p=generation.optional_number("top_p", 0.0, 1.0),
-        top_k=None if top_k is None else int(top_k),
+        top_k=generation.optional_integer("top_k", -1, 2**31 - 1),
         min_p=generation.bounded("min_p", 0.0, 1.0),
         repetition_penalty=generation.optional_number("repetition_penalty", 0.0, 100.0),
-        max_new_tokens=None if max_new_tokens is None else int(max_new_tokens),
+        max_new_tokens=generation.optional_integer("max_new_tokens", 1, 2**31 - 1),
     )
 
 

@@ -66,13 +66,11 @@ def _directory(path: Path) -> Path:
 
 def _cached(model: str, revision: str | None, cache: Path | None) -> Path | None:
     """The snapshot in the cache, if all that is needed is there."""
-    try:
-        snapshot = Path(
-            huggingface_hub.snapshot_download(model, revision=revision, cache_dir=cache, local_files_only=True)
-        )
-    except FileNotFoundError:
+    config = huggingface_hub.try_to_load_from_cache(model, "config.json", cache_dir=cache, revision=revision)
+    if not isinstance(config, str):
         return None
-    if not (snapshot / "config.json").is_file() or not (snapshot / "tokenizer.json").is_file():
+    snapshot = Path(config).parent
+    if not (snapshot / "tokenizer.json").is_file():
         return None
     if (snapshot / SINGLE_FILE).is_file():
         return snapshot
@@ -90,8 +88,7 @@ def _download(model: str, revision: str | None, memory_bytes: int | None, cache:
         wanted = choose_files(sizes, model)
         root = cache or Path(huggingface_hub.constants.HF_HUB_CACHE)
         check_space(model, {name: sizes[name] for name in wanted}, root, memory_bytes)
-        # The commit, not the branch: it may move between the two requests.
-        path = huggingface_hub.snapshot_download(model, revision=info.sha, cache_dir=cache, allow_patterns=wanted)
+        path = huggingface_hub.snapshot_download(model, revision=revision, cache_dir=cache, allow_patterns=wanted)
         return _directory(Path(path))
     except HexadError:
         raise

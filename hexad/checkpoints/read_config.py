@@ -84,6 +84,9 @@ def parse_model_config(values: dict[str, Any], source: str) -> ModelConfig:
     head_dim = _head_dim(config, family, hidden_size, num_heads)
     max_position = config.integer("max_position_embeddings", 1, 2**27, default=family.max_position)
     rope = _rope(config, max_position)
+    if rope.kind == "yarn":
+        # Many authors leave max_position_embeddings at the length before YaRN; it then says nothing of the context.
+        max_position = max(max_position, int(rope.factor * rope.original_max_position))
     attention_bias = family.qkv_bias or _obeyed_flag(config, family, "attention_bias")
     return ModelConfig(
         model_type=model_type,
@@ -111,9 +114,9 @@ def _refuse_unsupported(config: Fields, model_type: str, family: _Family) -> Non
         if not config.is_absent(key):
             method = config.section(key).raw("quant_method", "unnamed")
             raise config.error(key, f"quantization by {method!r}", "float32, bfloat16 or float16 weights")
-    for name in config.raw("architectures", None) or ():
-        if not str(name).lower().endswith("forcausallm"):
-            raise config.error("architectures", name, "a model that generates text (...ForCausalLM)")
+    architectures = config.raw("architectures", [])
+    if not isinstance(architectures, list) or not all(str(name).endswith("ForCausalLM") for name in architectures):
+        raise config.error("architectures", architectures, "a model that generates text (...ForCausalLM)")
     config.choice("hidden_act", ("silu",), default="silu")
     if config.number("partial_rotary_factor", 0.0, 1.0, default=1.0) != 1.0:
         raise config.error("partial_rotary_factor", config.raw("partial_rotary_factor"), "1.0")

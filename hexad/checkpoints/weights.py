@@ -22,6 +22,7 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_SHARDS = 4096
 
+_FILE_NAME = re.compile(r"\w[\w.\-]*\.safetensors", re.ASCII)
 # Written by old transformers; recomputed from the configuration.
 _BUFFERS = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 
@@ -100,13 +101,13 @@ def _open_shards(directory: Path) -> dict[str, SafetensorsFile]:
     weight_map = read_json_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: weight_map must map the names of weights to files")
-    files: dict[str, SafetensorsFile] = {}
-    for file_name in dict.fromkeys(weight_map.values()):
-        if not isinstance(file_name, str) or not re.fullmatch(r"[\w][\w.\-]*\.safetensors", file_name, re.ASCII):
+    for file_name in weight_map.values():
+        if not isinstance(file_name, str) or not _FILE_NAME.fullmatch(file_name):
             raise CheckpointError(f"{path}: {file_name!r:.100} is not the plain name of a .safetensors file beside it")
-        if len(files) >= MAX_SHARDS:
-            raise CheckpointError(f"{path} names more than {MAX_SHARDS} files")
-        files[file_name] = SafetensorsFile(directory / file_name)
+    file_names = sorted(set(weight_map.values()))
+    if len(file_names) > MAX_SHARDS:
+        raise CheckpointError(f"{path} names {len(file_names)} files; at most {MAX_SHARDS} are opened")
+    files = {file_name: SafetensorsFile(directory / file_name) for file_name in file_names}
     shards: dict[str, SafetensorsFile] = {}
     for file in files.values():
         for name in file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
@@ -39,12 +40,15 @@ class _Mailbox:
 class LLM:
     """An engine in this process.
 
-    `settings` are the fields of `hexad.config.Config`; a whole `Config` may stand for the model. Raises CheckpointError, ConfigError or
-    OutOfMemory, each with what was found and what to do.
+    `settings` are the fields of `hexad.config.Config`; a whole `Config` may stand for the model.
+    Raises CheckpointError, ConfigError or OutOfMemory, each with what was found and what to do.
     """
 
     def __init__(self, model: str | Config = "demo", *, progress: Progress = no_progress, **settings: Any) -> None:
-        given = model if isinstance(model, Config) else resolve([("arguments", {"model": model, **settings})])[0]
+        if isinstance(model, Config):
+            given = dataclasses.replace(model, **settings)
+        else:
+            given, _ = resolve([("arguments", {"model": model, **settings})])
         resolved = resolve_settings(given)
         scheduler, runner, self.info = build_engine(given, resolved, progress)
         self.frontend = Frontend.load(given, resolved)

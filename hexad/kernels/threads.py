@@ -14,7 +14,7 @@ def usable_processors() -> list[int]:
 
 
 def default_threads() -> int:
-    """Physical cores among the usable processors, at most what the cgroup grants; hyperthreads of one core count once."""
+    """Physical cores (hyperthreads count once) among the usable processors, at most what the cgroup grants."""
     cores = {_core(processor) for processor in usable_processors()}
     return max(1, min(len(cores), _cgroup_processors() or len(cores)))
 

@@ -17,6 +17,9 @@ from hexad.errors import BadRequest, CheckpointError
 from hexad.json_file import read_json_object
 from hexad.text.template_sandbox import MAX_SOURCE_CHARS, LimitedEnvironment, compile_template
 
+MAX_DEPTH = 100
+"""Of lists and objects inside each other."""
+
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 
@@ -126,14 +129,16 @@ def _prepare(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chat
 
 
-def _plain(value: Any, param: str) -> Any:
+def _plain(value: Any, param: str, depth: int = 0) -> Any:
     """A copy made of JSON's types only: methods of other objects would be open to the template."""
+    if depth > MAX_DEPTH:
+        raise BadRequest(f"{param} is nested more than {MAX_DEPTH} levels deep; flatten it", param=param)
     if value is None or type(value) in (str, int, float, bool):
         return value
     if type(value) is dict:
-        return {_plain(key, param): _plain(item, param) for key, item in value.items()}
+        return {_plain(key, param, depth + 1): _plain(item, param, depth + 1) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return [_plain(item, param) for item in value]
+        return [_plain(item, param, depth + 1) for item in value]
     raise BadRequest(f"{param} holds a {type(value).__name__}; only JSON's types are allowed", param=param)
 
 

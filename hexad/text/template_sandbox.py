@@ -31,7 +31,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-MAX_SOURCE_CHARS = 1024 * 1024
+MAX_SOURCE_CHARS = 128 * 1024
+"""Compiling is not interrupted: so many take a second or two."""
 MAX_CHARS = 8 * 1024 * 1024
 """Of any string a template makes, and of its output: prompts of more than a million tokens fit."""
 MAX_WRITTEN = 4 * MAX_CHARS
@@ -329,7 +330,7 @@ class _GuardedFilters(dict[str, Callable[..., Any]]):
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         function = super().__getitem__(name)
-        guard = _FILTER_GUARDS.get(name, _each_item)
+        guard: Guard = _FILTER_GUARDS.get(name, _each_item)
         leading = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
 
         @wraps(function)  # keeps jinja2's marks on the function

@@ -45,7 +45,8 @@ struct Block {
 
 // Dot products of `Rows` queries with the 16 keys of each of `Pages` pages.
 template <int Rows, int Count, typename T>
-__attribute__((noinline)) void score_pages(Tile& tile, int first_row, const Pages<T>& pages, int first_page, int head_dim, float scale) {
+__attribute__((noinline)) void score_pages(Tile& tile, int first_row, const Pages<T>& pages, int first_page,
+                                           int head_dim, float scale) {
     V acc[Rows][Count];
     const float* q[Rows];
 #pragma GCC unroll 8
@@ -83,7 +84,8 @@ __attribute__((noinline)) void score_pages(Tile& tile, int first_row, const Page
 
 // sums[row] += weight * value over keys [from, to) of the block, for `Vectors` vectors of the head.
 template <int Rows, int Vectors, typename T>
-__attribute__((noinline)) void add_values(Tile& tile, int first_row, const Pages<T>& pages, int from, int to, int head_dim, int e) {
+__attribute__((noinline)) void add_values(Tile& tile, int first_row, const Pages<T>& pages, int from, int to,
+                                          int head_dim, int e) {
     int lanes = head_dim - e < kLanes ? head_dim - e : kLanes;
     V acc[Rows][Vectors];
 #pragma GCC unroll 8
@@ -91,7 +93,8 @@ __attribute__((noinline)) void add_values(Tile& tile, int first_row, const Pages
 #pragma GCC unroll 8
         for (int i = 0; i < Vectors; ++i) acc[r][i] = load(tile.sums[first_row + r] + e + i * kLanes);
     for (int key = from; key < to; ++key) {
-        unsigned page = unsigned(key) / kPageTokens, at = unsigned(key) % kPageTokens * unsigned(head_dim) + unsigned(e);
+        unsigned page = unsigned(key) / kPageTokens,
+                 at = unsigned(key) % kPageTokens * unsigned(head_dim) + unsigned(e);
         const T *v = pages.now[page] + at, *next = pages.next[page] + at;
         V values[Vectors];
 #pragma GCC unroll 8
@@ -113,7 +116,8 @@ __attribute__((noinline)) void add_values(Tile& tile, int first_row, const Pages
 }
 
 template <int Count, typename T>
-HEXAD_INLINE void score_rows(int rows, Tile& tile, int first, const Pages<T>& pages, int page, int head_dim, float scale) {
+HEXAD_INLINE void score_rows(int rows, Tile& tile, int first, const Pages<T>& pages, int page, int head_dim,
+                             float scale) {
     switch (rows) {
         case 1: return score_pages<1, Count>(tile, first, pages, page, head_dim, scale);
         case 2: return score_pages<2, Count>(tile, first, pages, page, head_dim, scale);
@@ -125,7 +129,8 @@ HEXAD_INLINE void score_rows(int rows, Tile& tile, int first, const Pages<T>& pa
 }
 
 template <int Vectors, typename T>
-HEXAD_INLINE void value_rows(int rows, Tile& tile, int first, const Pages<T>& pages, int from, int to, int head_dim, int e) {
+HEXAD_INLINE void value_rows(int rows, Tile& tile, int first, const Pages<T>& pages, int from, int to, int head_dim,
+                             int e) {
     switch (rows) {
         case 1: return add_values<1, Vectors>(tile, first, pages, from, to, head_dim, e);
         case 2: return add_values<2, Vectors>(tile, first, pages, from, to, head_dim, e);
@@ -137,7 +142,8 @@ HEXAD_INLINE void value_rows(int rows, Tile& tile, int first, const Pages<T>& pa
 }
 
 template <typename T>
-HEXAD_INLINE void score_block(Tile& tile, int first, int rows, const Pages<T>& pages, int first_page, int last_page, int head_dim, float scale) {
+HEXAD_INLINE void score_block(Tile& tile, int first, int rows, const Pages<T>& pages, int first_page, int last_page,
+                              int head_dim, float scale) {
     for (int page = first_page; page < last_page;) {
         if (last_page - page >= kTileBlock && kTileBlock > 1) {
             score_rows<kTileBlock>(rows, tile, first, pages, page, head_dim, scale);
@@ -165,7 +171,8 @@ void soften(Row& row, float* scores, float* sums, int head_dim) {
     V best = set1(row.greatest);
     for (int page = first_page; page <= last_page; ++page) {
         int base = page * kPageTokens;
-        int from = row.from > base ? row.from - base : 0, to = row.to < base + kPageTokens ? row.to - base : kPageTokens;
+        int from = row.from > base ? row.from - base : 0,
+            to = row.to < base + kPageTokens ? row.to - base : kPageTokens;
         lanes[page] = keep_lanes(load(scores + base), from, to, -kInfinity);
         best = vmax(lanes[page], best);
     }
@@ -221,7 +228,8 @@ HEXAD_INLINE void walk_keys(const AttentionArgs& a, Tile& tile, const int32_t* p
     int64_t begin = tile.rows[0].begin, end = tile.rows[tile.count - 1].end;
     for (int64_t first_key = begin / kBlockKeys * kBlockKeys; first_key < end; first_key += kBlockKeys) {
         Block<T> block = {};
-        int64_t low = begin > first_key ? begin : first_key, high = end < first_key + kBlockKeys ? end : first_key + kBlockKeys;
+        int64_t low = begin > first_key ? begin : first_key,
+                high = end < first_key + kBlockKeys ? end : first_key + kBlockKeys;
         for (int64_t page = low / kPageTokens; page * kPageTokens < high; ++page) {
             int64_t following = (page + kBlockPages) * kPageTokens < end ? page + kBlockPages : page;
             size_t at = page_start(a, pages[page], kv_head), then = page_start(a, pages[following], kv_head);
@@ -234,7 +242,8 @@ HEXAD_INLINE void walk_keys(const AttentionArgs& a, Tile& tile, const int32_t* p
         for (int r = 0; r < tile.count; ++r) {
             Row& row = tile.rows[r];
             row.from = row.begin > first_key ? int((row.begin < high ? row.begin : high) - first_key) : 0;
-            row.to = row.end < high ? int((row.end > first_key ? row.end : first_key) - first_key) : int(high - first_key);
+            row.to =
+                row.end < high ? int((row.end > first_key ? row.end : first_key) - first_key) : int(high - first_key);
         }
         int groups = (tile.count + kRowBlock - 1) / kRowBlock;
         for (int i = 0; i < groups; ++i) {

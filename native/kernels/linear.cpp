@@ -145,7 +145,8 @@ HEXAD_INLINE V sum_leaves(const float* sums, size_t leaf_floats, int leaves) {
     return add(add(add(leaf[0], leaf[1]), add(leaf[2], leaf[3])), add(add(leaf[4], leaf[5]), add(leaf[6], leaf[7])));
 }
 
-void finish(const LinearArgs& a, const float* sums, size_t leaf_floats, int64_t first_row, int rows, int64_t first_tile, int tiles) {
+void finish(const LinearArgs& a, const float* sums, size_t leaf_floats, int64_t first_row, int rows, int64_t first_tile,
+            int tiles) {
     for (int r = 0; r < rows; ++r) {
         float* out = a.out + (first_row + r) * a.outputs;
         for (int t = 0; t < tiles; ++t) {
@@ -182,8 +183,10 @@ HEXAD_INLINE void linear(const LinearArgs& a, int64_t item) {
             const char* here = w + size_t(u) * kUnitBytes;
             const char* next = last ? w + tiles * tile_bytes : here + size_t(units) * kUnitBytes;
             if (last && first_tile + 2 * tiles > all_tiles) next = nullptr;
-            walk_panel<Format>(rows, tiles, {x + size_t(u) * sizeof(typename Format::X), a.x_stride, here, tile_bytes, units,
-                                             u == begin, sums + leaf * leaf_floats, nullptr}, next);
+            walk_panel<Format>(rows, tiles,
+                               {x + size_t(u) * sizeof(typename Format::X), a.x_stride, here, tile_bytes, units,
+                                u == begin, sums + leaf * leaf_floats, nullptr},
+                               next);
         }
     }
     finish(a, sums, leaf_floats, first_row, rows, first_tile, tiles);

@@ -32,8 +32,7 @@ int64_t first_at_least(const float* x, int64_t n, float bound) {
 
 int64_t count_greater(const float* x, int64_t n, float value) {
     int64_t count = 0;
-    for (int64_t i = 0; i < n; i += kLanes)
-        count += __builtin_popcount(mask_gt(get(x, i, n, -kInfinity), set1(value)));
+    for (int64_t i = 0; i < n; i += kLanes) count += __builtin_popcount(mask_gt(get(x, i, n, -kInfinity), set1(value)));
     return count;
 }
 
@@ -62,7 +61,8 @@ double sum_exp(const float* x, int64_t n, float shift) {
     for (int64_t begin = 0; begin < n; begin += kRun) {
         int64_t end = n - begin < kRun ? n : begin + kRun;
         V sum = vzero();
-        for (int64_t i = begin; i < end; i += kLanes) sum = add(sum, vexp(sub(get(x, i, end, -kInfinity), set1(shift))));
+        for (int64_t i = begin; i < end; i += kLanes)
+            sum = add(sum, vexp(sub(get(x, i, end, -kInfinity), set1(shift))));
         total += double(hsum(sum));
     }
     return total;

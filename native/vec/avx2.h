@@ -22,8 +22,12 @@ HEXAD_INLINE void store(float* p, V x) {
 }
 HEXAD_INLINE V set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 HEXAD_INLINE V vzero() { return set1(0.0f); }
-HEXAD_INLINE __m256i lane_ids(int first) { return _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first)); }
-HEXAD_INLINE __m256i lanes_before(int first, int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane_ids(first)); }
+HEXAD_INLINE __m256i lane_ids(int first) {
+    return _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first));
+}
+HEXAD_INLINE __m256i lanes_before(int first, int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane_ids(first));
+}
 HEXAD_INLINE V loadn(const float* p, int n) {
     return {_mm256_maskload_ps(p, lanes_before(0, n)), _mm256_maskload_ps(p + 8, lanes_before(8, n))};
 }

@@ -102,12 +102,14 @@ HEXAD_INLINE V keep_lanes(V x, int from, int to, float other) {
 // Bit i set where a[i] >= b[i], or a[i] > b[i].
 HEXAD_INLINE uint32_t mask_ge(V a, V b) {
     uint32_t mask = 0;
-    for (int lane = 0; lane < kLanes; ++lane) mask |= uint32_t(a.q[lane / 4][lane % 4] >= b.q[lane / 4][lane % 4]) << lane;
+    for (int lane = 0; lane < kLanes; ++lane)
+        mask |= uint32_t(a.q[lane / 4][lane % 4] >= b.q[lane / 4][lane % 4]) << lane;
     return mask;
 }
 HEXAD_INLINE uint32_t mask_gt(V a, V b) {
     uint32_t mask = 0;
-    for (int lane = 0; lane < kLanes; ++lane) mask |= uint32_t(a.q[lane / 4][lane % 4] > b.q[lane / 4][lane % 4]) << lane;
+    for (int lane = 0; lane < kLanes; ++lane)
+        mask |= uint32_t(a.q[lane / 4][lane % 4] > b.q[lane / 4][lane % 4]) << lane;
     return mask;
 }
 

@@ -149,6 +149,12 @@ def test_saved_by_transformers_reads_the_same(variant: Path, tmp_path_factory: p
     assert read_model_config(saved) == read_model_config(variant)
 
 
+def test_yarn_extends_a_context_that_is_still_the_original_one() -> None:
+    """As Qwen2.5's own page tells users to write it, and as vLLM reads it."""
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+    assert parse_model_config({"model_type": "qwen2", **SMALL, "rope_scaling": yarn}, "x").max_position == 2048
+
+
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_missing_keys_have_transformers_defaults(model_type: str, tmp_path: Path) -> None:
     sizes = {"vocab_size": 64, "hidden_size": 128, "intermediate_size": 48, "num_hidden_layers": 40}
@@ -170,6 +176,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no family": ({"model_type": None}, "model_type is missing"),
     "quantization": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config.*gptq"),
     "an activation": ({"hidden_act": "gelu"}, "hidden_act is gelu.*silu"),
+    "architectures of another type": ({"architectures": 3}, "architectures is 3"),
     "a task": ({"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
     "a rope": ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_type is longrope.*yarn"),
     "an old rope": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type is dynamic"),
@@ -211,7 +218,10 @@ def test_what_cannot_be_run_is_refused_by_name(case: str, tmp_path: Path) -> Non
         read_model_config(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}', '{"a": 1, "a": 1}', "\ufeff{}", "[" * 100_000, "{\"a\": -0}"])
+NO_OBJECTS = ["", "[]", "{", '{"a": NaN}', '{"a": 1, "a": 1}', "\ufeff{}", "[" * 100_000, '{"a": -0}']
+
+
+@pytest.mark.parametrize("text", NO_OBJECTS)
 def test_what_is_no_json_object_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):

@@ -81,7 +81,6 @@ REFUSED = {
     "a length over the limit": pack({}, length=100_000_001),
     "no JSON": pack(b"abcd"),
     "no object": pack(b"[]"),
-    "a space first": pack(b" {}"),
     "bad UTF-8": pack(b'{"\xff": 1}'),
     "a lone surrogate": pack(b'{"\\ud800": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}', b"\0" * 8),
     "deep nesting": pack(b'{"a":' * 100_000),
@@ -111,6 +110,7 @@ REFUSED = {
     "metadata that are no object": pack({"__metadata__": "a"}),
 }
 STRICTER = {
+    "a space first": pack(b" {}"),
     "duplicate keys": pack(
         b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, '
         b'"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}',
@@ -165,15 +165,16 @@ def test_a_mutated_file_is_not_read_where_the_oracle_refuses(
     assert ours_reads(scratch) <= theirs_reads(scratch)
 
 
-NUMBERS = st.sampled_from(["0", "1", "2", "4", "8", "16", "-0", "-1", "1.0", "1e0", "08", "9223372036854775808", "null"])
+NUMBERS = st.sampled_from(["0", "1", "2", "4", "8", "16", "-0", "-1", "1.0", "1e0", "08", str(2**63), "null"])
 LISTS = st.lists(NUMBERS, max_size=3).map(lambda items: f"[{','.join(items)}]")
 ENTRIES = st.tuples(st.sampled_from(["F32", "F16", "BF16", "I8", "f32"]), LISTS, LISTS).map(
     lambda parts: f'{{"dtype":"{parts[0]}","shape":{parts[1]},"data_offsets":{parts[2]}}}'
 )
+PADDINGS = st.sampled_from(["", " ", "\n", "\0", "{}"])
 NAMES = st.sampled_from(["a", "b", "", "\\u0000", "\\ud83d\\ude00", "__metadata__"])
 
 
-@given(st.lists(st.tuples(NAMES, ENTRIES), max_size=3), st.integers(0, 16), st.sampled_from(["", " ", "\n", "\0", "{}"]))
+@given(st.lists(st.tuples(NAMES, ENTRIES), max_size=3), st.integers(0, 16), PADDINGS)
 @OFTEN
 def test_a_made_up_header_is_not_read_where_the_oracle_refuses(
     scratch: Path, entries: list[tuple[str, str]], size: int, padding: str
@@ -183,9 +184,9 @@ def test_a_made_up_header_is_not_read_where_the_oracle_refuses(
     assert ours_reads(scratch) <= theirs_reads(scratch)
 
 
-def test_every_byte_of_the_header_set_to_every_digit(scratch: Path) -> None:
+def test_every_byte_of_the_header_set_to_other_syntax(scratch: Path) -> None:
     for position in range(len(VALID) - 32):
-        for byte in b'0129-."{}[],: \0\xff':
+        for byte in b'09-"{, ':
             raw = bytearray(VALID)
             raw[position] = byte
             scratch.write_bytes(raw)

@@ -107,13 +107,14 @@ def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
 
 def test_made_up_weights_have_their_statistics_and_repeat() -> None:
     weights = DummyWeights(seed=7, dtype="float32")
-    matrix = weights.take("model.layers.0.mlp.up_proj.weight", (1500, 1024))
+    name, shape = "model.layers.0.mlp.up_proj.weight", (1500, 1024)
+    matrix = weights.take(name, shape)
     assert abs(float(matrix.mean())) < 1e-3
     assert abs(float(matrix.std()) - 0.02) < 1e-3
     assert len(np.unique(matrix[:, :8], axis=0)) == 1500
-    np.testing.assert_array_equal(matrix, DummyWeights(7, "float32").take("model.layers.0.mlp.up_proj.weight", (1500, 1024)))
-    assert (matrix != DummyWeights(8, "float32").take("model.layers.0.mlp.up_proj.weight", (1500, 1024))).any()
-    assert (matrix != weights.take("model.layers.1.mlp.up_proj.weight", (1500, 1024))).any()
+    np.testing.assert_array_equal(matrix, DummyWeights(7, "float32").take(name, shape))
+    assert (matrix != DummyWeights(8, "float32").take(name, shape)).any()
+    assert (matrix != weights.take("model.layers.1.mlp.up_proj.weight", shape)).any()
     assert (weights.take("model.layers.0.self_attn.q_norm.weight", (64,)) == 1).all()
     assert (weights.take("model.layers.0.self_attn.q_proj.bias", (64,)) == 0).all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_explain_shows_each_value_and_its_origin(tmp_path: Path) -> None:
 
 def test_doctor_measures_the_machine() -> None:
     shown = hexad("doctor").stdout
-    assert "GB/s" in shown and "avx" in shown or "portable" in shown
+    assert re.search(r"bandwidth +[1-9]\d*\.\d GB/s", shown) and "portable" in shown
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -105,12 +106,8 @@ def test_bench_serve_measures_through_the_socket(tmp_path: Path) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, hexad, hexad.cli.main as m; m.main([]); print(*sys.modules, file=sys.stderr)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr.split()
+    script = "import sys, hexad, hexad.cli.main as m; m.main([]); print(*sys.modules, file=sys.stderr)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr.split()
     assert not {"numpy", "tokenizers", "torch", "fastapi", "zmq"} & set(loaded)
 
 

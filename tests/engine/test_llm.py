@@ -189,6 +189,9 @@ def test_stop_strings_end_the_text_where_they_begin(pair: Pair) -> None:
         assert (one.text, one.finish_reason, one.stop_reason) == (whole[:begin], "stop", stop)
         assert bytes(one.token_ids).decode() == whole[: begin + len(stop)]
         assert run(stop=[stop], include_stop_str_in_output=True).text == whole[: begin + len(stop)]
+    for at_least in (1, 12, 20):  # as in vLLM: no stop string is seen in the first min_tokens tokens
+        end = whole.find(whole[10], at_least)
+        assert run(stop=[whole[10]], min_tokens=at_least).text == (whole[:end] if end >= 0 else whole)
     never = run(stop=["Z", whole[-2:] + "a"])
     assert (never.text, never.finish_reason, never.stop_reason) == (whole, "length", None)
 
@@ -209,7 +212,10 @@ def test_without_a_seed_answers_differ_and_a_configured_seed_repeats_them(pair: 
     free = SamplingParams(temperature=1.0, max_tokens=12, ignore_eos=True)
     answers = [one.outputs[0].token_ids for one in pair.llm.generate(["a"] * 6, free)]
     assert len({tuple(answer) for answer in answers}) == 6
-    first, again = (
-        LLM(str(pair.directory), threads=1, kv_memory=2**22, seed=8).generate(["a"] * 6, free) for _ in range(2)
-    )
-    assert [one.outputs for one in first] == [one.outputs for one in again]
+
+    def fresh(seed: int | None) -> list[list[int]]:
+        llm = LLM(str(pair.directory), threads=1, kv_memory=2**22, seed=seed)
+        return [one.outputs[0].token_ids for one in llm.generate(["a"] * 6, free)]
+
+    assert fresh(8) == fresh(8)
+    assert fresh(None) != fresh(None)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -35,12 +36,12 @@ def config(tiny_model: Path) -> Config:
     return resolve([("test", {"model": str(tiny_model), "max_num_batched_tokens": 64, "kv_memory": "16MiB"})])[0]
 
 
+DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+
+
 async def answer(engine: AsyncLLM, params: SamplingParams, prompt: list[int] = PROMPT) -> RequestOutput:
-    last = None
-    async for last in engine.generate(prompt, params):
-        pass
-    assert last is not None
-    return last
+    outputs = [output async for output in engine.generate(prompt, params)]
+    return outputs[-1]
 
 
 def tokens(output: RequestOutput) -> list[list[int]]:
@@ -63,13 +64,13 @@ PARAMS = [
 ]
 
 
-def test_streams_survive_kill_9_bit_for_bit(config: Config) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_streams_survive_kill_9_bit_for_bit(config: Config, dtype: Literal["float32", "bfloat16"]) -> None:
     async def main() -> None:
-        async with running(config) as engine:
+        async with running(dataclasses.replace(config, dtype=dtype)) as engine:
             undisturbed = [await answer(engine, params) for params in PARAMS]
             asked = [asyncio.create_task(answer(engine, params)) for params in PARAMS]
             for death in (20, 90):
-                live = [live.stream.output for live in engine._live.values()]
                 await until(lambda: len(engine._live) == len(PARAMS))
                 live = [live.stream.output for live in engine._live.values()]
                 await until(lambda: min(len(output.outputs[0].token_ids) for output in live) >= death)  # noqa: B023

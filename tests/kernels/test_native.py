@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -268,3 +269,37 @@ def test_the_environment_forces_an_instruction_set(word: str, said: str) -> None
         [sys.executable, "-c", program], env={**os.environ, "HEXAD_ISA": word}, capture_output=True, text=True
     )
     assert said in done.stdout + done.stderr
+
+
+# ---- threads
+
+
+def test_two_python_threads_may_call_at_once() -> None:
+    """One has the pool, the other does its op alone; both get the same bits."""
+    ops, x = NativeOps(2), normal(64, 700)
+    packed = ops.pack_linear(normal(900, 700, seed=1), "float32")
+    expected = ops.linear(x, packed).tobytes()
+    with ThreadPoolExecutor(4) as callers:
+        results = list(callers.map(lambda _: ops.linear(x, packed).tobytes() == expected, range(200)))
+    assert all(results)
+
+
+def test_a_forked_child_can_still_compute_and_exit() -> None:
+    """The workers do not exist in the child: it does the work alone, and does not wait for them at its end."""
+    program = (
+        "import os, numpy as np; from hexad.kernels.native import NativeOps; "
+        "ops, x = NativeOps(2), np.ones((64, 512), np.float32); packed = ops.pack_linear(np.ones((512, 512), "
+        "np.float32), 'float32'); ops.linear(x, packed); child = os.fork(); done = ops.linear(x, packed).sum(); "
+        "assert done == 64 * 512 * 512; del ops; child and print(os.waitpid(child, 0)[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0\n", done.stderr
+
+
+def test_pools_come_and_go() -> None:
+    x = normal(40, 300)
+    results = set()
+    for threads in (1, 2, 3, 2, 1, 4):
+        ops = NativeOps(threads)
+        results.add(ops.linear(x, ops.pack_linear(normal(500, 300, seed=1), "float32")).tobytes())
+    assert len(results) == 1

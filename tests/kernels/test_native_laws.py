@@ -100,6 +100,7 @@ class World:
             step = make_step(ops, pieces)
             for i, out in zip(alive, self.attend(ops, step, kv, alive), strict=True):
                 rows[i].append(out)
+                self.forget(kv, pages[i * 20 : i * 20 + 20], start + chunk)
         return {i: np.concatenate(parts) for i, parts in rows.items()}
 
     def attend(self, ops: NativeOps, step: Step, kv: KV, alive: list[int]) -> list[np.ndarray]:
@@ -108,6 +109,14 @@ class World:
         turned = ops.rope_kv_write(q, k, v, self.cos_sin, step, kv)
         out = ops.attention(turned, step, kv, self.width**-0.5, self.window)
         return np.split(out, step.query_starts_S1[1:-1])
+
+    def forget(self, kv: KV, pages: np.ndarray, next_position: int) -> None:
+        """NaN over what no later token's window reaches: such pages may belong to others by then."""
+        behind = np.arange(max(0, next_position - self.window + 1) if self.window else 0)
+        behind = behind[behind < len(pages) * PAGE_SIZE]
+        at, offset = pages[behind // PAGE_SIZE], behind % PAGE_SIZE
+        kv.k_PGE16[at, :, :, offset] = np.nan
+        kv.v_PG16E[at, :, offset, :] = np.nan
 
 
 @pytest.mark.parametrize("window", [0, 5, 50])
@@ -194,3 +203,19 @@ def test_a_token_is_drawn_the_same_alone_and_among_others(isa: str) -> None:
     for row in range(rows):
         single = Sampling(*(column[row : row + 1] for column in how))
         assert one.sample(logits[row : row + 1], single)[0] == together[row]
+
+
+def test_flush_to_zero_on_the_calling_thread_changes_nothing(isa: str) -> None:
+    """torch.set_flush_denormal is one of several libraries' ways to change the float mode of a thread."""
+    torch = pytest.importorskip("torch")
+    ops, x, tiny = NativeOps(2, isa), normal(30, 64), normal(1000, 64, seed=1) * np.float32(1e-39)
+    packed = ops.pack_linear(tiny, "float32")
+    plain = ops.linear(x, packed)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU or torch cannot flush subnormals")
+    try:
+        flushed = ops.linear(x, packed)
+    finally:
+        torch.set_flush_denormal(False)
+    assert np.count_nonzero(plain) > 0.99 * plain.size
+    assert identical(plain, flushed)

@@ -143,6 +143,14 @@ def test_errors_name_the_parameter() -> None:
         assert wrong.value.param == "messages"
 
 
+def test_messages_that_are_nested_too_deeply_are_bad_requests() -> None:
+    content: list[Any] = []
+    for _ in range(5000):
+        content = [content]
+    with pytest.raises(BadRequest, match="levels deep"):
+        ChatTemplate("{{ messages }}").render([{"role": "user", "content": content}])
+
+
 ESCAPES = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ messages.append({}) }}",
@@ -230,7 +238,7 @@ BOMBS = {
     "date": "{{ strftime_now('%c' * 1000000) }}",
     "deep source": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "deep blocks": "{% if 1 %}" * 300 + "{% endif %}" * 300,
-    "long source": "x" * 3_000_000,
+    "long source": "{{ x }}" * 20_000,
     "translate": "{{ ('a' * 1000000).translate({97: 'b' * 1000000}) }}",
     "batch": "{{ range(100)|batch(3000000000, 'x')|list }}",
     "rounding": "{{ 1.5|round(3000000000) }}",
