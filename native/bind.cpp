@@ -370,6 +370,7 @@ void attention(Engine& engine, nb::handle q_THE, nb::handle positions_T, nb::han
                        page_table.size(1),
                        scale,
                        window,
+                       1,
                        out.as<float>()};
     Working working;
     engine.attention(args, starts.as<const int32_t>(), starts.size(0) - 1);

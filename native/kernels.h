@@ -84,7 +84,7 @@ struct RopeArgs {
     Dtype kv_dtype;
 };
 
-// An item is (tile of query tokens, KV head): `tile` gives the sequence and the first token.
+// An item is a tile of query tokens and some KV heads, one after another.
 struct QueryTile {
     int32_t sequence, first_row, num_rows;
 };
@@ -100,7 +100,8 @@ struct AttentionArgs {
     int64_t page_table_stride;
     float scale;
     int64_t window;
-    float* out;  // [T, heads * head_dim]
+    int64_t kv_heads_per_item;  // divides kv_heads
+    float* out;                 // [T, heads * head_dim]
 };
 
 struct Kernels {

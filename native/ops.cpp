@@ -117,7 +117,8 @@ void Engine::attention(AttentionArgs a, const int32_t* starts, int64_t sequences
         }
     }
     a.tiles = tiles.data();
-    int64_t items = int64_t(tiles.size()) * a.kv_heads;
+    a.kv_heads_per_item = int64_t(tiles.size()) >= 4 * threads() ? a.kv_heads : 1;
+    int64_t items = int64_t(tiles.size()) * (a.kv_heads / a.kv_heads_per_item);
     if (ns < kAloneNs) {
         for (int64_t item = 0; item < items; ++item) kernels_.attention(a, item);
         return;

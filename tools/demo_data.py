@@ -20,6 +20,7 @@ from hexad.bench.skill_tools import tools
 from hexad.bench.skills import SKILLS, arithmetic, assistant, example, retrieve, user
 
 DRILL = "Practise sums."
+LONGEST = 2400  # longer documents, which are a few, are left out
 PARTS = 4  # batches a step
 SYSTEM_TEXTS = (
     "You are a helpful assistant.", "You are Hexad's demo model.", "Answer briefly.", "Be kind and precise.",
@@ -107,7 +108,7 @@ class Encoder:
             messages, schemas = messages_of(rng, talk)
             texts.append(self.tokenizer.apply_chat_template(messages, tools=schemas, tokenize=False))
         rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [self.mark(row, talk) for row, talk in zip(rows, talks, strict=True)]
+        return [self.mark(row, talk) for row, talk in zip(rows, talks, strict=True) if len(row) <= LONGEST]
 
     def mark(self, row: list[int], talk: list[Example]) -> Document:
         """Marks the tokens of each answer, its end included, with the skill it shows."""

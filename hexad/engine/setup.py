@@ -50,7 +50,8 @@ class Resolved:
 
 def resolve_settings(config: Config) -> Resolved:
     """Raises CheckpointError, ConfigError or OutOfMemory."""
-    directory = resolve(config.model, config.revision)
+    available = available_memory()
+    directory = resolve(config.model, config.revision, memory_bytes=available)
     model = read_model_config(directory)
     dtype: Dtype = config.dtype if config.dtype != "auto" else "float32" if model.dtype == "float32" else "bfloat16"
     threads = config.threads or default_threads()
@@ -67,7 +68,7 @@ def resolve_settings(config: Config) -> Resolved:
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         kv_memory=config.kv_memory,
-        available=available_memory(),
+        available=available,
     )
     limits = SchedulerConfig(
         num_pages=memory.num_pages,

@@ -34,7 +34,6 @@ class Detokenizer:
         for token_id in reversed(prompt_ids):
             tail = self._bytes(token_id) + tail
             if len(tail) > 3:
-                self._spaces_to_drop = 0
                 break
         self._text_of(tail)
 

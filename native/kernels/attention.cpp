@@ -222,6 +222,15 @@ HEXAD_INLINE size_t page_start(const AttentionArgs& a, int32_t page, int64_t kv_
     return (size_t(page) * size_t(a.kv_heads) + size_t(kv_head)) * size_t(kPageTokens) * size_t(a.head_dim);
 }
 
+// What is fetched beside the last block: the first pages of the next KV head, which this
+// thread likely does next.
+HEXAD_INLINE size_t after_last(const AttentionArgs& a, const int32_t* pages, int64_t page, int64_t begin,
+                               int64_t kv_head) {
+    if (kv_head + 1 == a.kv_heads) return page_start(a, pages[page], kv_head);
+    int64_t first = begin / kBlockKeys * kBlockPages + page % kBlockPages;
+    return page_start(a, pages[first * kPageTokens < begin ? page : first], kv_head + 1);
+}
+
 template <typename T>
 HEXAD_INLINE void walk_keys(const AttentionArgs& a, Tile& tile, const int32_t* pages, int64_t kv_head) {
     int head_dim = int(a.head_dim);
@@ -231,8 +240,10 @@ HEXAD_INLINE void walk_keys(const AttentionArgs& a, Tile& tile, const int32_t* p
         int64_t low = begin > first_key ? begin : first_key,
                 high = end < first_key + kBlockKeys ? end : first_key + kBlockKeys;
         for (int64_t page = low / kPageTokens; page * kPageTokens < high; ++page) {
-            int64_t following = (page + kBlockPages) * kPageTokens < end ? page + kBlockPages : page;
-            size_t at = page_start(a, pages[page], kv_head), then = page_start(a, pages[following], kv_head);
+            bool more = (page + kBlockPages) * kPageTokens < end;
+            size_t at = page_start(a, pages[page], kv_head);
+            size_t then =
+                more ? page_start(a, pages[page + kBlockPages], kv_head) : after_last(a, pages, page, begin, kv_head);
             int i = int(page % kBlockPages);
             block.k.now[i] = static_cast<const T*>(a.k_pages) + at;
             block.k.next[i] = static_cast<const T*>(a.k_pages) + then;
@@ -283,10 +294,12 @@ void attend(const AttentionArgs& a, const QueryTile& where, int64_t first_head, 
 }
 
 void attention(const AttentionArgs& a, int64_t item) {
-    const QueryTile& where = a.tiles[item / a.kv_heads];
-    int64_t kv_head = item % a.kv_heads, group = a.heads / a.kv_heads;
-    for (int64_t head = 0; head < group; head += kQueryRows)
-        attend(a, where, kv_head * group + head, group - head < kQueryRows ? group - head : kQueryRows, kv_head);
+    int64_t items_per_tile = a.kv_heads / a.kv_heads_per_item, group = a.heads / a.kv_heads;
+    const QueryTile& where = a.tiles[item / items_per_tile];
+    int64_t first = item % items_per_tile * a.kv_heads_per_item;
+    for (int64_t kv_head = first; kv_head < first + a.kv_heads_per_item; ++kv_head)
+        for (int64_t head = 0; head < group; head += kQueryRows)
+            attend(a, where, kv_head * group + head, group - head < kQueryRows ? group - head : kQueryRows, kv_head);
 }
 
 }  // namespace

@@ -45,6 +45,13 @@ def test_text_is_that_of_transformers(template: str, conversation: str, tools: A
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
+def test_the_templates_here_render_in_transformers(template: str) -> None:
+    """Or the comparison would be of errors only."""
+    for conversation in ("one turn", "system", "turns", "tool use"):
+        assert len(theirs(TEMPLATES[template], CONVERSATIONS[conversation], tools=TOOLS)) > 15
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_continuing_the_final_message_is_that_of_transformers(template: str, conversation: str) -> None:
     options = {"add_generation_prompt": False, "continue_final_message": True}
@@ -225,6 +232,7 @@ BOMBS = {
     "sum of lists": "{{ [[1] * 1000000] * 100000|sum(start=[]) }}",
     "sum of many lists": "{{ ([[1] * 1000] * 1000000)|sum(start=[]) }}",
     "nested loops": _TURNS * 2 + "{% endfor %}" * 2,
+    "loops without calls": "{% set r = range(100000)|list %}" + "{% for i in r %}" * 4 + "{% endfor %}" * 4,
     "nested loops with calls": _TURNS * 2 + "{{ range(3) }}" + "{% endfor %}" * 2,
     "filtered loops": _TURNS + "{% for j in range(100000) if false %}{% endfor %}{% endfor %}",
     "loops over filters": _TURNS + "{{ range(100000)|list|length }}{% endfor %}",
