@@ -32,7 +32,10 @@ class Config:
         "auto", "Of weights and KV cache; auto keeps the checkpoint's (float16 becomes bfloat16).", group="model"
     )
     load_format: Literal["auto", "dummy"] = _setting(
-        "auto", "dummy: random weights from config.json alone, for benchmarks.", group="model", advanced=True
+        "auto",
+        "dummy: random weights (and a tokenizer of bytes) from config.json alone, for benchmarks.",
+        group="model",
+        advanced=True,
     )
     max_model_len: int | None = _setting(
         None, "Most tokens of prompt and answer together; default: the model's limit.", group="model"

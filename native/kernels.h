@@ -36,6 +36,7 @@ struct LinearArgs {
     float* out;         // [rows, outputs]
     int rows_per_item, row_items;
     int tiles_per_item;
+    int tiles_ahead;  // from an item's tiles to those that its thread likely walks next
 };
 
 // float32 activations to bfloat16 pairs. An item is one row.

@@ -75,6 +75,8 @@ void Engine::linear(const LinearWeight& w, const float* x, int64_t x_stride, int
     a.tiles_per_item = rows == 1 ? kernels_.stream_tiles : std::min(kPanelTiles, kernels_.stream_tiles);
     while (a.tiles_per_item > 1 && ceil_div(w.num_tiles(), a.tiles_per_item) * a.row_items < 2 * threads())
         a.tiles_per_item /= 2;
+    // Threads take items in turn: the next of this one is as many items ahead as there are threads.
+    a.tiles_ahead = int(ceil_div(threads(), a.row_items)) * a.tiles_per_item;
     int64_t items = ceil_div(w.num_tiles(), a.tiles_per_item) * a.row_items;
     double ns = std::max(double(w.tiles.size()) / kBytesPerNs,
                          2.0 * double(rows) * double(w.outputs) * double(w.inputs) / kFlopsPerNs);

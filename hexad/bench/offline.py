@@ -63,7 +63,7 @@ def compare(names: list[str], settings: dict[str, Any], workload: Workload, repe
         for run in range(repeats + 1):
             for contestant in contestants:
                 measured = contestant.run(workload, run)
-                expected = workload.num_prompts * workload.output_len
+                expected = workload.output_tokens()
                 if measured.output_tokens != expected:
                     raise HexadError(f"{contestant.name} gave {measured.output_tokens} tokens, not {expected}")
                 if run > 0:

@@ -18,9 +18,8 @@ from hexad.types import SamplingParams
 def main() -> None:
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
     llm = LLM(**settings)
-    measure(
-        llm, Workload(input_len=8, output_len=1, num_prompts=1, vocab_size=llm.frontend.model_config.vocab_size), -1
-    )
+    vocab_size = llm.frontend.model_config.vocab_size
+    measure(llm, Workload(input_len=(8, 8), output_len=(1, 1), num_prompts=1, vocab_size=vocab_size), -1)
     print(json.dumps({"first_token_at": time.time()}), flush=True)
     for line in sys.stdin:
         message = json.loads(line)
@@ -29,10 +28,10 @@ def main() -> None:
 
 
 def measure(llm: LLM, workload: Workload, run: int) -> Run:
-    params = SamplingParams(
-        temperature=0.0, max_tokens=workload.output_len, min_tokens=workload.output_len, ignore_eos=True
-    )
-    streams = [llm.submit(prompt, params) for prompt in workload.prompts(run)]
+    streams = [
+        llm.submit(prompt, SamplingParams(temperature=0.0, max_tokens=length, min_tokens=length, ignore_eos=True))
+        for prompt, length in workload.requests(run)
+    ]
     first = [0.0] * len(streams)
     last = [0.0] * len(streams)
     counts = [0] * len(streams)

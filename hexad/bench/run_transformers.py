@@ -33,7 +33,7 @@ def main() -> None:
     if settings.get("threads"):
         torch.set_num_threads(settings["threads"])
     model = load(settings)
-    measure(model, Workload(input_len=8, output_len=1, num_prompts=1, vocab_size=model.config.vocab_size), -1)
+    measure(model, Workload(input_len=(8, 8), output_len=(1, 1), num_prompts=1, vocab_size=model.config.vocab_size), -1)
     print(json.dumps({"first_token_at": time.time()}), flush=True)
     for line in sys.stdin:
         message = json.loads(line)
@@ -50,26 +50,33 @@ def load(settings: dict[str, Any]) -> Any:
 
 
 def measure(model: Any, workload: Workload, run: int) -> Run:
-    ids = torch.tensor(workload.prompts(run))
+    """Prompts are padded on the left to the longest, and all run to the longest output; only asked tokens count."""
+    requests = workload.requests(run)
+    width = max(len(prompt) for prompt, _ in requests)
+    length = max(length for _, length in requests)
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in requests])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in requests])
     steps = _Steps()
     started = time.perf_counter()
     with torch.inference_mode():
         output = model.generate(
             ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=mask,
             do_sample=False,
-            max_new_tokens=workload.output_len,
-            min_new_tokens=workload.output_len,
+            max_new_tokens=length,
+            min_new_tokens=length,
             eos_token_id=-1,
             pad_token_id=0,
             logits_processor=transformers.LogitsProcessorList([steps]),
         )
     ended = time.perf_counter()
+    if output.shape[1] != width + length:
+        raise RuntimeError(f"transformers gave {output.shape[1] - width} tokens, not {length}")
     return Run(
         seconds=ended - started,
-        first_token_s=[steps.times[0] - started] * len(ids),
-        last_token_s=[ended - started] * len(ids),
-        output_tokens=int(output.shape[0] * (output.shape[1] - ids.shape[1])),
+        first_token_s=[steps.times[0] - started] * len(requests),
+        last_token_s=[steps.times[count - 1] - started for _, count in requests],
+        output_tokens=workload.output_tokens(),
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 

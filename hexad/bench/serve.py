@@ -47,7 +47,7 @@ def measure(flags: Sequence[str], workload: Workload, concurrency: int, repeats:
     port = _free_port()
     started = time.monotonic()
     with server(flags, port) as process:
-        small = Workload(input_len=8, output_len=1, num_prompts=1, vocab_size=workload.vocab_size)
+        small = Workload(input_len=(8, 8), output_len=(1, 1), num_prompts=1, vocab_size=workload.vocab_size)
         asyncio.run(_load(port, small, 1, -1))
         cold_start_s = time.monotonic() - started
         runs = []
@@ -72,11 +72,11 @@ async def _load(
     seats = asyncio.Semaphore(concurrency)
     started = time.perf_counter()
 
-    async def ask(prompt: list[int]) -> tuple[float, float, int]:
+    async def ask(prompt: list[int], length: int) -> tuple[float, float, int]:
         async with seats:
-            return await _stream(port, prompt, workload.output_len)
+            return await _stream(port, prompt, length)
 
-    answers = await asyncio.gather(*(ask(prompt) for prompt in workload.prompts(run)))
+    answers = await asyncio.gather(*(ask(prompt, length) for prompt, length in workload.requests(run)))
     seconds = time.perf_counter() - started
     return seconds, [a[0] for a in answers], [a[1] for a in answers], sum(a[2] for a in answers)
 

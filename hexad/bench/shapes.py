@@ -1,4 +1,4 @@
-"""Model shapes for benchmarks: a directory with a config and a plain byte tokenizer, no weights."""
+"""Model shapes for benchmarks: a directory with a config.json, no weights."""
 
 from __future__ import annotations
 
@@ -43,34 +43,4 @@ def shape_directory(name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="hexad-shape-") as folder:
         directory = Path(folder)
         (directory / "config.json").write_text(json.dumps(SHAPES[name]))
-        (directory / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
         yield directory
-
-
-def byte_tokenizer() -> dict[str, Any]:
-    """256 byte tokens in the tokenizers library's format; benchmarks send token ids anyway."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    spelled = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": {text: byte for byte, text in spelled.items()},
-            "merges": [],
-        },
-    }

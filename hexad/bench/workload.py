@@ -8,19 +8,48 @@ from collections.abc import Sequence
 
 import msgspec
 
+from hexad.errors import ConfigError
+
+Span = tuple[int, int]
+"""Least and most, both included."""
+
+
+def parse_span(text: str) -> Span:
+    """`128` or `64:256`."""
+    low, _, high = text.partition(":")
+    try:
+        span = int(low), int(high or low)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a length; write 128, or 64:256 for a range") from None
+    if not 1 <= span[0] <= span[1]:
+        raise ConfigError(f"{text!r} is not a range of lengths; it must be at least 1 and ascend")
+    return span
+
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """`num_prompts` requests at once, each `input_len` random tokens in and exactly `output_len` out."""
+    """`num_prompts` requests at once: random tokens in, an exact number of tokens out, lengths drawn from spans."""
 
-    input_len: int
-    output_len: int
+    input_len: Span
+    output_len: Span
     num_prompts: int
     vocab_size: int
 
-    def prompts(self, run: int) -> list[list[int]]:
-        """Token ids; other ones in each run, so that no prefix cache helps."""
-        rng = random.Random(f"{run} {self.input_len} {self.num_prompts}")
-        return [[rng.randrange(3, self.vocab_size) for _ in range(self.input_len)] for _ in range(self.num_prompts)]
+    def requests(self, run: int) -> list[tuple[list[int], int]]:
+        """Prompt token ids and output length. The lengths are the same in each run, the tokens are not, so that no
+        prefix cache helps."""
+        lengths = random.Random(f"{self.input_len} {self.output_len} {self.num_prompts}")
+        tokens = random.Random(run)
+        return [
+            ([tokens.randrange(3, self.vocab_size) for _ in range(lengths.randint(*self.input_len))],
+             lengths.randint(*self.output_len))
+            for _ in range(self.num_prompts)
+        ]  # fmt: skip
+
+    def output_tokens(self) -> int:
+        return sum(length for _, length in self.requests(0))
+
+    def input_tokens(self) -> int:
+        return sum(len(prompt) for prompt, _ in self.requests(0))
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +86,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 def figures(name: str, workload: Workload, runs: Sequence[Run], cold_start_s: float) -> Figures:
     median = statistics.median
-    rest = max(1, workload.output_len - 1)
-    prompt_tokens = workload.input_len * workload.num_prompts
+    rest = [max(1, length - 1) for _, length in workload.requests(0)]
+    prompt_tokens = workload.input_tokens()
 
     def decode(run: Run) -> float:
         """With several requests the first tokens come at different times: count from the last of them."""
@@ -72,7 +101,7 @@ def figures(name: str, workload: Workload, runs: Sequence[Run], cold_start_s: fl
         ttft_ms=1e3 * median(median(run.first_token_s) for run in runs),
         tpot_ms=1e3
         * median(
-            median((last - first) / rest for first, last in zip(run.first_token_s, run.last_token_s, strict=True))
+            median((last - first) / n for first, last, n in zip(run.first_token_s, run.last_token_s, rest, strict=True))
             for run in runs
         ),
         prefill_tps=median(prompt_tokens / max(run.first_token_s) for run in runs),

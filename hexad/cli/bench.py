@@ -15,7 +15,7 @@ import hexad
 import hexad.config
 from hexad.bench import offline, serve
 from hexad.bench.shapes import shape_directory
-from hexad.bench.workload import Figures, Workload, table
+from hexad.bench.workload import Figures, Workload, parse_span, table
 from hexad.checkpoints.hub import resolve
 from hexad.checkpoints.read_config import read_model_config
 from hexad.cli.options import settings
@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     with _given(args) as given:
         config, _ = hexad.config.resolve([("command line", given)])
         workload = Workload(
-            input_len=args.input_len,
-            output_len=args.output_len,
+            input_len=parse_span(args.input_len),
+            output_len=parse_span(args.output_len),
             num_prompts=args.num_prompts,
             vocab_size=read_model_config(resolve(config.model, config.revision)).vocab_size,
         )

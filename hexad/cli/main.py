@@ -119,8 +119,8 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
     parser.add_argument("kind", choices=("offline", "serve", "skills"), help="what to measure")
     add_settings(parser, ("model", "engine"), show_all)
     group = parser.add_argument_group("workload")
-    group.add_argument("--input-len", type=int, default=128, metavar="N", help="prompt tokens (default %(default)s)")
-    group.add_argument("--output-len", type=int, default=128, metavar="N", help="new tokens (default %(default)s)")
+    group.add_argument("--input-len", default="128", metavar="N", help="prompt tokens, or a range 64:256 (default 128)")
+    group.add_argument("--output-len", default="128", metavar="N", help="new tokens, or a range 32:96 (default 128)")
     group.add_argument("--num-prompts", type=int, default=1, metavar="N", help="requests (default %(default)s)")
     group.add_argument("--concurrency", type=int, metavar="N", help="serve: most requests at once; default: all")
     group.add_argument(

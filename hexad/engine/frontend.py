@@ -40,7 +40,8 @@ class Frontend:
 
     @classmethod
     def load(cls, config: Config, resolved: Resolved) -> Frontend:
-        tokenizer = Tokenizer.load(resolved.directory)
+        is_bare = config.load_format == "dummy" and not (resolved.directory / "tokenizer.json").exists()
+        tokenizer = Tokenizer.of_bytes() if is_bare else Tokenizer.load(resolved.directory)
         return cls(
             config=config,
             model_config=resolved.model,

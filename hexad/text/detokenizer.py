@@ -33,7 +33,7 @@ class Detokenizer:
         tail = b""
         for token_id in reversed(prompt_ids):
             tail = self._bytes(token_id) + tail
-            if len(tail) > 3:
+            if len(tail) >= 3:
                 break
         self._text_of(tail)
 

@@ -23,7 +23,8 @@ def _byte_level_table() -> dict[str, int]:
     return table | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
-_BYTE_LEVEL = _byte_level_table()
+BYTE_LEVEL = _byte_level_table()
+"""The printable stand-in of each byte."""
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -39,8 +40,8 @@ class ByteRules:
 
     def to_bytes(self, content: str) -> bytes:
         if self.byte_level:
-            if all(char in _BYTE_LEVEL for char in content):
-                return bytes(_BYTE_LEVEL[char] for char in content)
+            if all(char in BYTE_LEVEL for char in content):
+                return bytes(BYTE_LEVEL[char] for char in content)
             return content.encode()
         for old, new in self.replacements:
             content = content.replace(old, new)

@@ -13,10 +13,13 @@ from typing import Any
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel as ByteLevelSplit
 
 from hexad.errors import BadRequest, CheckpointError
 from hexad.json_file import read_json_object
-from hexad.text.token_bytes import ByteRules, read_byte_rules
+from hexad.text.token_bytes import BYTE_LEVEL, ByteRules, read_byte_rules
 
 MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
 
@@ -65,6 +68,18 @@ class Tokenizer:
             special_tokens |= _named_tokens(_optional_json(directory / "special_tokens_map.json"))
         _add_missing(backend, config, special_tokens, str(directory / "tokenizer_config.json"))
         return cls(backend, special_tokens, read_byte_rules(decoder, str(path)))
+
+    @classmethod
+    def of_bytes(cls) -> Tokenizer:
+        """256 tokens, one a byte: for a model of random weights that comes without a tokenizer."""
+        backend = Backend(BPE(dict(BYTE_LEVEL), []))
+        backend.pre_tokenizer = ByteLevelSplit(add_prefix_space=False)
+        backend.decoder = ByteLevelDecoder()
+        return cls(backend, {}, ByteRules(byte_level=True))
+
+    def save(self, directory: Path) -> None:
+        """Write tokenizer.json."""
+        self._backend.save(str(directory / "tokenizer.json"))
 
     def encode(self, text: str, *, add_special_tokens: bool = True, allow_special: bool = True) -> list[int]:
         """Token ids of `text`.

@@ -13,7 +13,9 @@ namespace {
 constexpr int kUnitBytes = 64;
 // Units walked before the next block of rows takes its turn: a panel of tiles stays in L2.
 constexpr int kChunkUnits = 512;
+// How far ahead weights are fetched: from memory by the first to walk them, then from L2.
 constexpr int kPrefetchUnits = 24;
+constexpr int kL2PrefetchUnits = 6;
 constexpr int kMaxRowsPerItem = 96;
 constexpr int kMaxRowsWithLeaves = 48;
 constexpr int kMaxTiles = kStreamTiles > kTileBlock ? kStreamTiles : kTileBlock;
@@ -66,7 +68,7 @@ __attribute__((noinline)) void walk(const Walk& a) {
 #pragma GCC unroll 8
         for (int t = 0; t < Tiles; ++t) {
             const char* unit = w + t * tile_bytes + size_t(u) * kUnitBytes;
-            if (Ahead == Fetch::own) __builtin_prefetch(unit + kPrefetchUnits * kUnitBytes, 0, 3);
+            __builtin_prefetch(unit + (Ahead == Fetch::own ? kPrefetchUnits : kL2PrefetchUnits) * kUnitBytes, 0, 3);
             weights[t] = Format::load_weights(unit);
         }
 #pragma GCC unroll 8
@@ -181,8 +183,8 @@ HEXAD_INLINE void linear(const LinearArgs& a, int64_t item) {
             // After the last units of these tiles come the first of the next.
             bool last = u + units == a.units;
             const char* here = w + size_t(u) * kUnitBytes;
-            const char* next = last ? w + tiles * tile_bytes : here + size_t(units) * kUnitBytes;
-            if (last && first_tile + 2 * tiles > all_tiles) next = nullptr;
+            const char* next = last ? w + a.tiles_ahead * tile_bytes : here + size_t(units) * kUnitBytes;
+            if (last && first_tile + a.tiles_ahead + tiles > all_tiles) next = nullptr;
             walk_panel<Format>(rows, tiles,
                                {x + size_t(u) * sizeof(typename Format::X), a.x_stride, here, tile_bytes, units,
                                 u == begin, sums + leaf * leaf_floats, nullptr},

@@ -6,16 +6,15 @@ show in its answer. `test_mutants.py` shows that each law can fail.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hexad.bench.shapes import byte_tokenizer
 from hexad.kernels.load import native_problem
 from hexad.testing.zoo import ZOO, write_model
+from hexad.text.tokenizer import Tokenizer
 from tests.engine.worlds import LAWS, World, workload
 
 LENGTHS = [1, 2, 3, 7, 15, 16, 17, 18, 31, 32, 33, 34, 40, 47, 48, 49, 50, 63, 64, 65, 66, 80, 81, 95, 96, 97, 100, 111]
@@ -36,7 +35,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             pytest.fail(f"CI must test the native kernels, but {problem}")
         pytest.skip(problem)
     directory: Path = write_model(tmp_path_factory.mktemp("zoo") / variant, ZOO[variant])
-    (directory / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+    Tokenizer.of_bytes().save(directory)
     jobs = workload(LENGTHS, 24) if kernels == "native" else workload(LENGTHS[::3], 8)
     return World(directory, kernels, dtype, jobs)
 

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hexad import LLM, SamplingParams
-from hexad.bench.shapes import byte_tokenizer
 from hexad.testing.zoo import ZOO, write_model
+from hexad.text.tokenizer import Tokenizer
 
 V = 256
 LETTERS = [ord(letter) for letter in string.ascii_lowercase]
@@ -24,7 +24,7 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=48, ignore_eos=True)
 
 def checkpoint(directory: Path, variant: str) -> Path:
     write_model(directory, {**ZOO[variant], "vocab_size": V})
-    (directory / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+    Tokenizer.of_bytes().save(directory)
     return directory
 
 

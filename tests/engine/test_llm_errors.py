@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 
 from hexad import LLM, SamplingParams
-from hexad.bench.shapes import byte_tokenizer
 from hexad.errors import BadRequest, ConfigError, ContextTooLong, HexadError, OutOfMemory, RequestFailed
 from hexad.kernels.load import native_problem
 from hexad.testing.zoo import BASE, ZOO, random_weights, write_model, write_safetensors
+from hexad.text.tokenizer import Tokenizer
 
 V = 512
 POISON = 300
@@ -85,7 +84,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = random_weights({**BASE, **ZOO["llama"]}, seed=0)
     weights["model.embed_tokens.weight"][POISON] = np.nan
     write_safetensors(directory / "model.safetensors", weights)
-    (directory / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+    Tokenizer.of_bytes().save(directory)
     return directory
 
 

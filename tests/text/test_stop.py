@@ -22,7 +22,7 @@ def first_stop(text: str, stops: list[str]) -> tuple[int, str] | None:
 @given(STOPS, PIECES, st.booleans())
 @example(["aab"], ["a", "a", "a", "b"], False)
 @example(["bca", "ca"], ["bc", "a"], False)
-@example(["aabaaa"], ["aabaa", "baaa"], False)
+@example(["aabaaac"], ["aabaaab", "aaac"], False)
 @OFTEN
 def test_the_stop_that_is_complete_first_ends_the_text(stops: list[str], pieces: list[str], include: bool) -> None:
     matcher = StopMatcher(stops, include)
