@@ -6,9 +6,8 @@ import argparse
 import contextlib
 import sys
 
-from hexad.cli.generate import sampling, write
+from hexad.cli.generate import open_llm, sampling, write
 from hexad.cli.options import settings
-from hexad.cli.report import loading_bar
 from hexad.engine.llm import LLM
 from hexad.errors import ContextTooLong
 
@@ -17,8 +16,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  line editing and history, where there is one
     config, _ = settings(args)
-    with loading_bar(f"loading {config.model}") as progress:
-        llm = LLM(config, progress=progress)
+    llm = open_llm(config)
     opening = [{"role": "system", "content": args.system}] * bool(args.system)
     messages = list(opening)
     prompt = "> " if sys.stdin.isatty() else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from hexad.cli.options import settings
 from hexad.cli.report import loading_bar
+from hexad.config import Config
 from hexad.engine.llm import LLM
 from hexad.errors import BadRequest
 from hexad.types import RequestOutput, SamplingParams
@@ -18,8 +19,7 @@ from hexad.types import RequestOutput, SamplingParams
 def run(args: argparse.Namespace) -> int:
     config, _ = settings(args)
     prompt = args.prompt if args.prompt is not None else sys.stdin.read().rstrip("\n")
-    with loading_bar(f"loading {config.model}") as progress:
-        llm = LLM(config, progress=progress)
+    llm = open_llm(config)
     if args.raw or llm.frontend.chat_template is None:
         if args.system:
             raise BadRequest("--system needs a chat template; leave it out", param="system")
@@ -30,6 +30,15 @@ def run(args: argparse.Namespace) -> int:
     text = llm.frontend.render(messages)
     write(llm.stream(text, sampling(args, llm), add_special_tokens=False), args.stats)
     return 0
+
+
+def open_llm(config: Config) -> LLM:
+    """The engine, after a loading bar; says so when it runs on other kernels than it should."""
+    with loading_bar(f"loading {config.model}") as progress:
+        llm = LLM(config, progress=progress)
+    if llm.info.kernels_note:
+        print(f"hexad: {llm.info.kernels_note}", file=sys.stderr)
+    return llm
 
 
 def sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:

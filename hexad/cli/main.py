@@ -34,6 +34,15 @@ VERBS = {
     "doctor": "Show the machine, the kernels and the measured bandwidth.",
 }
 
+POSITIONALS = {
+    "serve": "[MODEL]",
+    "generate": "[MODEL] [PROMPT]",
+    "chat": "[MODEL]",
+    "bench": "offline|serve|skills [MODEL]",
+    "explain": "[MODEL]",
+    "doctor": "",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser(show_all="--help-all" in (sys.argv[1:] if argv is None else argv))
@@ -64,9 +73,9 @@ def _parser(show_all: bool) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hexad {__version__}")
     verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="", prog="hexad")
     for verb, help in VERBS.items():
-        _describe(
-            verb, verbs.add_parser(verb, help=help, formatter_class=argparse.RawDescriptionHelpFormatter), show_all
-        )
+        usage = f"hexad {verb} {POSITIONALS[verb]} [options]".replace("  ", " ")
+        raw = argparse.RawDescriptionHelpFormatter
+        _describe(verb, verbs.add_parser(verb, help=help, usage=usage, formatter_class=raw), show_all)
     return parser
 
 
