@@ -1,6 +1,6 @@
 """Trains, exports and measures the demo model that is built into Hexad.
 
-python -m tools.train_demo train --minutes 50     # trains the tokenizer too; resumes from its checkpoint
+python -m tools.train_demo train --minutes 60     # trains the tokenizer too; resumes from its checkpoint
 python -m tools.train_demo export                 # writes the checkpoint as hexad/checkpoints/demo
 python -m tools.train_demo eval                   # held-out accuracy, through transformers
 """
@@ -29,7 +29,7 @@ from tools.demo_tokenizer import save_tokenizer, train_tokenizer
 HERE = Path(__file__).resolve().parent.parent / "hexad" / "checkpoints" / "demo"
 WARM_STEPS = 60
 # In the order of SKILLS: chat, arithmetic, copy, retrieve, extract, tools.
-SHARES = (0.24, 0.32, 0.15, 0.06, 0.10, 0.13)
+SHARES = (0.15, 0.18, 0.17, 0.14, 0.18, 0.18)
 # Progress from which texts for retrieval may be this long, in tokens.
 LONGEST = ((0.0, 150), (0.08, 400), (0.45, 1000), (0.55, 2000))
 
@@ -171,14 +171,14 @@ def write(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("demo_ckpt"), help="folder of the checkpoint and tokenizer")
+    parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder of the checkpoint and tokenizer")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the exported model")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     verbs = parser.add_subparsers(dest="verb", required=True)
     training = verbs.add_parser("train", help="train, or go on training")
-    training.add_argument("--minutes", type=float, default=50.0, help="training time in all; the schedule follows it")
-    training.add_argument("--tokens", type=int, default=8192, help="padded tokens a step")
+    training.add_argument("--minutes", type=float, default=60.0, help="training time in all; the schedule follows it")
+    training.add_argument("--tokens", type=int, default=6144, help="padded tokens a step")
     training.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     training.add_argument("--shares", type=float, nargs=len(SKILLS), default=SHARES, help=f"shares of {SKILLS}")
     training.add_argument("--drills", type=float, default=0.15, help="share of documents that are lists of sums")

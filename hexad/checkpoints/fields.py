@@ -67,8 +67,10 @@ class Fields:
         value = self.raw(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
-            math.isfinite(value) and low <= value <= high
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not (math.isfinite(value) and low <= value <= high)
         ):
             raise self.error(key, value, f"a number from {low} to {high}")
         return float(value)

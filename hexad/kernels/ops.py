@@ -115,9 +115,7 @@ class Ops(Protocol):
     def add_rms_norm(self, x_TD: Array, residual_TD: Array, weight_D: Array, eps: float) -> Array:
         """residual += x, in place; returns rms_norm(residual)."""
 
-    def rope_kv_write(
-        self, q_THE: Array, k_TGE: Array, v_TGE: Array, cos_sin: Array, step: Step, kv: KV
-    ) -> Array:
+    def rope_kv_write(self, q_THE: Array, k_TGE: Array, v_TGE: Array, cos_sin: Array, step: Step, kv: KV) -> Array:
         """Rotate q and k (halves, as Hugging Face's rotate_half), write k and v to their slots.
 
         `cos_sin` is float32 [max_position, E]: cosines of the E/2 frequencies, then sines.

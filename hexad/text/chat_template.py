@@ -71,12 +71,16 @@ class ChatTemplate:
         source, code = self._choose(tools)
         chat = _prepare(messages)
         final_text = _tag_final_message(chat, source) if continue_final_message else ""
-        variables = self._special_tokens | kwargs | {
-            "messages": chat,
-            "tools": _plain(tools, "tools"),
-            "documents": _plain(documents, "documents"),
-            "add_generation_prompt": add_generation_prompt,
-        }
+        variables = (
+            self._special_tokens
+            | kwargs
+            | {
+                "messages": chat,
+                "tools": _plain(tools, "tools"),
+                "documents": _plain(documents, "documents"),
+                "add_generation_prompt": add_generation_prompt,
+            }
+        )
         text = _run(code, variables)
         return _cut_at_tag(text, final_text) if continue_final_message else text
 

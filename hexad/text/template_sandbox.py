@@ -121,9 +121,7 @@ class _Instrument(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Call:
         self.generic_visit(node)
-        return nodes.Call(
-            nodes.EnvironmentAttribute("concatenate"), node.nodes, [], None, None, lineno=node.lineno
-        )
+        return nodes.Call(nodes.EnvironmentAttribute("concatenate"), node.nodes, [], None, None, lineno=node.lineno)
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):

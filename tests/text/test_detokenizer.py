@@ -74,9 +74,7 @@ def test_a_character_is_sent_when_its_last_byte_arrives(tokenizer: Tokenizer) ->
 
 @pytest.mark.parametrize("count", [1, 5, 400])
 def test_bytes_that_never_become_a_character_are_not_held_back(tokenizer: Tokenizer, count: int) -> None:
-    wrong = next(
-        token_id for token_id in range(tokenizer.vocab_size) if tokenizer.token_bytes(token_id) == b"\xff"
-    )
+    wrong = next(token_id for token_id in range(tokenizer.vocab_size) if tokenizer.token_bytes(token_id) == b"\xff")
     assert stream(tokenizer, [wrong] * count) == ["\ufffd"] * count + [""]
 
 
