@@ -44,7 +44,7 @@ def server(flags: Sequence[str], port: int) -> Iterator[subprocess.Popen[bytes]]
 
 def measure(flags: Sequence[str], workload: Workload, concurrency: int, repeats: int) -> Figures:
     """One run that is not counted, then `repeats`; figures as a client sees them."""
-    port = _free_port()
+    port = free_port()
     started = time.monotonic()
     with server(flags, port) as process:
         small = Workload(input_len=(8, 8), output_len=(1, 1), num_prompts=1, vocab_size=workload.vocab_size)
@@ -59,7 +59,7 @@ def measure(flags: Sequence[str], workload: Workload, concurrency: int, repeats:
                     first_token_s=first,
                     last_token_s=last,
                     output_tokens=tokens,
-                    peak_rss_bytes=_tree_rss(process.pid),
+                    peak_rss_bytes=tree_rss(process.pid),
                 )
             )
     return figures("hexad serve", workload, runs[1:], cold_start_s)
@@ -130,13 +130,13 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _tree_rss(pid: int) -> int:
+def tree_rss(pid: int) -> int:
     """Resident bytes of a process and its children, now; 0 where there is no /proc."""
     total = 0
     for status in Path("/proc").glob("[0-9]*/status"):

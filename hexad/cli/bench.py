@@ -1,4 +1,4 @@
-"""`hexad bench offline|serve|skills`: figures on the terminal, and as JSON if asked."""
+"""`hexad bench offline|serve|skills|start`: figures on the terminal, and as JSON if asked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import hexad
 import hexad.config
 from hexad.bench import offline, serve
 from hexad.bench.shapes import shape_directory
+from hexad.bench.start import measure_start
 from hexad.bench.workload import Figures, Workload, parse_span, table
 from hexad.checkpoints.hub import resolve
 from hexad.checkpoints.read_config import read_model_config
@@ -28,6 +29,9 @@ def run(args: argparse.Namespace) -> int:
         from hexad.bench.run_skills import measure_skills
 
         print(measure_skills(settings(args)[0], args.examples))
+        return 0
+    if args.kind == "start":
+        print(measure_start())
         return 0
     with _given(args) as given:
         config, _ = hexad.config.resolve([("command line", given)])

@@ -38,7 +38,7 @@ POSITIONALS = {
     "serve": "[MODEL]",
     "generate": "[MODEL] [PROMPT]",
     "chat": "[MODEL]",
-    "bench": "offline|serve|skills [MODEL]",
+    "bench": "offline|serve|skills|start [MODEL]",
     "explain": "[MODEL]",
     "doctor": "",
 }
@@ -123,9 +123,10 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "  hexad bench offline demo --input-len 128 --output-len 128 --num-prompts 1 --json out.json\n"
         "  hexad bench serve demo --num-prompts 64 --concurrency 16\n"
         "  hexad bench offline --shape qwen3-0.5b --num-prompts 32 --peer transformers\n"
-        "  hexad bench skills demo"
+        "  hexad bench skills demo\n"
+        "  hexad bench start"
     )
-    parser.add_argument("kind", choices=("offline", "serve", "skills"), help="what to measure")
+    parser.add_argument("kind", choices=("offline", "serve", "skills", "start"), help="what to measure")
     add_settings(parser, ("model", "engine"), show_all)
     group = parser.add_argument_group("workload")
     group.add_argument("--input-len", default="128", metavar="N", help="prompt tokens, or a range 64:256 (default 128)")

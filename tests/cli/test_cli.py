@@ -105,6 +105,13 @@ def test_bench_serve_measures_through_the_socket(tmp_path: Path) -> None:
     assert json.loads(report.read_text())["results"][0]["output_tps"] > 0
 
 
+def test_bench_start_holds_the_promises_of_a_light_engine() -> None:
+    """Bounds that a busy machine still keeps; the figures are in docs/performance.md."""
+    shown = hexad("bench", "start").stdout
+    idle, installed = (int(re.search(rf"{what}.*?(\d+) M", shown)[1]) for what in ("idle server", "installed"))  # type: ignore[index]
+    assert 0 < idle < 200 and 0 < installed < 200
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = "import sys, hexad, hexad.cli.main as m; m.main([]); print(*sys.modules, file=sys.stderr)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr.split()
