@@ -17,7 +17,7 @@ from hexad.errors import HexadError
 
 EXAMPLES = """\
 examples:
-  hexad generate demo "Who lives at the lighthouse?"     answer one prompt
+  hexad generate demo "Who is the baker?"                answer one prompt
   hexad chat demo                                        talk, with memory
   hexad serve Qwen/Qwen3-0.6B --port 8000                an OpenAI-compatible server
   echo "12 + 30 =" | hexad generate demo                 the prompt from stdin

@@ -80,8 +80,6 @@ def test_what_an_earlier_owner_left_in_the_pages_does_not_matter(case: Case) -> 
 
 def test_the_number_of_threads_does_not_matter(case: Case) -> None:
     kind, directory, dtype, _, batched = case
-    if kind == "reference":
-        pytest.skip("runs on one thread; its BLAS is tested in tests/kernels/test_reference.py")
     assert_same_bits(replay_of(directory, kind, dtype, threads=2).logits(PROMPTS, 29), batched)
 
 
