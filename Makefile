@@ -1,4 +1,4 @@
-# A fresh machine needs Python 3.10+ with venv, and make. A C++17 compiler gives the native kernels.
+# A fresh machine needs Python 3.10+ with venv, and make. A C++20 compiler gives the native kernels.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

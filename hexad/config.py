@@ -126,6 +126,8 @@ def coerce(name: str, value: Any) -> Any:
         return None
     kind = next(k for k in kinds if k is not type(None))
     try:
+        if value is None:
+            raise ValueError
         if name == "kv_memory" and isinstance(value, str):
             return parse_bytes(value)
         if kind is bool and not isinstance(value, bool):
@@ -147,11 +149,11 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Config, d
     origins = dict.fromkeys(FIELDS, "default")
     for origin, given in sources:
         for key, value in given.items():
-            name = key.replace("-", "_")
+            name = str(key).replace("-", "_")
             if name not in FIELDS:
                 near = difflib.get_close_matches(name, FIELDS, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigError(f"unknown setting {key!r} in {origin}{hint}", param=key)
+                raise ConfigError(f"unknown setting {key!r} in {origin}{hint}", param=str(key))
             values[name] = coerce(name, value)
             origins[name] = origin
     return Config(**values), origins

@@ -153,7 +153,7 @@ class SequenceOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class EngineStats(msgspec.Struct, kw_only=True):
-    """The engine's gauges and counters after a step. Counters only grow."""
+    """The engine's gauges and counters after a step. Counters grow for as long as its process lives."""
 
     num_running: int = 0
     num_waiting: int = 0

@@ -34,6 +34,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
         {"max_num_seqs": 512, "max_num_batched_tokens": 64},
         {"kv_memory": "4 parsecs"},
         {"threads": None, "port": None},
+        {"host": None},
     ],
 )
 def test_values_that_do_not_fit_are_refused_by_name(given: dict[str, object]) -> None:

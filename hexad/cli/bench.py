@@ -7,6 +7,7 @@ import contextlib
 import json
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,6 +34,11 @@ def run(args: argparse.Namespace) -> int:
     if args.kind == "start":
         print(measure_start())
         return 0
+    for name in ("num_prompts", "repeats"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1", param=name)
+    if args.json:
+        Path(args.json).touch()  # better to know now than after the runs
     with _given(args) as given:
         config, _ = hexad.config.resolve([("command line", given)])
         workload = Workload(
@@ -42,12 +48,11 @@ def run(args: argparse.Namespace) -> int:
             vocab_size=read_model_config(resolve(config.model, config.revision)).vocab_size,
         )
         rows = _offline(args, config, given, workload) if args.kind == "offline" else _serve(args, given, workload)
-    print(table(rows))
-    if args.peer:
-        print(_ratios(rows))
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(_document(args, given, workload, rows), file, indent=2)
+        print(table(rows))
+        if args.peer:
+            print(_ratios(rows))
+        if args.json:
+            Path(args.json).write_text(json.dumps(_document(args, given, workload, rows), indent=2))
     return 0
 
 

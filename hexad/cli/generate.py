@@ -18,7 +18,9 @@ from hexad.types import RequestOutput, SamplingParams
 
 def run(args: argparse.Namespace) -> int:
     config, _ = settings(args)
-    prompt = args.prompt if args.prompt is not None else sys.stdin.read().rstrip("\n")
+    prompt = args.prompt if args.prompt is not None else _read_prompt()
+    if not prompt:
+        raise BadRequest("the prompt is empty; give one as an argument or on standard input", param="prompt")
     llm = open_llm(config)
     if args.raw or llm.frontend.chat_template is None:
         if args.system:
@@ -30,6 +32,12 @@ def run(args: argparse.Namespace) -> int:
     text = llm.frontend.render(messages)
     write(llm.stream(text, sampling(args, llm), add_special_tokens=False), args.stats)
     return 0
+
+
+def _read_prompt() -> str:
+    if sys.stdin.isatty():
+        print("reading the prompt from the terminal; Ctrl-D ends it", file=sys.stderr)
+    return sys.stdin.read().rstrip("\n")
 
 
 def open_llm(config: Config) -> LLM:

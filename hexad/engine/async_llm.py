@@ -22,7 +22,7 @@ from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, Rese
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
-from hexad.errors import EngineUnavailable, HexadError, Overloaded, RequestFailed
+from hexad.errors import BadRequest, EngineUnavailable, Overloaded, RequestFailed
 from hexad.text.chat_template import ChatTemplate
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import EngineStats, RequestOutput, SamplingParams
@@ -73,6 +73,10 @@ class AsyncLLM:
         except BaseException:
             await process.stop()
             raise
+        # The engine planned by itself, a moment later: what it has is what counts.
+        frontend.limits = dataclasses.replace(
+            resolved.scheduler, num_pages=info.memory.num_pages, max_model_len=info.max_model_len
+        )
         return cls(config, frontend, process, info)
 
     @property
@@ -122,8 +126,9 @@ class AsyncLLM:
         can never be served, Overloaded or EngineUnavailable when it cannot be now, and
         RequestFailed after the last item when a choice failed.
         """
-        live = await self._accept(prompt, params, request_id or f"req-{next(self._ids)}", options)
+        live = self._accept(prompt, params, request_id, options)
         try:
+            await self._send(Add(live.stream.request))
             finished = False
             while not finished:
                 await live.grown.wait()
@@ -139,7 +144,8 @@ class AsyncLLM:
             if not live.stream.finished:
                 await self._send(Abort(live.stream.request.request_id))
 
-    async def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str, options: dict[str, Any]) -> _Live:
+    def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str | None, options: dict[str, Any]) -> _Live:
+        """The engine knows a request by an id of ours: a caller may use theirs again at once."""
         if self._closing:
             raise EngineUnavailable("the server is shutting down; send the request to another one")
         if not self._ready and self._supervision.done():
@@ -149,20 +155,25 @@ class AsyncLLM:
                 f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
                 f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
             )
-        stream = self.frontend.stream(prompt, params, request_id=request_id, **options)
-        if request_id in self._live:
-            raise HexadError(f"request id {request_id!r} is in use")
-        live = self._live[request_id] = _Live(stream)
+        if request_id is not None and self._called(request_id):
+            raise BadRequest(f"request id {request_id!r} is in use; choose another", param="request_id")
+        key = f"req-{next(self._ids)}"
+        stream = self.frontend.stream(prompt, params, request_id=key, **options)
+        stream.output.request_id = request_id or key
+        live = self._live[key] = _Live(stream)
         self._idle.clear()
-        await self._send(Add(stream.request))
         return live
+
+    def _called(self, request_id: str) -> _Live | None:
+        """The live request that its caller gave this id."""
+        return next((live for live in self._live.values() if live.stream.output.request_id == request_id), None)
 
     async def abort(self, request_id: str) -> None:
         """End a request; its iterator ends with finish_reason "abort". Unknown ids are fine."""
-        if live := self._live.get(request_id):
+        if live := self._called(request_id):
             live.stream.end("abort")
             live.grown.set()
-        await self._send(Abort(request_id))
+            await self._send(Abort(live.stream.request.request_id))
 
     async def reset_prefix_cache(self) -> None:
         await self._send(ResetCache())
@@ -177,7 +188,9 @@ class AsyncLLM:
 
     async def close(self) -> None:
         self._closing = True
+        self._ready = False
         self._supervision.cancel()
+        await asyncio.gather(self._supervision, return_exceptions=True)
         self._fail_all("the engine was closed")
         await self._process.stop()
 
@@ -187,15 +200,20 @@ class AsyncLLM:
             await self._process.send(command)
 
     async def _supervise(self) -> None:
-        while True:
-            try:
-                report = await self._process.receive()
-            except EngineDied as death:
-                if not await self._restart(str(death)):
-                    return
-                continue
-            if isinstance(report, Outputs):
-                await self._deliver(report)
+        try:
+            while True:
+                try:
+                    report = await self._process.receive()
+                except EngineDied as death:
+                    if not await self._restart(str(death)):
+                        return
+                    continue
+                if isinstance(report, Outputs):
+                    await self._deliver(report)
+        except Exception:  # a defect of ours: better an error to everybody than silence
+            logger.exception("the supervision of the engine failed")
+            self._ready = False
+            self._fail_all("the supervision of the engine failed; see the server's log")
 
     async def _deliver(self, report: Outputs) -> None:
         self._stats = report.stats
@@ -203,7 +221,13 @@ class AsyncLLM:
             live = self._live.get(gained.request_id)
             if live is None:
                 continue
-            for choice in live.stream.feed(gained):
+            try:
+                ended = live.stream.feed(gained)
+            except Exception as error:  # whatever it is, it belongs to this request alone
+                logger.exception("request %s failed", live.stream.output.request_id)
+                self._fail(live, f"{type(error).__name__}: {error}")
+                ended = list(range(live.stream.request.params.n))
+            for choice in ended:
                 await self._send(Abort(gained.request_id, choice))
             live.grown.set()
 
@@ -220,7 +244,7 @@ class AsyncLLM:
             await asyncio.sleep(delay)
             try:
                 self._process, _ = await EngineProcess.spawn(self._as_planned(), no_progress)
-            except (EngineDied, HexadError) as error:
+            except Exception as error:  # the system may refuse a process or a socket, too
                 logger.error("the engine process could not be restarted: %s", error)
                 continue
             await self._resume()

@@ -17,6 +17,7 @@ from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults, read_generation_defaults
 from hexad.config import Config
 from hexad.decoding.check import check_params
+from hexad.engine.messages import Add, decode_command, encode
 from hexad.engine.setup import Resolved
 from hexad.engine.stream import Stream
 from hexad.errors import BadRequest
@@ -70,6 +71,7 @@ class Frontend:
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
         request = self._request(list(ids), params, request_id, priority, cache_salt)
+        _check_types(request)
         check_params(request, vocab_size=self.model_config.vocab_size)
         refuse_unservable(request, self.limits)
         return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer)
@@ -111,6 +113,14 @@ class Frontend:
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams whose unset fields come from the model's generation_config.json."""
         return SamplingParams(**{**sampling_fields(self.generation_defaults), **given})
+
+
+def _check_types(request: Request) -> None:
+    """What another process could not read is refused here, in either way of running the engine."""
+    try:
+        decode_command(encode(Add(request)))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
 
 def sampling_fields(defaults: GenerationDefaults) -> dict[str, Any]:

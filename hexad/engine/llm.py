@@ -54,6 +54,7 @@ class LLM:
         self.frontend = Frontend.load(given, resolved)
         self._mail = _Mailbox()
         self._loop = Loop(scheduler, runner, self._mail, self._mail)
+        self._live: dict[str, Stream] = {}
         self._accepted = 0
 
     def generate(
@@ -133,30 +134,38 @@ class LLM:
         return self.frontend.stream(prompt, params, request_id=f"req-{self._accepted}", **options)
 
     def run(self, streams: list[Stream]) -> Iterator[None]:
-        """Step until all streams have ended; closing the iterator early aborts the rest."""
-        live = {stream.request.request_id: stream for stream in streams}
+        """Step until all of `streams` have ended; closing the iterator early aborts the rest.
+
+        Iterators may be open side by side: each step serves all of them.
+        """
+        mine = {stream.request.request_id: stream for stream in streams}
+        self._live |= mine
         self._mail.commands.extend(Add(stream.request) for stream in streams)
         try:
-            while live:
-                self._loop.step()
-                while self._mail.outputs:
-                    self._deliver(self._mail.outputs.popleft(), live)
+            finished = False
+            while not finished:
+                if not mine.keys().isdisjoint(self._live):
+                    self._loop.step()
+                    self._deliver()
+                finished = mine.keys().isdisjoint(self._live)
                 yield
         finally:
-            if live:
-                self._mail.commands.extend(Abort(request_id) for request_id in live)
+            left = [request_id for request_id in mine if self._live.pop(request_id, None)]
+            if left:
+                self._mail.commands.extend(Abort(request_id) for request_id in left)
                 self._loop.step()
-                self._mail.outputs.clear()
+                self._deliver()
 
-    def _deliver(self, outputs: Outputs, live: dict[str, Stream]) -> None:
-        for gained in outputs.outputs:
-            stream = live.get(gained.request_id)
-            if stream is None:
-                continue
-            for choice in stream.feed(gained):
-                self._mail.commands.append(Abort(gained.request_id, choice))
-            if stream.finished:
-                del live[gained.request_id]
+    def _deliver(self) -> None:
+        while self._mail.outputs:
+            for gained in self._mail.outputs.popleft().outputs:
+                stream = self._live.get(gained.request_id)
+                if stream is None:
+                    continue
+                for choice in stream.feed(gained):
+                    self._mail.commands.append(Abort(gained.request_id, choice))
+                if stream.finished:
+                    del self._live[gained.request_id]
 
 
 def _as_prompts(prompts: Any) -> list[Prompt]:

@@ -7,6 +7,7 @@ from typing import Protocol
 from hexad.engine.messages import Abort, Add, Command, Outputs, ResetCache
 from hexad.engine.runner import Runner
 from hexad.errors import HexadError
+from hexad.scheduler.plan import Plan, StepResult
 from hexad.scheduler.scheduler import Scheduler
 from hexad.types import Request, SequenceOutput
 
@@ -35,8 +36,16 @@ class Loop:
         plan = self.scheduler.next_plan()
         if plan is None:
             return self.inbox.wait()
-        result = self.runner.run(plan)
-        self._send(self.scheduler.commit(plan, result))
+        self._send(self.scheduler.commit(plan, self._run(plan)))
+
+    def _run(self, plan: Plan) -> StepResult:
+        """An interrupt (Ctrl-C) fails what was running and leaves the engine fit for the next request."""
+        try:
+            return self.runner.run(plan)
+        except BaseException:
+            interrupted = {chunk.sequence.key: "interrupted" for chunk in plan.chunks}
+            self._send(self.scheduler.commit(plan, StepResult(failed=interrupted)))
+            raise
 
     def _obey(self, commands: list[Command]) -> None:
         outputs: list[SequenceOutput] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -30,6 +31,12 @@ from hexad.engine.messages import (
 from hexad.engine.setup import Progress
 from hexad.errors import HexadError
 
+SOCKET = "engine.sock"
+BOOTSTRAP = (
+    "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); "
+    "from hexad.engine.worker import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+)
+
 
 class EngineDied(Exception):
     """The process is gone; the text says how."""
@@ -48,20 +55,26 @@ class EngineProcess:
 
         Raises the HexadError that the engine refused its configuration with, or EngineDied.
         """
-        directory = Path(tempfile.mkdtemp(prefix="hexad-"))  # mode 0700: nobody else can reach the socket
+        directory = _private_directory()
         socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
-        socket.set_hwm(0)
-        socket.setsockopt(zmq.LINGER, 0)
-        address = f"ipc://{directory}/engine.sock"
-        socket.bind(address)
-        command = (sys.executable, "-m", "hexad.engine.worker", address, str(os.getpid()))
-        process = await asyncio.create_subprocess_exec(*command)
-        engine = cls(process, socket, directory)
+        engine = None
         try:
+            socket.set_hwm(0)
+            socket.setsockopt(zmq.LINGER, 0)
+            address = f"ipc://{directory}/{SOCKET}"
+            socket.bind(address)
+            # Our own import path, and a session of its own: Ctrl-C is for us to handle.
+            command = (sys.executable, "-c", BOOTSTRAP, address, str(os.getpid()), "\n".join(sys.path))
+            process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+            engine = cls(process, socket, directory)
             await socket.send(encode(Configure(dataclasses.asdict(config))))
             return engine, await engine._ready(progress)
         except BaseException:
-            await engine.stop()
+            if engine is not None:
+                await engine.stop()
+            else:
+                socket.close()
+                shutil.rmtree(directory, ignore_errors=True)
             raise
 
     async def _ready(self, progress: Progress) -> EngineInfo:
@@ -81,7 +94,9 @@ class EngineProcess:
         return self._process.pid
 
     async def send(self, command: Command) -> None:
-        await self._socket.send(encode(command))
+        """Never waits: to a process that is gone nothing is sent, for its successor is given all that is live."""
+        with contextlib.suppress(zmq.Again):
+            await self._socket.send(encode(command), zmq.NOBLOCK)
 
     async def receive(self) -> Report:
         """The next report. Raises EngineDied when the process has ended and all it said was read."""
@@ -101,6 +116,15 @@ class EngineProcess:
         await self._exit
         self._socket.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _private_directory() -> Path:
+    """Mode 0700, so that nobody else can reach the socket; where its path would be too long for one, in /tmp."""
+    directory = tempfile.mkdtemp(prefix="hexad-")
+    if len(f"{directory}/{SOCKET}") > zmq.IPC_PATH_MAX_LEN:
+        os.rmdir(directory)
+        directory = tempfile.mkdtemp(prefix="hexad-", dir="/tmp")
+    return Path(directory)
 
 
 def _how_it_ended(code: int) -> str:

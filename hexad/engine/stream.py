@@ -110,7 +110,7 @@ class Stream:
         """End every unfinished choice, without the engine's help."""
         self.error = self.error or cause
         for choice in self._choices:
-            if choice.output.finish_reason is None:
+            if choice.output.finish_reason is None and not choice.flush():
                 choice.output.finish_reason = reason
         self._note_finished()
 

@@ -1,6 +1,6 @@
 """The engine process: the loop between two ends of one unix socket.
 
-Started by the supervisor as `python -m hexad.engine.worker ADDRESS SUPERVISOR_PID`. It keeps nothing that the
+`python -m hexad.engine.worker ADDRESS SUPERVISOR_PID`, started by the supervisor. It keeps nothing that the
 supervisor could not hand to its successor, so it may be killed at any moment.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import traceback
+from pathlib import Path
 
 import zmq
 
@@ -41,6 +43,7 @@ class _Socket:
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.LINGER, 1000)  # a last word to a supervisor that is gone must not hold us
         self._socket.connect(address)
+        self._address = address
         self._supervisor_pid = supervisor_pid
 
     def first(self) -> Configure:
@@ -52,8 +55,12 @@ class _Socket:
         return message
 
     def _check_supervisor(self) -> None:
-        if os.getppid() != self._supervisor_pid:
-            sys.exit(0)
+        if os.getppid() == self._supervisor_pid:
+            return
+        directory = Path(self._address.removeprefix("ipc://")).parent
+        if directory.name.startswith("hexad-"):  # nobody else is left to remove it
+            shutil.rmtree(directory, ignore_errors=True)
+        sys.exit(0)
 
     def drain(self) -> list[Command]:
         self._check_supervisor()

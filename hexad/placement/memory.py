@@ -42,15 +42,23 @@ class MemoryPlan(msgspec.Struct, kw_only=True, frozen=True):
 def available_memory() -> int:
     """Bytes that can be taken without swapping: the least of what the kernel and the cgroup say."""
     limits = [_meminfo_available()]
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    for folder, limit, used in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         try:
-            limits.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # no such controller, or "max"
+            free = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
+            limits.append(free + _file_cache(Path(folder, "memory.stat").read_text()))
+        except (OSError, ValueError, KeyError):  # no such controller, or "max"
             continue
     return max(0, min(limits))
+
+
+def _file_cache(stat: str) -> int:
+    """Bytes that the cgroup counts as used and gives back when they are wanted."""
+    values = dict(line.split() for line in stat.splitlines())
+    prefix = "total_" if "total_inactive_file" in values else ""
+    return sum(int(values[f"{prefix}{kind}_file"]) for kind in ("inactive", "active"))
 
 
 def _meminfo_available() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -67,7 +68,8 @@ async def _serve(config: Config, listener: socket.socket, on_ready: OnReady, pro
         loop.add_signal_handler(number, lambda: (stop_at_once if stop.is_set() else stop).set())
     engine = await _unless(stop, AsyncLLM.start(config, progress))
     if engine is None:
-        return
+        # A download runs in a thread that cannot be cancelled; there is nothing else to end.
+        os._exit(0)
     service = Service(engine, config.model_name, Metrics(engine.stats, config.model_name))
     server = _Server(_settings(service), lambda: on_ready(engine, _address(listener)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

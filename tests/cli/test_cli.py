@@ -56,6 +56,8 @@ def test_chat_remembers() -> None:
         (("generate", "demo", "x", "--max-model-len", "999999", "--kv-memory", "1MiB"), "max_model_len"),
         (("serve", "demo", "--config", "/nowhere.yaml"), "cannot read --config"),
         (("bench", "offline", "--shape", "tiny"), "unknown shape"),
+        (("bench", "offline", "demo", "--repeats", "0"), "--repeats is 0"),
+        (("generate", "demo", ""), "the prompt is empty"),
     ],
 )
 def test_errors_are_plain_words(words: tuple[str, ...], told: str) -> None:

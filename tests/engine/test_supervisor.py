@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -175,6 +176,75 @@ def test_draining_lets_the_running_finish_and_fails_the_late(config: Config) -> 
         assert len((await drained(30, PARAMS[0])).outputs[0].token_ids) == 200
         with pytest.raises(RequestFailed, match="shut down"):
             await drained(0.0, SamplingParams(max_tokens=900, ignore_eos=True))
+
+    asyncio.run(main())
+
+
+def test_a_command_to_a_dead_engine_waits_for_nobody(config: Config) -> None:
+    """A stop string found, and a request accepted, between the death and its discovery."""
+
+    async def main() -> None:
+        async with running(config) as engine:
+            asked = asyncio.create_task(answer(engine, PARAMS[0]))
+            await until(lambda: bool(engine._live))
+            os.kill(engine.engine_pid, signal.SIGKILL)
+            time.sleep(0.2)  # the event loop is held, so that nobody has noticed yet
+            late = asyncio.create_task(answer(engine, PARAMS[1]))
+            await engine.abort("nobody")
+            assert [len(ids) for ids in tokens(await asyncio.wait_for(asked, 20))] == [200]
+            assert [len(ids) for ids in tokens(await asyncio.wait_for(late, 20))] == [200, 200, 200]
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_cannot_be_written_fails_alone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            broken = asyncio.create_task(answer(engine, PARAMS[1]))
+            await until(lambda: bool(engine._live))
+            monkeypatch.setattr(next(iter(engine._live.values())).stream, "feed", lambda gained: 1 / 0)
+            neighbour = await answer(engine, PARAMS[0])
+            with pytest.raises(RequestFailed, match="ZeroDivisionError"):
+                await broken
+            assert tokens(neighbour) == tokens(await answer(engine, PARAMS[0]))
+            await until(lambda: engine.stats().num_running == 0)
+
+    asyncio.run(main())
+
+
+def test_a_request_id_may_be_used_again_at_once_but_not_twice_at_a_time(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            stream = engine.generate(PROMPT, SamplingParams(max_tokens=900, ignore_eos=True), request_id="x")
+            async for output in stream:
+                assert output.request_id == "x"
+                with pytest.raises(BadRequest, match="in use"):
+                    [_ async for _ in engine.generate(PROMPT, PARAMS[0], request_id="x")]
+                break
+            await stream.aclose()  # type: ignore[attr-defined]
+            outputs = [output async for output in engine.generate(PROMPT, PARAMS[0], request_id="x")]
+            assert outputs[-1].outputs[0].finish_reason == "length"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params"),
+    [
+        ([True, 5], SamplingParams()),
+        (["a"], SamplingParams()),
+        ([5], SamplingParams(top_k=2.5)),  # type: ignore[arg-type]
+        ([5], SamplingParams(stop=["\ud800"])),
+    ],
+)
+def test_values_of_the_wrong_type_are_refused_before_they_reach_the_engine(
+    config: Config, prompt: list[int], params: SamplingParams
+) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            with pytest.raises(BadRequest):
+                await answer(engine, params, prompt)
+            assert not engine._live and engine.healthy
 
     asyncio.run(main())
 
