@@ -15,7 +15,7 @@ import pytest
 
 from tests.server.running import Server, serving
 
-LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1500, "ignore_eos": True, "stream": True, "seed": 1, "n": 2}
+LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1500, "ignore_eos": True, "stream": True, "seed": 1, "n": 8}
 
 
 def _sent(server: Server, body: dict[str, object]) -> socket.socket:
@@ -59,13 +59,13 @@ def test_sigterm_lets_running_requests_finish(chat_model: Path, tmp_path: Path) 
         assert refused.status_code == 503 and refused.headers["connection"] == "close"
         assert refused.json()["error"]["code"] == "engine_unavailable"
         ended = _rest(running)
-        assert ended.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") and ended.count(b'"finish_reason":"length"') == 2
+        assert ended.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") and ended.count(b'"finish_reason":"length"') == LONG["n"]
         assert server.process.wait(timeout=15) == 0
 
 
 @pytest.mark.parametrize("signals", [1, 2], ids=["the drain is over", "a second signal"])
 def test_what_the_drain_cuts_off_ends_in_an_error(chat_model: Path, tmp_path: Path, signals: int) -> None:
-    timeout = "0.2" if signals == 1 else "60"
+    timeout = "0.02" if signals == 1 else "60"
     with serving(chat_model, tmp_path / "log", "--drain-timeout", timeout) as server:
         running = _opened(server, LONG)
         for _ in range(signals):
