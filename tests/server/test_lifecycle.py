@@ -59,7 +59,9 @@ def test_sigterm_lets_running_requests_finish(chat_model: Path, tmp_path: Path) 
         assert refused.status_code == 503 and refused.headers["connection"] == "close"
         assert refused.json()["error"]["code"] == "engine_unavailable"
         ended = _rest(running)
-        assert ended.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") and ended.count(b'"finish_reason":"length"') == LONG["n"]
+        assert (
+            ended.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") and ended.count(b'"finish_reason":"length"') == LONG["n"]
+        )
         assert server.process.wait(timeout=15) == 0
 
 
