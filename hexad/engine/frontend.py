@@ -71,10 +71,17 @@ class Frontend:
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
         request = self._request(list(ids), params, request_id, priority, cache_salt)
-        _check_types(request)
-        check_params(request, vocab_size=self.model_config.vocab_size)
-        refuse_unservable(request, self.limits)
+        self._check(request)
         return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer)
+
+    def _check(self, request: Request) -> None:
+        """Raise BadRequest for what can never be served, and for what another process could not even read."""
+        try:
+            check_params(request, vocab_size=self.model_config.vocab_size)
+            refuse_unservable(request, self.limits)
+            decode_command(encode(Add(request)))
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+            raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
     def _request(
         self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str
@@ -113,14 +120,6 @@ class Frontend:
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams whose unset fields come from the model's generation_config.json."""
         return SamplingParams(**{**sampling_fields(self.generation_defaults), **given})
-
-
-def _check_types(request: Request) -> None:
-    """What another process could not read is refused here, in either way of running the engine."""
-    try:
-        decode_command(encode(Add(request)))
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-        raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
 
 def sampling_fields(defaults: GenerationDefaults) -> dict[str, Any]:
