@@ -22,6 +22,7 @@ from hexad.checkpoints.hub import resolve
 from hexad.checkpoints.read_config import read_model_config
 from hexad.cli.options import settings
 from hexad.config import Config
+from hexad.engine.setup import resolve_dtype
 from hexad.errors import ConfigError
 
 
@@ -70,9 +71,9 @@ def _given(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _offline(args: argparse.Namespace, config: Config, given: dict[str, Any], workload: Workload) -> list[Figures]:
     names = ["hexad", args.peer] if args.peer else ["hexad"]
-    if args.peer and config.dtype == "auto":
-        dtype = read_model_config(resolve(config.model, config.revision)).dtype
-        given = {**given, "dtype": "float32" if dtype == "float32" else "bfloat16"}
+    if args.peer:
+        model = read_model_config(resolve(config.model, config.revision))
+        given = {**given, "dtype": resolve_dtype(config, model)}
     return offline.compare(names, {"model": config.model, **given}, workload, args.repeats)
 
 

@@ -32,8 +32,8 @@ class RowState:
     bad_words_token_ids: Sequence[Sequence[int]] = ()
 
     @staticmethod
-    def of(request: Request, choice: int, tokens: Sequence[int], num_prompt: int) -> RowState:
-        """Answer `choice` of `request` when `tokens`, of which `num_prompt` are the prompt's, are known.
+    def of(request: Request, choice: int, tokens: Sequence[int]) -> RowState:
+        """Answer `choice` of `request` when `tokens`, the prompt's and the generated, are known.
 
         Raises ValueError where the request was accepted without a seed.
         """
@@ -43,7 +43,7 @@ class RowState:
         return RowState(
             params=request.params,
             tokens=tokens,
-            num_prompt=num_prompt,
+            num_prompt=len(request.prompt_token_ids),
             position=len(tokens),
             seed=(seed + choice) % 2**64,
             eos_token_ids=request.eos_token_ids,

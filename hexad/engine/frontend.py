@@ -86,8 +86,6 @@ class Frontend:
     def _request(
         self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str
     ) -> Request:
-        if not ids:
-            raise BadRequest("the prompt is empty; give at least one token", param="prompt")
         max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
         seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
         return Request(

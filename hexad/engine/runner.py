@@ -59,8 +59,7 @@ class Runner:
             for sequence in chunk.samples:
                 rows.append(row - 1)
                 keys.append(sequence.key)
-                tokens, num_prompt = chunk.sequence.tokens, chunk.sequence.num_prompt
-                states.append(RowState.of(sequence.request, sequence.choice, tokens, num_prompt))
+                states.append(RowState.of(sequence.request, sequence.choice, chunk.sequence.tokens))
         picks = self._pick(logits_RV, rows, states)
         result.prompt_logprobs.update(prompts)
         for key, picked in zip(keys, picks, strict=True):

@@ -48,12 +48,19 @@ class Resolved:
     scheduler: SchedulerConfig
 
 
+def resolve_dtype(config: Config, model: ModelConfig) -> Dtype:
+    """What is asked for, or else the checkpoint's own; float16 runs as bfloat16."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "float32" if model.dtype == "float32" else "bfloat16"
+
+
 def resolve_settings(config: Config) -> Resolved:
     """Raises CheckpointError, ConfigError or OutOfMemory."""
     available = available_memory()
     directory = resolve(config.model, config.revision, memory_bytes=available)
     model = read_model_config(directory)
-    dtype: Dtype = config.dtype if config.dtype != "auto" else "float32" if model.dtype == "float32" else "bfloat16"
+    dtype = resolve_dtype(config, model)
     threads = config.threads or default_threads()
     if (config.max_model_len or 0) > model.max_position:
         raise ConfigError(

@@ -29,7 +29,7 @@ def state(
         eos_token_ids=eos or [],
         bad_words_token_ids=bad_words or [],
     )
-    return RowState.of(request, choice, prompt + (generated or []), len(prompt))
+    return RowState.of(request, choice, prompt + (generated or []))
 
 
 def random_state(rng: np.random.Generator, vocab: int) -> RowState:

@@ -155,7 +155,7 @@ def test_a_processor_that_changes_the_row_is_never_skipped(processor: processors
 def test_a_state_does_not_see_tokens_that_come_later() -> None:
     tokens = [1, 2, 3, 4]
     request = Request(request_id="r", prompt_token_ids=[1, 2], params=SamplingParams(seed=0, frequency_penalty=1.0))
-    who = RowState.of(request, 0, tokens, num_prompt=2)
+    who = RowState.of(request, 0, tokens)
     row = np.ones(V, np.float32)
     before = process(who, row)
     tokens += [4, 5]

@@ -86,8 +86,8 @@ def noise_that_counts_from_the_prompt_on(patch: pytest.MonkeyPatch) -> None:
 def choices_that_share_their_noise(patch: pytest.MonkeyPatch) -> None:
     honest = state.RowState.of
 
-    def of(request: Request, choice: int, tokens: list[int], num_prompt: int) -> state.RowState:
-        return honest(request, 0, tokens, num_prompt)
+    def of(request: Request, choice: int, tokens: list[int]) -> state.RowState:
+        return honest(request, 0, tokens)
 
     patch.setattr(state.RowState, "of", of)
 
