@@ -39,10 +39,6 @@ class Engine {
     double arithmetic_rate(Dtype dtype);
 
   private:
-    // body(row) for each row, where a row takes about `row_ns`: alone where waking is dearer.
-    template <typename Body>
-    void each_row(int64_t rows, double row_ns, const Body& body);
-
     const Kernels& kernels_;
     Pool pool_;
 };
