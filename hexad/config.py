@@ -44,6 +44,12 @@ class Config:
         "auto", "Kernel set; auto: native where it is built.", group="engine", advanced=True
     )
     device: str = _setting("cpu", "Device of the torch kernels.", group="engine", advanced=True)
+    without: str = _setting(
+        "",
+        "Optimisations of the native kernels to leave out, by name and separated by commas, to measure their worth.",
+        group="engine",
+        advanced=True,
+    )
     threads: int | None = _setting(None, "Kernel threads; default: one a physical core.", group="engine")
     max_num_seqs: int = _setting(64, "Most sequences that run at once.", group="engine")
     max_num_batched_tokens: int = _setting(

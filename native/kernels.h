@@ -40,6 +40,8 @@ struct LinearArgs {
 };
 
 // float32 activations to bfloat16 pairs. An item is one row.
+enum class Finish { store, add, silu_mul };
+
 struct PairArgs {
     const float* x;
     int64_t x_stride;  // elements
@@ -83,6 +85,8 @@ struct RopeArgs {
     float* q_out;
     void *k_pages, *v_pages;
     Dtype kv_dtype;
+    const float *q_weight, *k_weight;  // null: not normed
+    float eps;
 };
 
 // An item is a tile of query tokens and some KV heads, one after another.
@@ -103,6 +107,7 @@ struct AttentionArgs {
     int64_t window;
     int64_t kv_heads_per_item;  // divides kv_heads
     float* out;                 // [T, heads * head_dim]
+    bool cascade;
 };
 
 struct Kernels {
@@ -115,6 +120,7 @@ struct Kernels {
     void (*round_pairs)(const PairArgs&, int64_t item);
 
     void (*norm)(const NormArgs&, int64_t token);
+    void (*norm_row)(const float* x, const float* weight, float eps, int64_t width, float* out);
     void (*embedding)(const EmbeddingArgs&, int64_t token);
     void (*silu_mul)(const SiluArgs&, int64_t token);
     void (*rope)(const RopeArgs&, int64_t token);

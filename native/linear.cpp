@@ -2,6 +2,8 @@
 #include "ops.h"
 #include "work.h"
 
+#include <cstring>
+
 namespace hexad {
 
 namespace {
@@ -49,6 +51,24 @@ void Engine::linear(const LinearWeight& w, const float* x, int64_t x_stride, int
         return;
     }
     pool_.run(items, [&](int64_t item) { kernel(a, item); });
+}
+
+size_t Engine::packed_row_bytes(const LinearWeight& w) const { return (size_t(w.inputs) * 4 + 63) / 64 * 64; }
+void Engine::pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, char* packed) {
+    for (int64_t r = 0; r < rows; ++r)
+        std::memcpy(packed + size_t(r) * packed_row_bytes(w), x + r * x_stride, size_t(w.inputs) * 4);
+}
+void Engine::multiply(const LinearWeight& w, const char* packed, int64_t rows, const LinearOut& o) {
+    static Buffer copy, sums;
+    if (copy.size() < size_t(rows) * packed_row_bytes(w)) copy = Buffer(size_t(rows) * packed_row_bytes(w));
+    if (sums.size() < size_t(rows * w.outputs) * 4) sums = Buffer(size_t(rows * w.outputs) * 4);
+    std::memcpy(copy.data(), packed, size_t(rows) * packed_row_bytes(w));
+    auto out = reinterpret_cast<float*>(sums.data());
+    linear(w, reinterpret_cast<const float*>(copy.data()), int64_t(packed_row_bytes(w) / 4), rows, o.bias, out);
+    if (o.finish == Finish::store) std::memcpy(o.out, out, size_t(rows * w.outputs) * 4);
+    if (o.finish == Finish::add)
+        for (int64_t i = 0; i < rows * w.outputs; ++i) o.out[i] += out[i];
+    if (o.finish == Finish::silu_mul) silu_mul({out, w.outputs / 2, o.out}, rows);
 }
 
 }  // namespace hexad

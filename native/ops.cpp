@@ -18,6 +18,17 @@ double seconds_of(const auto& work) {
 
 }  // namespace
 
+void Engine::norm_pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows,
+                            const float* norm_weight, float eps, char* packed) {
+    static thread_local std::vector<float> normed;
+    size_t row_bytes = packed_row_bytes(w);
+    each_row(pool_, rows, double(w.inputs) / 3.0, [&](int64_t row) {
+        normed.resize(size_t(w.inputs));
+        kernels_.norm_row(x + row * x_stride, norm_weight, eps, w.inputs, normed.data());
+        std::memcpy(packed + size_t(row) * row_bytes, normed.data(), size_t(w.inputs) * 4);
+    });
+}
+
 void Engine::embedding(const EmbeddingArgs& a, int64_t tokens) {
     each_row(pool_, tokens, double(a.width) / 8.0, [&](int64_t token) { kernels_.embedding(a, token); });
 }

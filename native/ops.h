@@ -11,6 +11,12 @@
 
 namespace hexad {
 
+struct LinearOut {
+    Finish finish;
+    float* out;
+    const float* bias;
+};
+
 // The kernels of one instruction set and the threads they run on.
 class Engine {
   public:
@@ -23,6 +29,12 @@ class Engine {
     // x is [rows, inputs], `x_stride` elements from row to row; out [rows, outputs] contiguous.
     void linear(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, const float* bias,
                 float* out);
+    size_t packed_row_bytes(const LinearWeight& weight) const;
+    void pack_rows(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, char* packed);
+    void multiply(const LinearWeight& weight, const char* packed, int64_t rows, const LinearOut& out);
+    // The norm of each row, packed.
+    void norm_pack_rows(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows,
+                        const float* norm_weight, float eps, char* packed);
     void embedding(const EmbeddingArgs& args, int64_t tokens);
     void norm(const NormArgs& args, int64_t tokens);
     void silu_mul(const SiluArgs& args, int64_t tokens);

@@ -68,6 +68,32 @@ constexpr uint32_t kWorker = 2;
 constexpr uint32_t kWorkers = 0xfffe;
 constexpr uint32_t kJob = 0x10000;
 
+// Items [first, end) of one thread, in one word: it takes from the front, others from the back.
+class alignas(64) Range {
+  public:
+    void set(uint32_t first, uint32_t end) { word_.store(uint64_t(end) << 32 | first, std::memory_order_relaxed); }
+    uint32_t size() const {
+        uint64_t word = word_.load(std::memory_order_relaxed);
+        return uint32_t(word >> 32) - uint32_t(word);
+    }
+    int64_t take_first() {
+        uint64_t word = word_.load(std::memory_order_relaxed);
+        while (uint32_t(word) != word >> 32)
+            if (word_.compare_exchange_weak(word, word + 1, std::memory_order_relaxed)) return int64_t(uint32_t(word));
+        return -1;
+    }
+    int64_t take_last() {
+        uint64_t word = word_.load(std::memory_order_relaxed);
+        while (uint32_t(word) != word >> 32)
+            if (word_.compare_exchange_weak(word, word - (uint64_t(1) << 32), std::memory_order_relaxed))
+                return int64_t(word >> 32) - 1;
+        return -1;
+    }
+
+  private:
+    std::atomic<uint64_t> word_{0};
+};
+
 }  // namespace
 
 PlainFloats::PlainFloats() : before_(0) {
@@ -112,9 +138,8 @@ std::vector<int> physical_cores() {
 
 struct Pool::Shared {
     alignas(64) std::atomic<uint32_t> state{0};
-    alignas(64) std::atomic<int64_t> next{0};
     alignas(64) std::atomic<bool> stop{false};
-    int64_t items = 0;
+    std::vector<Range> ranges;  // what is left of each thread's items; the caller's first
     Body body = nullptr;
     const void* context = nullptr;
     std::mutex callers;
@@ -136,11 +161,15 @@ struct Pool::Shared {
         }
     }
 
-    void take_items() {
+    // Its own items in order, then the last ones of whoever has most left.
+    void take_items(size_t self) {
+        for (int64_t item = ranges[self].take_first(); item >= 0; item = ranges[self].take_first()) body(context, item);
         for (;;) {
-            int64_t item = next.fetch_add(1, std::memory_order_relaxed);
-            if (item >= items) return;
-            body(context, item);
+            Range* longest = &ranges[0];
+            for (Range& range : ranges)
+                if (range.size() > longest->size()) longest = &range;
+            if (longest->size() == 0) return;
+            if (int64_t item = longest->take_last(); item >= 0) body(context, item);
         }
     }
 
@@ -161,7 +190,7 @@ struct Pool::Shared {
         }
     }
 
-    void work(int cpu) {
+    void work(size_t self, int cpu) {
         if (cpu >= 0) pin_to(cpu);
         PlainFloats floats;
         uint32_t last = 0;
@@ -169,20 +198,21 @@ struct Pool::Shared {
             uint32_t joined = join_job(last);
             if (stop.load(std::memory_order_relaxed)) return;
             last = joined & ~(kOpen | kWorkers);
-            take_items();
+            take_items(self);
             state.fetch_sub(kWorker, std::memory_order_acq_rel);
         }
     }
 
     void run_with_workers(int64_t count, Body fn, const void* what) {
         if (caller_cpu >= 0) step_aside_to(caller_cpu);
-        items = count;
+        auto threads = int64_t(ranges.size());
+        for (int64_t i = 0; i < threads; ++i)
+            ranges[size_t(i)].set(uint32_t(count * i / threads), uint32_t(count * (i + 1) / threads));
         body = fn;
         context = what;
-        next.store(0, std::memory_order_relaxed);
         state.fetch_add(kJob + kOpen, std::memory_order_acq_rel);
         state.notify_all();
-        take_items();
+        take_items(0);
         uint32_t now = state.fetch_sub(kOpen, std::memory_order_acq_rel) - kOpen;
         for (int turn = 0; now & kWorkers; ++turn) {
             if (turn < 2000)
@@ -195,12 +225,13 @@ struct Pool::Shared {
 };
 
 Pool::Pool(int threads) : shared_(std::make_unique<Shared>()), threads_(threads) {
+    shared_->ranges = std::vector<Range>(size_t(threads));
     std::vector<int> cores = physical_cores();
     bool takes_all = threads > 1 && size_t(threads) == cores.size();
     if (takes_all) shared_->caller_cpu = cores[0];
     for (int i = 1; i < threads; ++i) {
         int cpu = takes_all ? cores[size_t(i)] : -1;
-        shared_->workers.emplace_back([shared = shared_.get(), cpu] { shared->work(cpu); });
+        shared_->workers.emplace_back([shared = shared_.get(), i, cpu] { shared->work(size_t(i), cpu); });
     }
 }
 

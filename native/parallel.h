@@ -1,6 +1,7 @@
 // A small pool of pinned threads. The only file that knows of threads.
 //
-// An op is cut into independent items; the caller and its workers take them one by one. A
+// An op is cut into independent items, and each thread has a run of them, so that neighbouring
+// weights are streamed by one core; who is done takes from the ends of the others' runs. A
 // worker that is late is not waited for: an op ends when every item that was taken is done.
 // Workers spin for some microseconds between ops, because the next one is near, then sleep.
 #pragma once

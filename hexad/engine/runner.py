@@ -7,6 +7,7 @@ be run is found and failed alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -15,7 +16,6 @@ import numpy as np
 from hexad.decoding.sampler import Pick, pick, prompt_logprobs
 from hexad.decoding.state import RowState
 from hexad.kernels.ops import KV, PAGE_SIZE, Array, Ops, Step
-from hexad.models.build import Model
 from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
 from hexad.types import TokenLogprobs
 
@@ -23,7 +23,8 @@ from hexad.types import TokenLogprobs
 @dataclass(frozen=True, slots=True)
 class Runner:
     ops: Ops
-    model: Model
+    forward: Callable[[Step], Array]
+    """Logits float32 [R, V]; writes keys and values to `kvs`. The logits stay as they are until the next call."""
     kvs: list[KV]
 
     def run(self, plan: Plan) -> StepResult:
@@ -45,7 +46,7 @@ class Runner:
             self._run_or_split(chunks[middle:], result)
 
     def _run_chunks(self, chunks: tuple[Chunk, ...], result: StepResult) -> None:
-        logits_RV = self.model.forward(make_step(self.ops, chunks), self.kvs)
+        logits_RV = self.forward(make_step(self.ops, chunks))
         states: list[RowState] = []
         rows: list[int] = []
         keys: list[tuple[str, int]] = []

@@ -92,7 +92,8 @@ def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tupl
     started = time.perf_counter()
     # A rotary table no longer than needed.
     model_config = dataclasses.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
-    loaded = load(config.kernels, resolved.threads, config.device)
+    without = [name.strip() for name in config.without.split(",") if name.strip()]
+    loaded = load(config.kernels, resolved.threads, config.device, without)
     weights = DummyWeights(seed=0) if config.load_format == "dummy" else Weights.open(resolved.directory)
     counted = _Counted(weights, weight_bytes(model_config, resolved.dtype), progress)
     model = build(model_config, counted, loaded.ops, resolved.dtype)
@@ -112,7 +113,7 @@ def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tupl
         memory=resolved.memory,
         load_seconds=time.perf_counter() - started,
     )
-    return Scheduler(resolved.scheduler), Runner(loaded.ops, model, kvs), info
+    return Scheduler(resolved.scheduler), Runner(loaded.ops, loaded.ops.compile(model.forward, kvs), kvs), info
 
 
 class _Counted:

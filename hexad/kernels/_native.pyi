@@ -82,3 +82,63 @@ class Engine:
     ) -> None: ...
     def read_bandwidth(self, bytes: int, /) -> float: ...
     def arithmetic_rate(self, pairs: bool, /) -> float: ...
+
+Operand = tuple[bool, int, int, int]
+Norm = tuple[np.ndarray | None, float]
+
+class Program:
+    def __init__(self, engine: Engine, token_slots: list[int], wanted_slots: list[int], /) -> None: ...
+    def embedding(self, table_VD: np.ndarray, out: Operand, /) -> None: ...
+    def take_rows(self, x: Operand, width: int, out: Operand, /) -> None: ...
+    def add(self, x: Operand, residual: Operand, width: int, out: Operand, /) -> None: ...
+    def norm(self, x: Operand, heads: int, width: int, norm: Norm, out: Operand, /) -> None: ...
+    def linear(
+        self,
+        weight: LinearWeight,
+        x: Operand,
+        norm: Norm,
+        bias_N: np.ndarray | None,
+        residual: bool,
+        silu: bool,
+        out: Operand,
+        /,
+    ) -> None: ...
+    def silu_mul(self, x: Operand, width: int, out: Operand, /) -> None: ...
+    def rope(
+        self,
+        q: Operand,
+        k: Operand,
+        v: Operand,
+        heads: int,
+        cos_sin: np.ndarray,
+        k_pages: np.ndarray,
+        v_pages: np.ndarray,
+        q_norm: Norm,
+        k_norm: Norm,
+        out: Operand,
+        /,
+    ) -> None: ...
+    def attention(
+        self,
+        q: Operand,
+        heads: int,
+        k_pages: np.ndarray,
+        v_pages: np.ndarray,
+        scale: float,
+        window: int,
+        cascade: bool,
+        out: Operand,
+        /,
+    ) -> None: ...
+    def run(
+        self,
+        token_ids_T: np.ndarray,
+        positions_T: np.ndarray,
+        slots_T: np.ndarray,
+        query_starts_S1: np.ndarray,
+        page_table_SP: np.ndarray,
+        output_rows_R: np.ndarray,
+        /,
+    ) -> np.ndarray: ...
+    def reset_clock(self, each: bool, /) -> None: ...
+    def clock(self) -> tuple[float, int, list[float]]: ...

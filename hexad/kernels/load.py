@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
 from hexad.errors import ConfigError
@@ -29,10 +30,11 @@ class Loaded(NamedTuple):
     """A sentence for people where the set is not what a fast machine would run, else nothing."""
 
 
-def load(kind: Kind, threads: int, device: str = "cpu") -> Loaded:
+def load(kind: Kind, threads: int, device: str = "cpu", without: Collection[str] = ()) -> Loaded:
     """The kernel set `kind`, on `threads` threads (native) or on `device` (torch).
 
-    `auto` is native where its extension is built, else reference; the note says why.
+    `auto` is native where its extension is built, else reference; the note says why. `without`
+    names optimisations of the native set to leave out.
     Raises ConfigError if the set that was asked for by name cannot run here.
     """
     name = kind
@@ -51,8 +53,10 @@ def load(kind: Kind, threads: int, device: str = "cpu") -> Loaded:
             f"device is {device!r}, but the {name} kernels run on the CPU; use kernels=torch or device=cpu",
             param="device",
         )
+    if name != "native" and without:
+        raise ConfigError(f"without is {', '.join(without)}, but the {name} kernels have no optimisations to leave out")
     module, cls = _SETS[name]
-    arguments: dict[str, tuple[Any, ...]] = {"native": (threads,), "reference": (), "torch": (device,)}
+    arguments: dict[str, tuple[Any, ...]] = {"native": (threads, None, without), "reference": (), "torch": (device,)}
     ops: Ops = getattr(importlib.import_module(module), cls)(*arguments[name])
     notes = {
         "native": "",

@@ -8,16 +8,20 @@ within one instruction set. This module knows nothing of models.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from hexad.errors import ConfigError, KernelError
-from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs
+from hexad.kernels.fuse import SWITCHES
+from hexad.kernels.ops import KV, PAGE_SIZE, Array, Dtype, Sampling, Step, TopLogprobs
+from hexad.kernels.record import TokenIds, Traced, record
 
 try:
     from hexad.kernels import _native
+    from hexad.kernels.program import Program
 except ImportError as error:
     raise ImportError(
         f"the native kernels cannot be loaded ({error}); install Hexad again where a C++ compiler is found, "
@@ -40,10 +44,11 @@ class NativeOps:
     """The C++ implementation of `hexad.kernels.ops.Ops`.
 
     `threads` counts the calling one. `isa` is one of `available_isas()`; None takes what
-    HEXAD_ISA says, else the best. Raises ConfigError where it cannot run here.
+    HEXAD_ISA says, else the best. `without` names optimisations to leave out (`fuse.SWITCHES`).
+    Raises ConfigError where it cannot run here.
     """
 
-    def __init__(self, threads: int = 1, isa: str | None = None) -> None:
+    def __init__(self, threads: int = 1, isa: str | None = None, without: Collection[str] = ()) -> None:
         chosen = isa or os.environ.get(ISA_VARIABLE) or available_isas()[0]
         if chosen not in available_isas():
             raise ConfigError(
@@ -51,6 +56,11 @@ class NativeOps:
                 f"has {', '.join(available_isas())}; choose one of them, or leave it out",
                 param=ISA_VARIABLE if isa is None else "isa",
             )
+        if unknown := sorted(set(without) - set(SWITCHES)):
+            raise ConfigError(
+                f"without names {', '.join(unknown)}; what can be left out is {', '.join(SWITCHES)}", param="without"
+            )
+        self._without = without
         try:
             self._engine = _native.Engine(threads, chosen)
         except KernelError as error:
@@ -69,6 +79,10 @@ class NativeOps:
     def threads(self) -> int:
         return self._engine.threads
 
+    def compile(self, forward: Callable[[Step, list[KV]], Array], kvs: list[KV]) -> Callable[[Step], np.ndarray]:
+        """`forward` recorded once and replayed natively; the logits stay valid until the next call."""
+        return Program(self._engine, record(forward, kvs), self._without)
+
     def array(self, host: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(host)
 
@@ -78,38 +92,52 @@ class NativeOps:
     def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, *, leaves: int = 1) -> _native.LinearWeight:
         return self._engine.pack_linear(np.ascontiguousarray(weight_NK), dtype, leaves)
 
-    def linear(self, x_TK: np.ndarray, weight: _native.LinearWeight, bias_N: np.ndarray | None = None) -> np.ndarray:
+    def linear(self, x_TK: Array, weight: _native.LinearWeight, bias_N: Array | None = None) -> Array:
+        if isinstance(x_TK, Traced):
+            return x_TK.linear(weight, bias_N)
         out_TN = np.empty((len(x_TK), weight.outputs), np.float32)
         self._engine.linear(_dense(x_TK), weight, None if bias_N is None else _float32(bias_N), out_TN)
         return out_TN
 
-    def embedding(self, table_VD: np.ndarray, token_ids_T: np.ndarray) -> np.ndarray:
+    def embedding(self, table_VD: Array, token_ids_T: Array) -> Array:
+        if isinstance(token_ids_T, TokenIds):
+            return token_ids_T.embedding(table_VD)
         out_TD = np.empty((len(token_ids_T), table_VD.shape[1]), np.float32)
         self._engine.embedding(table_VD, token_ids_T, out_TD)
         return out_TD
 
-    def take_rows(self, x_TD: np.ndarray, rows_R: np.ndarray) -> np.ndarray:
+    def take_rows(self, x_TD: Array, rows_R: Array) -> Array:
+        if isinstance(x_TD, Traced):
+            return x_TD.take_rows(rows_R)
         return np.take(x_TD, rows_R, axis=0)
 
-    def rms_norm(self, x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        if isinstance(x, Traced):
+            return x.rms_norm(_float32(weight), eps)
         out = np.empty(x.shape, np.float32)
         self._engine.rms_norm(_dense(x), _float32(weight), eps, out)
         return out
 
-    def add_rms_norm(self, x_TD: np.ndarray, residual_TD: np.ndarray, weight_D: np.ndarray, eps: float) -> np.ndarray:
+    def add_rms_norm(self, x_TD: Array, residual_TD: Array, weight_D: Array, eps: float) -> Array:
+        if isinstance(x_TD, Traced):
+            return x_TD.add_rms_norm(residual_TD, _float32(weight_D), eps)
         out_TD = np.empty(x_TD.shape, np.float32)
         self._engine.add_rms_norm(_dense(x_TD), residual_TD, _float32(weight_D), eps, out_TD)
         return out_TD
 
     def rope_kv_write(
-        self, q_THE: np.ndarray, k_TGE: np.ndarray, v_TGE: np.ndarray, cos_sin: np.ndarray, step: Step, kv: KV
-    ) -> np.ndarray:
+        self, q_THE: Array, k_TGE: Array, v_TGE: Array, cos_sin: Array, step: Step, kv: KV
+    ) -> Array:
+        if isinstance(q_THE, Traced):
+            return q_THE.rope_kv_write(k_TGE, v_TGE, cos_sin, kv)
         out_THE = np.empty(q_THE.shape, np.float32)
         inputs = _dense(q_THE), _dense(k_TGE), _dense(v_TGE)
         self._engine.rope_kv_write(*inputs, cos_sin, step.positions_T, step.slots_T, *kv, out_THE)
         return out_THE
 
-    def attention(self, q_THE: np.ndarray, step: Step, kv: KV, scale: float, window: int) -> np.ndarray:
+    def attention(self, q_THE: Array, step: Step, kv: KV, scale: float, window: int) -> Array:
+        if isinstance(q_THE, Traced):
+            return q_THE.attention(kv, scale, window)
         tokens, heads, head_dim = q_THE.shape
         out = np.empty((tokens, heads * head_dim), np.float32)
         self._engine.attention(
@@ -124,7 +152,9 @@ class NativeOps:
         )
         return out
 
-    def silu_mul(self, gate_up: np.ndarray) -> np.ndarray:
+    def silu_mul(self, gate_up: Array) -> Array:
+        if isinstance(gate_up, Traced):
+            return gate_up.silu_mul()
         out_TI = np.empty((len(gate_up), gate_up.shape[1] // 2), np.float32)
         self._engine.silu_mul(np.ascontiguousarray(gate_up), out_TI)
         return out_TI

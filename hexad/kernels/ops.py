@@ -11,6 +11,7 @@ number of threads. (The torch set does not promise it.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -23,6 +24,9 @@ Dtype = Literal["float32", "bfloat16"]
 
 PAGE_SIZE = 16
 """Tokens in a page of KV cache: the lanes of one AVX-512 register of float32."""
+
+TILE_OUTPUTS = 16
+"""A packed weight holds whole tiles of this many outputs."""
 
 LEAVES = 8
 """Row-parallel linears sum K in this many fixed leaves, by a fixed tree, so that tensor
@@ -100,6 +104,9 @@ class Ops(Protocol):
 
         `leaves` is 1 or LEAVES; leaf i covers inputs [i*K//leaves, (i+1)*K//leaves).
         """
+
+    def compile(self, forward: Callable[[Step, list[KV]], Array], kvs: list[KV]) -> Callable[[Step], Array]:
+        """`forward` over these pages, as fast as this set can call it; its result is valid until the next call."""
 
     def linear(self, x_TK: Array, weight: Any, bias_N: Array | None = None) -> Array:
         """x @ weight.T + bias -> [T, N] float32. Each output sums K ascending within a leaf."""

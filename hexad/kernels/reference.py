@@ -8,6 +8,7 @@ only, so that a row's bits depend on nothing but the row. It knows nothing of mo
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -57,6 +58,9 @@ class ReferenceOps:
         bounds = [leaf * inputs // leaves for leaf in range(leaves + 1)]
         parts = (weight_NK[:, low:high] for low, high in itertools.pairwise(bounds))
         return PackedLinear(tuple(np.array(part, DTYPES[dtype], order="C") for part in parts))
+
+    def compile(self, forward: Callable[[Step, list[KV]], np.ndarray], kvs: list[KV]) -> Callable[[Step], np.ndarray]:
+        return lambda step: forward(step, kvs)
 
     def linear(self, x_TK: np.ndarray, weight: PackedLinear, bias_N: np.ndarray | None = None) -> np.ndarray:
         """Row by row: one matrix product over all rows would be blocked by how many there are."""

@@ -7,6 +7,7 @@ reference set on the host, so that noise and filters are the same everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class TorchOps:
 
     def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, *, leaves: int = 1) -> torch.Tensor:
         return self.array(weight_NK).to(DTYPES[dtype])
+
+    def compile(
+        self, forward: Callable[[Step, list[KV]], torch.Tensor], kvs: list[KV]
+    ) -> Callable[[Step], torch.Tensor]:
+        return lambda step: forward(step, kvs)
 
     def linear(self, x_TK: torch.Tensor, weight: torch.Tensor, bias_N: torch.Tensor | None = None) -> torch.Tensor:
         """A bfloat16 weight takes rows rounded to bfloat16 and, in torch, gives such sums too."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from hexad.checkpoints.config import ModelConfig
-from hexad.kernels.ops import Dtype
+from hexad.kernels.ops import TILE_OUTPUTS, Dtype
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
-TILE_OUTPUTS = 16
-"""A packed weight holds whole tiles of this many outputs."""
 
 
 def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:

@@ -55,8 +55,9 @@ class Replay:
     """Runs token lists through a model, over caches of its own with the pages in a shuffled order."""
 
     def __init__(self, config: ModelConfig, model: Model, ops: Ops, dtype: Dtype, *, num_pages: int = 1024) -> None:
-        self.model, self.ops = model, ops
+        self.ops = ops
         self.kvs: list[KV] = new_kvs(config, ops, num_pages, dtype)
+        self.forward = ops.compile(model.forward, self.kvs)
         self.free_pages = [int(page) for page in np.random.default_rng(0).permutation(num_pages)]
 
     def logits(
@@ -80,7 +81,7 @@ class Replay:
                     done[i] += len(tokens)
             if pieces:
                 step = make_step(self.ops, list(pieces.values()), all_rows=True)
-                rows = self.ops.to_host(self.model.forward(step, self.kvs))
+                rows = self.ops.to_host(self.forward(step))
                 for i, piece in pieces.items():
                     gained[i].append(np.array(rows[: len(piece.token_ids)]))
                     rows = rows[len(piece.token_ids) :]
@@ -94,7 +95,7 @@ class Replay:
         done = [0] * len(prompts)
         for _ in range(count):
             pieces = [Piece(tokens[at:], at, mine) for tokens, at, mine in zip(known, done, pages, strict=True)]
-            logits = self.ops.to_host(self.model.forward(make_step(self.ops, pieces), self.kvs))
+            logits = self.ops.to_host(self.forward(make_step(self.ops, pieces)))
             for i, row in enumerate(logits):
                 done[i] = len(known[i])
                 known[i].append(int(np.argmax(row)))

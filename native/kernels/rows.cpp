@@ -98,12 +98,17 @@ HEXAD_INLINE void write_kv(const RopeArgs& a, const float* key, const float* val
 
 void rope(const RopeArgs& a, int64_t token) {
     const float* cosines = a.cos_sin + a.positions[token] * a.head_dim;
+    float normed[kMaxHeadDim], key[kMaxHeadDim];
+    auto norm_head = [&](const float* x, const float* weight) -> const float* {
+        if (!weight) return x;
+        norm_row(x, weight, a.eps, a.head_dim, normed);
+        return normed;
+    };
     for (int64_t head = 0; head < a.heads; ++head)
-        rotate(a.q + token * a.q_token + head * a.q_head, cosines, a.head_dim,
+        rotate(norm_head(a.q + token * a.q_token + head * a.q_head, a.q_weight), cosines, a.head_dim,
                a.q_out + (token * a.heads + head) * a.head_dim);
-    float key[kMaxHeadDim];
     for (int64_t head = 0; head < a.kv_heads; ++head) {
-        rotate(a.k + token * a.k_token + head * a.k_head, cosines, a.head_dim, key);
+        rotate(norm_head(a.k + token * a.k_token + head * a.k_head, a.k_weight), cosines, a.head_dim, key);
         const float* value = a.v + token * a.v_token + head * a.v_head;
         if (a.kv_dtype == Dtype::f32)
             write_kv<float>(a, key, value, a.slots[token], head);
@@ -118,6 +123,7 @@ void HEXAD_REGISTER(rows)(Kernels& k) {
     k.isa = kIsaName;
     k.embedding = embedding;
     k.norm = norm;
+    k.norm_row = norm_row;
     k.silu_mul = silu_mul;
     k.rope = rope;
 }

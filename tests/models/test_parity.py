@@ -112,9 +112,9 @@ def test_a_step_whose_logits_nobody_wants_still_fills_the_cache(zoo: Zoo, kind: 
     replay, prompt, pages = zoo.replay("llama", ops_of(kind)), PROMPTS[13], list(range(9))
     first = make_step(replay.ops, [Piece(prompt[:100], 0, pages)])
     unwanted = dataclasses.replace(first, output_rows_R=replay.ops.array(np.zeros(0, np.int32)))
-    assert replay.ops.to_host(replay.model.forward(unwanted, replay.kvs)).shape == (0, 512)
+    assert replay.ops.to_host(replay.forward(unwanted)).shape == (0, 512)
     second = make_step(replay.ops, [Piece(prompt[100:], 100, pages)])
-    got = replay.ops.to_host(replay.model.forward(second, replay.kvs))
+    got = replay.ops.to_host(replay.forward(second))
     assert greatest_error([got], [zoo.logits("llama")[13][-1:]]) < TOLERANCE
 
 
