@@ -167,23 +167,14 @@ void attention(Engine& engine, nb::handle q_THE, nb::handle positions_T, nb::han
     engine.attention(args, starts.as<const int32_t>(), starts.size(0) - 1);
 }
 
-void sample(Engine& engine, nb::handle logits_RV, nb::handle temperature_R, nb::handle top_k_R, nb::handle top_p_R,
-            nb::handle min_p_R, nb::handle seed_R, nb::handle position_R, nb::handle out_R) {
+void sample(Engine& engine, nb::handle logits_RV, nb::handle how_R, nb::handle out_R) {
     View logits = floats(logits_RV, "logits_RV", {kAny, kAny});
     int64_t rows = logits.size(0), vocab = logits.size(1);
-    View temperature = floats(temperature_R, "temperature_R", {rows}), top_p = floats(top_p_R, "top_p_R", {rows}),
-         min_p = floats(min_p_R, "min_p_R", {rows});
-    View top_k = ints(top_k_R, "top_k_R", {rows});
-    View seed(seed_R, "seed_R"), position(position_R, "position_R");
-    seed.type({Type::u64}).shape({rows}).contiguous();
-    position.type({Type::i64}).shape({rows}).contiguous();
+    View how(how_R, "how_R");
+    how.type({Type::sampling}).shape({rows}).contiguous();
     View out = ints(out_R, "out_R", {rows});
-    std::vector<RowSampling> how;
-    for (int64_t r = 0; r < rows; ++r)
-        how.push_back({temperature.as<float>()[r], top_k.as<int32_t>()[r], top_p.as<float>()[r], min_p.as<float>()[r],
-                       seed.as<uint64_t>()[r], position.as<int64_t>()[r]});
     Working working;
-    engine.sample(logits.as<const float>(), rows, vocab, how.data(), out.as<int32_t>());
+    engine.sample(logits.as<const float>(), rows, vocab, how.as<const RowSampling>(), out.as<int32_t>());
 }
 
 void top_logprobs(Engine& engine, nb::handle logits_RV, nb::handle token_ids_R, int n, nb::handle chosen_R,

@@ -129,6 +129,8 @@ struct Kernels {
     // The vector part of sampling, over one row of logits.
     // The greatest element (NaN ignored; -inf where nothing is greater).
     float (*row_max)(const float* x, int64_t n);
+    // The greatest element; NaN where there is one.
+    float (*checked_max)(const float* x, int64_t n);
     // The lowest index of an element >= bound, or -1.
     int64_t (*first_at_least)(const float* x, int64_t n, float bound);
     int64_t (*count_greater)(const float* x, int64_t n, float value);

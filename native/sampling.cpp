@@ -116,9 +116,9 @@ int32_t best_with_noise(const Kernels& kernels, const std::vector<float>& logits
 }  // namespace
 
 int32_t sample_row(const Kernels& kernels, const float* logits, int64_t vocab, const RowSampling& how) {
-    float greatest = kernels.row_max(logits, vocab);
-    if (greatest == -kInfinity) return 0;
-    if (how.temperature == 0.0f || greatest == kInfinity)
+    float greatest = kernels.checked_max(logits, vocab);
+    if (!std::isfinite(greatest)) return -1;
+    if (how.temperature == 0.0f)
         return int32_t(kernels.first_at_least(logits, vocab, greatest));
     std::vector<float> scaled(static_cast<size_t>(vocab));
     kernels.divide(logits, vocab, how.temperature, scaled.data());

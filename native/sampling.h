@@ -7,6 +7,7 @@
 
 namespace hexad {
 
+// A row of ops.py's SAMPLING.
 struct RowSampling {
     float temperature;
     int32_t top_k;
@@ -15,7 +16,7 @@ struct RowSampling {
     int64_t position;
 };
 
-// The token; 0 where no logit is greater than -inf.
+// The token; -1 where the row holds NaN or +inf, or only -inf.
 int32_t sample_row(const Kernels& kernels, const float* logits, int64_t vocab, const RowSampling& how);
 
 // logprob and rank of `chosen`; the n greatest, ties to the lower id.

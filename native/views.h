@@ -11,6 +11,7 @@
 
 #include "kernels.h"
 #include "parallel.h"
+#include "sampling.h"
 
 namespace hexad {
 
@@ -34,7 +35,7 @@ struct Refused : std::runtime_error {
 
 [[noreturn]] inline void refuse(const std::string& why) { throw Refused(why); }
 
-enum class Type { f32, bf16, f16, i32, i64, u64, other };
+enum class Type { f32, bf16, f16, i32, i64, u64, sampling, other };
 
 inline const char* type_name(Type type) {
     switch (type) {
@@ -44,6 +45,7 @@ inline const char* type_name(Type type) {
         case Type::i32: return "int32";
         case Type::i64: return "int64";
         case Type::u64: return "uint64";
+        case Type::sampling: return "SAMPLING";
         default: return "an unsupported type";
     }
 }
@@ -55,6 +57,7 @@ inline Type type_of(char kind, int itemsize) {
     if (kind == 'i' && itemsize == 4) return Type::i32;
     if (kind == 'i' && itemsize == 8) return Type::i64;
     if (kind == 'u' && itemsize == 8) return Type::u64;
+    if (kind == 'V' && itemsize == int(sizeof(RowSampling))) return Type::sampling;
     return Type::other;
 }
 

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hexad.decoding.processors import Row, needs_processing, process
 from hexad.decoding.state import RowState
 from hexad.errors import RequestFailed
-from hexad.kernels.ops import Array, Ops, Sampling
+from hexad.kernels.ops import SAMPLING, Array, Ops
 from hexad.types import TokenLogprobs
 
 GREEDY_BELOW = 1e-5
@@ -38,18 +37,12 @@ def pick(ops: Ops, logits_RV: Array, states: Sequence[RowState]) -> list[Pick]:
     """
     if not states:
         return []
-    host_RV = ops.to_host(logits_RV)
-    errors = {row: _defect(host_RV[row]) for row in _unusable(host_RV)}
-    edits: dict[int, Row] = {}
-    for row in [row for row, state in enumerate(states) if needs_processing(state)]:
-        if row in errors:
-            continue
-        try:
-            edits[row] = _processed(states[row], host_RV[row])
-        except Exception as error:  # whatever it is, it belongs to this request alone
-            errors[row] = str(error) if isinstance(error, RequestFailed) else f"{type(error).__name__}: {error}"
-
-    tokens = ops.sample(_with_edits(ops, logits_RV, host_RV, edits, errors), _sampling(states)).tolist()
+    errors: dict[int, str] = {}
+    edited_RV = _edited(ops, logits_RV, states, errors)
+    tokens = ops.sample(edited_RV, _sampling(states)).tolist()
+    for row, token in enumerate(tokens):
+        if token < 0 and row not in errors:
+            errors[row] = _defect(ops.to_host(edited_RV)[row])
     logprobs = _row_logprobs(ops, logits_RV, tokens, states, errors)
     return [
         Pick(-1, error=errors[row]) if row in errors else Pick(token, logprobs.get(row))
@@ -63,15 +56,9 @@ def prompt_logprobs(ops: Ops, logits_TV: Array, token_ids: Sequence[int], n: int
     `token_ids[i]` is the token after row i. Raises RequestFailed where a row holds NaN or +inf.
     """
     host_TV = ops.to_host(logits_TV)
-    for row in _unusable(host_TV):
+    for row in np.flatnonzero(~np.isfinite(host_TV.max(axis=1))):  # the maximum tells NaN, +inf and only -inf
         raise RequestFailed(f"{_defect(host_TV[row])}, before prompt token {token_ids[row]}")
     return _top_logprobs(ops, logits_TV, token_ids, [n] * len(token_ids))
-
-
-def _unusable(host_RV: NDArray[np.float32]) -> list[int]:
-    """Rows with NaN or +inf, or with nothing above -inf: the maximum tells all three in one pass."""
-    usable_R = np.isfinite(host_RV.max(axis=1))
-    return [] if usable_R.all() else np.flatnonzero(~usable_R).tolist()
 
 
 def _defect(row_V: Row) -> str:
@@ -84,7 +71,23 @@ def _defect(row_V: Row) -> str:
     return f"logits of this request are -inf for all {len(row_V)} tokens"
 
 
+def _edited(ops: Ops, logits_RV: Array, states: Sequence[RowState], errors: dict[int, str]) -> Array:
+    """The logits with processed rows in place; a row whose processing failed is noted in `errors`."""
+    edits = [row for row, state in enumerate(states) if needs_processing(state)]
+    if not edits:
+        return logits_RV
+    edited_RV = ops.to_host(logits_RV).copy()
+    for row in edits:
+        try:
+            edited_RV[row] = _processed(states[row], edited_RV[row])
+        except Exception as error:  # whatever it is, it belongs to this request alone
+            errors[row] = str(error) if isinstance(error, RequestFailed) else f"{type(error).__name__}: {error}"
+    return ops.array(edited_RV)
+
+
 def _processed(state: RowState, row_V: Row) -> Row:
+    if not np.isfinite(row_V.max()):
+        raise RequestFailed(_defect(row_V))
     with np.errstate(over="ignore"):  # reported below, by name
         out_V = process(state, row_V)
     peak = out_V.max()
@@ -98,29 +101,12 @@ def _processed(state: RowState, row_V: Row) -> Row:
     return out_V
 
 
-def _with_edits(
-    ops: Ops, logits_RV: Array, host_RV: NDArray[np.float32], edits: dict[int, Row], errors: dict[int, str]
-) -> Array:
-    """The logits with processed rows in place; failed rows are blank, so that no kernel meets NaN."""
-    if not edits and not errors:
-        return logits_RV
-    edited_RV = host_RV.copy()
-    for row, row_V in edits.items():
-        edited_RV[row] = row_V
-    edited_RV[list(errors)] = 0.0
-    return ops.array(edited_RV)
-
-
-def _sampling(states: Sequence[RowState]) -> Sampling:
-    params = [state.params for state in states]
-    return Sampling(
-        temperature_R=np.array([p.temperature if p.temperature >= GREEDY_BELOW else 0.0 for p in params], np.float32),
-        top_k_R=np.array([max(p.top_k, 0) for p in params], np.int32),
-        top_p_R=np.array([p.top_p for p in params], np.float32),
-        min_p_R=np.array([p.min_p for p in params], np.float32),
-        seed_R=np.array([state.seed for state in states], np.uint64),
-        position_R=np.array([state.position for state in states], np.int64),
-    )
+def _sampling(states: Sequence[RowState]) -> np.ndarray:
+    rows = [
+        (p.temperature if p.temperature >= GREEDY_BELOW else 0.0, max(p.top_k, 0), p.top_p, p.min_p, s.seed, s.position)
+        for s, p in ((state, state.params) for state in states)
+    ]
+    return np.array(rows, SAMPLING)
 
 
 def _row_logprobs(

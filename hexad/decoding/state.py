@@ -7,13 +7,13 @@ scheduler.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hexad.types import Request, SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class RowState:
+class RowState(msgspec.Struct, frozen=True):
     """One sequence at the moment when the token at index `position` is drawn.
 
     `tokens` may be the sequence's own growing list: only its first `position` entries are

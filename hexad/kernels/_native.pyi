@@ -60,12 +60,7 @@ class Engine:
     def sample(
         self,
         logits_RV: np.ndarray,
-        temperature_R: np.ndarray,
-        top_k_R: np.ndarray,
-        top_p_R: np.ndarray,
-        min_p_R: np.ndarray,
-        seed_R: np.ndarray,
-        position_R: np.ndarray,
+        how_R: np.ndarray,
         out_R: np.ndarray,
         /,
     ) -> None: ...

@@ -56,9 +56,7 @@ def fuse_silu(code: list[Instruction]) -> list[Instruction]:
     uses = _uses(code)
     silus = {i.x: i for i in code if isinstance(i, Silu) and uses[i.x] == 1}
     fused = {
-        i.out
-        for i in code
-        if isinstance(i, Linear) and i.out in silus and i.weight.outputs % (2 * TILE_OUTPUTS) == 0
+        i.out for i in code if isinstance(i, Linear) and i.out in silus and i.weight.outputs % (2 * TILE_OUTPUTS) == 0
     }
     return [
         replace(i, out=silus[i.out].out, silu=True) if isinstance(i, Linear) and i.out in fused else i

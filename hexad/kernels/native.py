@@ -16,7 +16,7 @@ import numpy as np
 
 from hexad.errors import ConfigError, KernelError
 from hexad.kernels.fuse import SWITCHES
-from hexad.kernels.ops import KV, PAGE_SIZE, Array, Dtype, Sampling, Step, TopLogprobs
+from hexad.kernels.ops import KV, PAGE_SIZE, SAMPLING, Array, Dtype, Step, TopLogprobs
 from hexad.kernels.record import TokenIds, Traced, record
 
 try:
@@ -31,6 +31,9 @@ except ImportError as error:
 
 ISA_VARIABLE = "HEXAD_ISA"
 """The one environment variable of Hexad: forces an instruction set."""
+
+_OPAQUE = np.dtype((np.void, SAMPLING.itemsize))
+"""numpy reports the flags of structured arrays wrongly in `__array_struct__`."""
 
 _DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
@@ -125,9 +128,7 @@ class NativeOps:
         self._engine.add_rms_norm(_dense(x_TD), residual_TD, _float32(weight_D), eps, out_TD)
         return out_TD
 
-    def rope_kv_write(
-        self, q_THE: Array, k_TGE: Array, v_TGE: Array, cos_sin: Array, step: Step, kv: KV
-    ) -> Array:
+    def rope_kv_write(self, q_THE: Array, k_TGE: Array, v_TGE: Array, cos_sin: Array, step: Step, kv: KV) -> Array:
         if isinstance(q_THE, Traced):
             return q_THE.rope_kv_write(k_TGE, v_TGE, cos_sin, kv)
         out_THE = np.empty(q_THE.shape, np.float32)
@@ -159,10 +160,9 @@ class NativeOps:
         self._engine.silu_mul(np.ascontiguousarray(gate_up), out_TI)
         return out_TI
 
-    def sample(self, logits_RV: np.ndarray, how: Sampling) -> np.ndarray:
-        """As `Ops.sample`. A row without a logit greater than -inf gives token 0, as in the reference set."""
+    def sample(self, logits_RV: np.ndarray, how_R: np.ndarray) -> np.ndarray:
         out_R = np.empty(len(logits_RV), np.int32)
-        self._engine.sample(np.ascontiguousarray(logits_RV), *how, out_R)
+        self._engine.sample(np.ascontiguousarray(logits_RV), how_R.view(_OPAQUE), out_R)
         return out_R
 
     def top_logprobs(self, logits_RV: np.ndarray, token_ids_R: np.ndarray, n: int) -> TopLogprobs:

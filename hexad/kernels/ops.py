@@ -60,21 +60,11 @@ class KV(NamedTuple):
     v_PG16E: Array
 
 
-class Sampling(NamedTuple):
-    """How each of R rows is sampled."""
-
-    temperature_R: np.ndarray
-    """float32; 0 is greedy"""
-    top_k_R: np.ndarray
-    """int32; 0 keeps all"""
-    top_p_R: np.ndarray
-    """float32; 1 keeps all"""
-    min_p_R: np.ndarray
-    """float32; 0 keeps all"""
-    seed_R: np.ndarray
-    """uint64"""
-    position_R: np.ndarray
-    """int64: the position in its sequence of the token to be drawn"""
+SAMPLING = np.dtype(
+    [("temperature", "f4"), ("top_k", "i4"), ("top_p", "f4"), ("min_p", "f4"), ("seed", "u8"), ("position", "i8")]
+)
+"""How a row is sampled. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 keep all tokens; `position` is that
+of the token to be drawn, in its sequence."""
 
 
 class TopLogprobs(NamedTuple):
@@ -135,13 +125,15 @@ class Ops(Protocol):
     def silu_mul(self, gate_up: Array) -> Array:
         """[T, 2*I], gate then up -> silu(gate) * up, [T, I]."""
 
-    def sample(self, logits_RV: Array, how: Sampling) -> np.ndarray:
-        """Token ids, int32 [R]. Greedy takes the lowest id among equals, also where all are -inf.
+    def sample(self, logits_RV: Array, how_R: np.ndarray) -> np.ndarray:
+        """Token ids, int32 [R]; `how_R` is of the dtype SAMPLING.
 
-        Otherwise: logits / temperature; keep tokens whose probability is at least min_p times
-        the greatest; of those the top_k; of those (renormalised) the smallest set whose
-        probability reaches top_p; then Gumbel-max with the noise of `philox.py`. A temperature so
-        small that the division overflows is greedy.
+        -1 for a row that holds NaN or +inf, or only -inf.
+
+        Greedy takes the lowest id among equals. Otherwise: logits / temperature; keep tokens whose
+        probability is at least min_p times the greatest; of those the top_k; of those (renormalised)
+        the smallest set whose probability reaches top_p; then Gumbel-max with the noise of
+        `philox.py`. A temperature so small that the division overflows is greedy.
         """
 
     def top_logprobs(self, logits_RV: Array, token_ids_R: np.ndarray, n: int) -> TopLogprobs: ...

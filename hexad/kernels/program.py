@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
 import numpy as np
 
 from hexad.kernels import _native

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from hexad.errors import KernelError
-from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs
+from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, Dtype, Step, TopLogprobs
 from hexad.kernels.philox import gumbel_noise
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -128,17 +128,18 @@ class ReferenceOps:
             activated: np.ndarray = gate / (np.float32(1) + np.exp(-gate)) * up
         return activated
 
-    def sample(self, logits_RV: np.ndarray, how: Sampling) -> np.ndarray:
-        tokens_R = np.empty(len(logits_RV), np.int32)
-        for row, logits_V in enumerate(logits_RV):
+    def sample(self, logits_RV: np.ndarray, how_R: np.ndarray) -> np.ndarray:
+        tokens_R = np.full(len(logits_RV), -1, np.int32)
+        for row in np.flatnonzero(np.isfinite(logits_RV.max(axis=1))):
+            how = how_R[row]
             tokens_R[row] = _sample_row(
-                logits_V,
-                temperature=how.temperature_R[row],
-                top_k=int(how.top_k_R[row]),
-                top_p=float(how.top_p_R[row]),
-                min_p=float(how.min_p_R[row]),
-                seed=int(how.seed_R[row]),
-                position=int(how.position_R[row]),
+                logits_RV[row],
+                temperature=how["temperature"],
+                top_k=int(how["top_k"]),
+                top_p=float(how["top_p"]),
+                min_p=float(how["min_p"]),
+                seed=int(how["seed"]),
+                position=int(how["position"]),
             )
         return tokens_R
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from hexad.errors import ConfigError
-from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs
+from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Step, TopLogprobs
 from hexad.kernels.reference import ReferenceOps
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -118,12 +118,13 @@ class TorchOps:
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
 
-    def sample(self, logits_RV: torch.Tensor, how: Sampling) -> np.ndarray:
-        if how.temperature_R.any():
-            return self._host.sample(self.to_host(logits_RV), how)
+    def sample(self, logits_RV: torch.Tensor, how_R: np.ndarray) -> np.ndarray:
+        if how_R["temperature"].any():
+            return self._host.sample(self.to_host(logits_RV), how_R)
         ids_V = torch.arange(logits_RV.shape[1], dtype=torch.int32, device=self.device)
         greatest_R1 = logits_RV.max(dim=-1, keepdim=True).values
-        return self.to_host(torch.where(logits_RV == greatest_R1, ids_V, ids_V[-1]).min(dim=-1).values)
+        first_R = torch.where(logits_RV == greatest_R1, ids_V, ids_V[-1]).min(dim=-1).values
+        return self.to_host(torch.where(greatest_R1[:, 0].isfinite(), first_R, -1).to(torch.int32))
 
     def top_logprobs(self, logits_RV: torch.Tensor, token_ids_R: np.ndarray, n: int) -> TopLogprobs:
         return self._host.top_logprobs(self.to_host(logits_RV), token_ids_R, n)

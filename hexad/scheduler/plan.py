@@ -5,14 +5,13 @@ A sequence is one choice of one request. The runner reads the plan and never cha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from hexad.scheduler.sequence import Sequence
 from hexad.types import TokenLogprobs
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Tokens [start, start + count) of `sequence` run in this step.
 
     `samples` are the sequences that draw a token from the logits of the last position:
@@ -26,8 +25,7 @@ class Chunk:
     samples: tuple[Sequence, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """One step. Copies are done first, then the chunks run together."""
 
     chunks: tuple[Chunk, ...]
@@ -39,8 +37,7 @@ class Plan:
         return sum(chunk.count for chunk in self.chunks)
 
 
-@dataclass(slots=True)
-class Result:
+class Result(msgspec.Struct):
     """What one sampled sequence gained: a token, or the error that fails it alone."""
 
     token_id: int = -1
@@ -48,13 +45,12 @@ class Result:
     error: str | None = None
 
 
-@dataclass(slots=True)
-class StepResult:
+class StepResult(msgspec.Struct):
     """Keyed by sequence identity (request_id, choice)."""
 
-    sampled: dict[tuple[str, int], Result] = field(default_factory=dict)
-    prompt_logprobs: dict[tuple[str, int], list[TokenLogprobs]] = field(default_factory=dict)
+    sampled: dict[tuple[str, int], Result] = {}
+    prompt_logprobs: dict[tuple[str, int], list[TokenLogprobs]] = {}
     """For a chunk [start, start + count): prompt positions start + 1 up to start + count, as
     far as the prompt goes."""
-    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+    failed: dict[tuple[str, int], str] = {}
     """Sequences whose chunk could not be run at all, with the cause."""

@@ -22,6 +22,17 @@ float row_max(const float* x, int64_t n) {
     return hmax(best);
 }
 
+float checked_max(const float* x, int64_t n) {
+    V best = set1(-kInfinity);
+    uint32_t ordered = ~0u;
+    for (int64_t i = 0; i < n; i += kLanes) {
+        V values = get(x, i, n, -kInfinity);
+        best = vmax(values, best);
+        ordered &= mask_ge(values, values);
+    }
+    return (ordered & 0xffff) == 0xffff ? hmax(best) : __builtin_nanf("");
+}
+
 int64_t first_at_least(const float* x, int64_t n, float bound) {
     for (int64_t i = 0; i < n; i += kLanes) {
         uint32_t mask = mask_ge(get(x, i, n, __builtin_nanf("")), set1(bound));
@@ -117,6 +128,7 @@ int64_t gumbel_argmax(const float* x, int64_t n, float greatest, uint64_t seed, 
 
 void HEXAD_REGISTER(logits)(Kernels& k) {
     k.row_max = row_max;
+    k.checked_max = checked_max;
     k.first_at_least = first_at_least;
     k.count_greater = count_greater;
     k.gather_at_least = gather_at_least;

@@ -20,7 +20,7 @@ pytest.importorskip("hexad.kernels._native")
 from hexad.errors import ConfigError, KernelError
 from hexad.kernels import _native
 from hexad.kernels.native import NativeOps, available_isas
-from hexad.kernels.ops import LEAVES, Dtype, Sampling
+from hexad.kernels.ops import LEAVES, SAMPLING, Dtype
 from hexad.kernels.philox import gumbel_noise
 
 ISAS = available_isas()
@@ -39,18 +39,13 @@ def bfloat16(x: np.ndarray) -> np.ndarray:
     return x.astype(ml_dtypes.bfloat16)
 
 
-def sampling(rows: int, **how: float) -> Sampling:
-    def of(name: str, default: float, dtype: type) -> np.ndarray:
-        return np.full(rows, how.get(name, default), dtype)
-
-    return Sampling(
-        of("temperature", 1, np.float32),
-        of("top_k", 0, np.int32),
-        of("top_p", 1, np.float32),
-        of("min_p", 0, np.float32),
-        np.arange(rows, dtype=np.uint64) * np.uint64(2**33 + 1),
-        np.arange(rows, dtype=np.int64) + 2**33,
-    )
+def sampling(rows: int, **how: float) -> np.ndarray:
+    how_R = np.empty(rows, SAMPLING)
+    for name, default in (("temperature", 1), ("top_k", 0), ("top_p", 1), ("min_p", 0)):
+        how_R[name] = how.get(name, default)
+    how_R["seed"] = np.arange(rows, dtype=np.uint64) * np.uint64(2**33 + 1)
+    how_R["position"] = np.arange(rows) + 2**33
+    return how_R
 
 
 # ---- linear
@@ -136,17 +131,17 @@ def test_embedding_of_an_odd_width(ops: NativeOps) -> None:
 # ---- logits
 
 
-def brute_force(logits_V: np.ndarray, how: Sampling, row: int) -> int:
+def brute_force(logits_V: np.ndarray, how: SAMPLING, row: int) -> int:
     """The docstring of Ops.sample by a full sort, in float64."""
-    scaled = (logits_V / how.temperature_R[row]).astype(np.float64)
+    scaled = (logits_V / how["temperature"][row]).astype(np.float64)
     order = np.lexsort((np.arange(len(scaled)), -scaled))
     odds = np.exp(scaled[order] - scaled[order[0]])
-    kept = order[odds >= how.min_p_R[row]]
-    kept = kept[: how.top_k_R[row] or None]
+    kept = order[odds >= how["min_p"][row]]
+    kept = kept[: how["top_k"][row] or None]
     mass = np.cumsum(odds[: len(kept)])
-    if how.top_p_R[row] < 1:
-        kept = kept[: 1 + int(np.searchsorted(mass, how.top_p_R[row] * mass[-1]))]
-    noise = gumbel_noise(int(how.seed_R[row]), int(how.position_R[row]), len(scaled))
+    if how["top_p"][row] < 1:
+        kept = kept[: 1 + int(np.searchsorted(mass, how["top_p"][row] * mass[-1]))]
+    noise = gumbel_noise(int(how["seed"][row]), int(how["position"][row]), len(scaled))
     return int(min(kept, key=lambda token: (-(scaled[token] + noise[token]), token)))
 
 
@@ -185,7 +180,8 @@ def test_sampled_tokens_have_the_probabilities_of_softmax(ops: NativeOps) -> Non
     """Pearson's chi-square over positions of one seed, all tokens and the best five."""
     logits, draws = normal(12), 20_000
     for top_k, critical in ((0, 31.3), (5, 18.5)):  # the 0.1 % points with 11 and 4 degrees of freedom
-        how = sampling(draws, top_k=top_k)._replace(position_R=np.arange(draws), seed_R=np.full(draws, 9, np.uint64))
+        how = sampling(draws, top_k=top_k)
+        how["position"], how["seed"] = np.arange(draws), 9
         counts = np.bincount(ops.sample(np.tile(logits, (draws, 1)), how), minlength=12)
         kept = np.argsort(-logits)[: top_k or None]
         shares = np.zeros(12)

@@ -15,7 +15,7 @@ pytest.importorskip("hexad.kernels._native")
 
 from hexad.errors import KernelError
 from hexad.kernels.native import NativeOps, available_isas
-from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, Dtype, Sampling, Step
+from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, SAMPLING, Dtype, Step
 from hexad.testing.step import Piece, make_step
 
 ISAS = available_isas()
@@ -191,18 +191,16 @@ def test_a_token_is_drawn_the_same_alone_and_among_others(isa: str) -> None:
     one, two, rows = NativeOps(1, isa), NativeOps(2, isa), 40
     logits = normal(rows, 4000) * 2
     generator = np.random.default_rng(0)
-    how = Sampling(
-        generator.choice(np.array([0, 0.5, 1, 2], np.float32), rows),
-        generator.choice(np.array([0, 1, 20, 3000], np.int32), rows),
-        generator.choice(np.array([0.5, 0.95, 1], np.float32), rows),
-        generator.choice(np.array([0, 0.05], np.float32), rows),
-        generator.integers(0, 2**63, rows).astype(np.uint64),
-        generator.integers(0, 2**40, rows),
-    )
+    how = np.empty(rows, SAMPLING)
+    how["temperature"] = generator.choice([0, 0.5, 1, 2], rows)
+    how["top_k"] = generator.choice([0, 1, 20, 3000], rows)
+    how["top_p"] = generator.choice([0.5, 0.95, 1], rows)
+    how["min_p"] = generator.choice([0, 0.05], rows)
+    how["seed"] = generator.integers(0, 2**63, rows)
+    how["position"] = generator.integers(0, 2**40, rows)
     together = two.sample(logits, how)
     for row in range(rows):
-        single = Sampling(*(column[row : row + 1] for column in how))
-        assert one.sample(logits[row : row + 1], single)[0] == together[row]
+        assert one.sample(logits[row : row + 1], how[row : row + 1])[0] == together[row]
 
 
 def test_flush_to_zero_on_the_calling_thread_changes_nothing(isa: str) -> None:

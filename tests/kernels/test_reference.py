@@ -20,7 +20,7 @@ from transformers import (
 
 from hexad.errors import ConfigError, KernelError
 from hexad.kernels.load import load
-from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, Ops, Sampling, Step
+from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, SAMPLING, Ops, Step
 from hexad.kernels.philox import gumbel_noise
 from hexad.kernels.reference import ReferenceOps
 from hexad.kernels.torch_set import TorchOps
@@ -39,18 +39,13 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def sampling(rows: int, **how: float) -> Sampling:
-    def of(name: str, default: float, dtype: type) -> np.ndarray:
-        return np.full(rows, how.get(name, default), dtype)
-
-    return Sampling(
-        of("temperature", 1, np.float32),
-        of("top_k", 0, np.int32),
-        of("top_p", 1, np.float32),
-        of("min_p", 0, np.float32),
-        np.arange(rows).astype(np.uint64) + np.uint64(2**40),
-        of("position", 7, np.int64),
-    )
+def sampling(rows: int, **how: float) -> np.ndarray:
+    how_R = np.empty(rows, SAMPLING)
+    for name, default in (("temperature", 1), ("top_k", 0), ("top_p", 1), ("min_p", 0)):
+        how_R[name] = how.get(name, default)
+    how_R["seed"] = np.arange(rows).astype(np.uint64) + np.uint64(2**40)
+    how_R["position"] = how.get("position", 7)
+    return how_R
 
 
 # ---- linear
@@ -273,7 +268,8 @@ def test_filters_keep_what_transformers_keeps(ops: Ops, how: dict[str, float]) -
 def test_sampled_tokens_have_the_probabilities_of_softmax() -> None:
     """Pearson's chi-square over 20,000 positions of one row."""
     logits, draws = normal(12), 20_000
-    how = sampling(draws)._replace(position_R=np.arange(draws), seed_R=np.full(draws, 3, np.uint64))
+    how = sampling(draws)
+    how["position"], how["seed"] = np.arange(draws), 3
     counts = np.bincount(ReferenceOps().sample(np.tile(logits, (draws, 1)), how), minlength=12)
     expected = torch.softmax(torch.tensor(logits).double(), -1).numpy() * draws
     assert ((counts - expected) ** 2 / expected).sum() < 24.7  # the 1 % point with 11 degrees of freedom
@@ -281,13 +277,13 @@ def test_sampled_tokens_have_the_probabilities_of_softmax() -> None:
 
 @pytest.mark.parametrize("temperature", [0, 1, 1e-39])
 def test_masked_rows_and_overflowing_logits(ops: Ops, temperature: float) -> None:
-    """A masked token is never drawn while there is another; 1e-39 turns logits into infinities."""
+    """A masked token is never drawn, no token where all are; 1e-39 turns logits into infinities."""
     logits = np.full((3, 10), -np.inf, np.float32)
     logits[0, 4] = 1.0
     logits[2, 3:] = np.abs(normal(7))
     tokens = ops.sample(ops.array(logits), sampling(3, temperature=temperature))
     assert tokens.dtype == np.int32
-    assert tokens[:2].tolist() == [4, 0]
+    assert tokens[:2].tolist() == [4, -1]
     assert tokens[2] >= 3
     if temperature != 1:
         assert tokens[2] == np.argmax(logits[2])

@@ -12,7 +12,7 @@ import pytest
 from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import Weights
 from hexad.kernels.load import Kind
-from hexad.kernels.ops import Dtype, Sampling
+from hexad.kernels.ops import SAMPLING, Dtype
 from hexad.models.build import build
 from hexad.testing.step import Replay
 from hexad.testing.zoo import ZOO, write_model
@@ -86,17 +86,12 @@ def test_the_number_of_threads_does_not_matter(case: Case) -> None:
 def test_sampled_tokens_do_not_depend_on_the_other_rows(case: Case) -> None:
     _, _, _, replay, batched = case
     rows = np.ascontiguousarray(batched[-1][:64])
-    how = Sampling(
-        temperature_R=np.tile(np.array([0, 1, 0.7, 1], np.float32), 16),
-        top_k_R=np.tile(np.array([0, 0, 20, 0], np.int32), 16),
-        top_p_R=np.tile(np.array([1, 1, 0.9, 1], np.float32), 16),
-        min_p_R=np.tile(np.array([0, 0, 0, 0.02], np.float32), 16),
-        seed_R=np.arange(64).astype(np.uint64),
-        position_R=np.arange(64).astype(np.int64),
-    )
+    how = np.empty(64, SAMPLING)
+    how["temperature"] = np.tile([0, 1, 0.7, 1], 16)
+    how["top_k"] = np.tile([0, 0, 20, 0], 16)
+    how["top_p"] = np.tile([1, 1, 0.9, 1], 16)
+    how["min_p"] = np.tile([0, 0, 0, 0.02], 16)
+    how["seed"] = how["position"] = np.arange(64)
     together = replay.ops.sample(replay.ops.array(rows), how)
-    alone = [
-        replay.ops.sample(replay.ops.array(rows[i : i + 1]), Sampling(*(field[i : i + 1] for field in how)))[0]
-        for i in range(64)
-    ]
+    alone = [replay.ops.sample(replay.ops.array(rows[i : i + 1]), how[i : i + 1])[0] for i in range(64)]
     np.testing.assert_array_equal(together, alone)
