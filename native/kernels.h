@@ -56,8 +56,8 @@ struct LinearArgs {
     const float* bias;  // [outputs], or null
     float* out;
     int rows_per_item, row_items;
-    int tiles_per_item;  // with silu_mul half of them are gates, the others their ups
-    int tiles_ahead;     // from an item's tiles to those that its thread likely walks next
+    int panel_tiles;  // walked together; even: with silu_mul half of them are gates, the others their ups
+    int64_t panels, panels_per_item;
 };
 
 // A row of float32 activations as a format's kernel reads it.
@@ -131,7 +131,7 @@ struct AttentionArgs {
 struct Kernels {
     const char* isa;
     size_t pair_bytes;  // of a pair of activations in a packed bfloat16 row
-    int tile_block, stream_tiles, row_block;
+    int stream_tiles, panel_tiles;  // tiles of a panel: for a single row, for several
 
     // By Format.
     void (*linear[kFormats])(const LinearArgs&, int64_t item);

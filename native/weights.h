@@ -40,6 +40,9 @@ struct LinearWeight {
     size_t scales_size() const;
     size_t sums_size() const { return format == Format::int8 ? size_t(num_tiles()) * 64 : 0; }
     size_t nbytes() const { return tiles.size + scales.size + sums.size; }
+    PackRowArgs row_args() const {
+        return {inputs, units(), group_units(), int(leaf_units.size()) - 1, leaf_units.data()};
+    }
 };
 
 // "float32", "bfloat16", "int8", "int4-128", "int4-64", "int4-32".
