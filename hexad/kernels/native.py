@@ -75,9 +75,7 @@ class NativeOps:
     def to_host(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def pack_linear(
-        self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1
-    ) -> _native.LinearWeight:
+    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1) -> _native.LinearWeight:
         return self._engine.pack_linear(np.ascontiguousarray(weight_NK), format, leaves)
 
     def linear(self, x_TK: np.ndarray, weight: _native.LinearWeight, bias_N: np.ndarray | None = None) -> np.ndarray:

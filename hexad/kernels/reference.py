@@ -33,6 +33,10 @@ class PackedLinear(NamedTuple):
 
     leaves: tuple[np.ndarray, ...]
 
+    @property
+    def inputs(self) -> int:
+        return sum(leaf.shape[1] for leaf in self.leaves)
+
 
 class IntegerLinear(NamedTuple):
     """An int8 weight as one group of inputs, or an int4 one. Leaf i covers groups [i*n//leaves, (i+1)*n//leaves)."""
@@ -75,12 +79,11 @@ class ReferenceOps:
     def linear(
         self, x_TK: np.ndarray, weight: PackedLinear | IntegerLinear, bias_N: np.ndarray | None = None
     ) -> np.ndarray:
-        integers = isinstance(weight, IntegerLinear)
-        inputs = weight.inputs if integers else sum(leaf.shape[1] for leaf in weight.leaves)
-        if x_TK.shape[1] != inputs:
-            raise KernelError(f"a linear of {inputs} inputs was called with rows of {x_TK.shape[1]}", param="x_TK")
+        if x_TK.shape[1] != weight.inputs:
+            found = f"a linear of {weight.inputs} inputs was called with rows of {x_TK.shape[1]}"
+            raise KernelError(found, param="x_TK")
         x_TK = np.ascontiguousarray(x_TK)
-        out_TN = _integer_linear(x_TK, weight) if integers else _float_linear(x_TK, weight)
+        out_TN = _integer_linear(x_TK, weight) if isinstance(weight, IntegerLinear) else _float_linear(x_TK, weight)
         if bias_N is not None:
             out_TN += bias_N
         return out_TN

@@ -7,7 +7,7 @@ reference set on the host, so that noise and filters are the same everywhere.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,17 @@ import torch.nn.functional as F
 
 from hexad.errors import ConfigError
 from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs, WeightFormat
-from hexad.kernels.quantize import Quantized, quantize_weight
+from hexad.kernels.quantize import quantize_weight
 from hexad.kernels.reference import ReferenceOps
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class IntegerLinear(NamedTuple):
+    """An int8 or int4 weight, as `hexad.kernels.quantize.Quantized` has it."""
+
+    values: torch.Tensor
+    scales: torch.Tensor
 
 
 class TorchOps:
@@ -47,19 +54,19 @@ class TorchOps:
 
     def pack_linear(
         self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1
-    ) -> torch.Tensor | Quantized:
+    ) -> torch.Tensor | IntegerLinear:
         if format in DTYPES:
             return self.array(weight_NK).to(DTYPES[format])
-        return Quantized(*(self.array(part) for part in quantize_weight(weight_NK, format)))
+        return IntegerLinear(*(self.array(part) for part in quantize_weight(weight_NK, format)))
 
     def linear(
-        self, x_TK: torch.Tensor, weight: torch.Tensor | Quantized, bias_N: torch.Tensor | None = None
+        self, x_TK: torch.Tensor, weight: torch.Tensor | IntegerLinear, bias_N: torch.Tensor | None = None
     ) -> torch.Tensor:
         """A bfloat16 weight takes rows rounded to bfloat16 and, in torch, gives such sums too.
 
         Integers are multiplied and summed as whole numbers in float64, and groups of them too.
         """
-        if isinstance(weight, Quantized):
+        if isinstance(weight, IntegerLinear):
             out_TN = _integer_linear(x_TK, weight)
         else:
             out_TN = F.linear(x_TK.to(weight.dtype), weight).float()
@@ -149,7 +156,7 @@ class TorchOps:
             cache[targets] = cache[sources]
 
 
-def _integer_linear(x_TK: torch.Tensor, weight: Quantized) -> torch.Tensor:
+def _integer_linear(x_TK: torch.Tensor, weight: IntegerLinear) -> torch.Tensor:
     """As `hexad.kernels.quantize.quantize_rows`, then group by group."""
     outputs, groups, size = weight.values.shape
     x_TGK = F.pad(x_TK, (0, groups * size - x_TK.shape[1])).reshape(len(x_TK), groups, size)
