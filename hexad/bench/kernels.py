@@ -16,7 +16,7 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 
-from hexad.kernels._native import LinearWeight
+from hexad.kernels._native import Engine, LinearWeight
 from hexad.kernels.native import NativeOps
 from hexad.kernels.ops import WeightFormat
 from hexad.kernels.threads import default_threads
@@ -54,21 +54,21 @@ def main() -> None:
           f"{'TOP/s':>7}  {'of peak':>7}")  # fmt: skip
     for outputs, inputs in SHAPES:
         for format in args.format:
-            measure(ops, machine, outputs, inputs, format, args.rows)
+            measure(Engine(args.threads, ops.isa), machine, outputs, inputs, format, args.rows)
 
 
 def measure(
-    ops: NativeOps, machine: Machine, outputs: int, inputs: int, format: WeightFormat, all_rows: list[int]
+    engine: Engine, machine: Machine, outputs: int, inputs: int, format: WeightFormat, all_rows: list[int]
 ) -> None:
     """Prints a line for each number of rows."""
     generator = np.random.default_rng(0)
     weight = generator.standard_normal((outputs, inputs), np.float32)
-    copies = [ops.pack_linear(weight, format)]
-    copies += [ops.pack_linear(weight, format) for _ in range(WORKING_SET // copies[0].nbytes)]
+    copies = [engine.pack_linear(weight, format, 1)]
+    copies += [engine.pack_linear(weight, format, 1) for _ in range(WORKING_SET // copies[0].nbytes)]
     for rows in all_rows:
-        x = generator.standard_normal((rows, inputs), np.float32)
+        x, out = generator.standard_normal((rows, inputs), np.float32), np.zeros((rows, outputs), np.float32)
         used = copies[: max(2, len(copies) // max(1, rows // 8))]
-        best = min(seconds(ops, x, packed) for _ in range(ROUNDS) for packed in used)
+        best = min(seconds(engine, x, packed, out) for _ in range(ROUNDS) for packed in used)
         gb, tops = copies[0].nbytes / best / 1e9, 2 * rows * outputs * inputs / best / 1e12
         print(
             f"{f'{outputs} x {inputs}':>16}  {format:8}  {rows:>4}  {best * 1e6:>8.1f}  {gb:>6.1f}  "
@@ -76,9 +76,9 @@ def measure(
         )
 
 
-def seconds(ops: NativeOps, x: np.ndarray, packed: LinearWeight) -> float:
+def seconds(engine: Engine, x: np.ndarray, packed: LinearWeight, out: np.ndarray) -> float:
     start = time.perf_counter()
-    ops.linear(x, packed)
+    engine.linear(x, packed, None, out)
     return time.perf_counter() - start
 
 
