@@ -20,12 +20,14 @@ double seconds_of(const auto& work) {
 
 void Engine::norm_pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows,
                             const float* norm_weight, float eps, char* packed) {
-    static thread_local std::vector<float> normed;
-    size_t row_bytes = packed_row_bytes(w);
-    each_row(pool_, rows, double(w.inputs) / 3.0, [&](int64_t row) {
+    const PackRowArgs a = w.row_args();
+    const size_t bytes = packed_row_bytes(w);
+    auto pack_row = kernels_.pack_row[int(w.format)];
+    each_row(pool_, rows, double(w.inputs) / 2.5, [&](int64_t row) {
+        static thread_local std::vector<float> normed;
         normed.resize(size_t(w.inputs));
         kernels_.norm_row(x + row * x_stride, norm_weight, eps, w.inputs, normed.data());
-        std::memcpy(packed + size_t(row) * row_bytes, normed.data(), size_t(w.inputs) * 4);
+        pack_row(a, normed.data(), packed + size_t(row) * bytes);
     });
 }
 
@@ -82,11 +84,12 @@ double Engine::read_bandwidth(size_t bytes) {
     return best;
 }
 
-double Engine::arithmetic_rate(Dtype dtype) {
+double Engine::arithmetic_rate(Format format) {
     constexpr int64_t kRounds = 20000;
     constexpr int64_t kItemsPerThread = 4;
-    auto kernel = dtype == Dtype::f32 ? kernels_.fma_peak : kernels_.pair_peak;
-    double flops = double(kRounds) * double(kernels_.flops_per_round) * (dtype == Dtype::f32 ? 1.0 : 2.0);
+    auto kernel = format == Format::f32 ? kernels_.fma_peak : format == Format::bf16 ? kernels_.pair_peak : kernels_.byte_peak;
+    double per_step = format == Format::f32 ? 1.0 : format == Format::bf16 ? 2.0 : 4.0;
+    double flops = double(kRounds) * double(kernels_.flops_per_round) * per_step;
     int64_t items = threads() * kItemsPerThread;
     double best = 0.0;
     for (int round = 0; round < 100; ++round) {

@@ -35,13 +35,14 @@ struct Refused : std::runtime_error {
 
 [[noreturn]] inline void refuse(const std::string& why) { throw Refused(why); }
 
-enum class Type { f32, bf16, f16, i32, i64, u64, sampling, other };
+enum class Type { f32, bf16, f16, u8, i32, i64, u64, sampling, other };
 
 inline const char* type_name(Type type) {
     switch (type) {
         case Type::f32: return "float32";
         case Type::bf16: return "bfloat16";
         case Type::f16: return "float16";
+        case Type::u8: return "uint8";
         case Type::i32: return "int32";
         case Type::i64: return "int64";
         case Type::u64: return "uint64";
@@ -54,6 +55,7 @@ inline Type type_of(char kind, int itemsize) {
     if (kind == 'f' && itemsize == 4) return Type::f32;
     if (kind == 'f' && itemsize == 2) return Type::f16;
     if (kind == 'V' && itemsize == 2) return Type::bf16;
+    if (kind == 'u' && itemsize == 1) return Type::u8;
     if (kind == 'i' && itemsize == 4) return Type::i32;
     if (kind == 'i' && itemsize == 8) return Type::i64;
     if (kind == 'u' && itemsize == 8) return Type::u64;

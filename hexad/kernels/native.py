@@ -16,7 +16,7 @@ import numpy as np
 
 from hexad.errors import ConfigError, KernelError
 from hexad.kernels.fuse import SWITCHES
-from hexad.kernels.ops import KV, PAGE_SIZE, SAMPLING, Array, Dtype, Step, TopLogprobs
+from hexad.kernels.ops import KV, PAGE_SIZE, SAMPLING, Array, Dtype, Step, TopLogprobs, WeightFormat
 from hexad.kernels.record import TokenIds, Traced, record
 
 try:
@@ -92,8 +92,8 @@ class NativeOps:
     def to_host(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, *, leaves: int = 1) -> _native.LinearWeight:
-        return self._engine.pack_linear(np.ascontiguousarray(weight_NK), dtype, leaves)
+    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1) -> _native.LinearWeight:
+        return self._engine.pack_linear(np.ascontiguousarray(weight_NK), format, leaves)
 
     def linear(self, x_TK: Array, weight: _native.LinearWeight, bias_N: Array | None = None) -> Array:
         if isinstance(x_TK, Traced):
@@ -191,9 +191,9 @@ class NativeOps:
         """GB/s at which all threads together read memory (use several times the last-level cache)."""
         return self._engine.read_bandwidth(num_bytes) / 1e9
 
-    def arithmetic_rate(self, dtype: Dtype) -> float:
-        """TFLOP/s of all threads' multiply-adds over float32, or over pairs of bfloat16, with no memory in the way."""
-        return self._engine.arithmetic_rate(dtype == "bfloat16") / 1e12
+    def arithmetic_rate(self, format: WeightFormat) -> float:
+        """TFLOP/s of all threads' multiply-adds over float32, bfloat16 pairs or (TOP/s) bytes, from registers."""
+        return self._engine.arithmetic_rate(format) / 1e12
 
 
 def _dense(x: np.ndarray) -> np.ndarray:
