@@ -41,7 +41,7 @@ def _worked_out(config: Config, resolved: Resolved, kernels: str) -> dict[str, t
         "served_model_name": (config.model_name, "" if config.served_model_name else "from model"),
     }
     if config.dtype == "auto":
-        became["dtype"] = (resolved.dtype, f"from the checkpoint's {resolved.model.dtype}")
+        became["dtype"] = (resolved.precision.linear, f"from the checkpoint's {resolved.model.dtype}")
     if config.threads is None:
         became["threads"] = (resolved.threads, "from the machine's physical cores")
     if config.max_model_len is None:
@@ -62,7 +62,7 @@ def _print_memory(resolved: Resolved) -> None:
     print("memory plan")
     for name, size, why in (
         ("available", memory.available, "what the kernel and the cgroup leave"),
-        ("weights", memory.weights, f"{model.model_type}, {model.num_layers} layers, {resolved.dtype}"),
+        ("weights", memory.weights, f"{model.model_type}, {model.num_layers} layers, {resolved.precision}"),
         ("scratch", memory.scratch, "activations and logits of the largest step"),
         ("KV cache", memory.kv, f"{memory.num_pages} pages of {memory.page_bytes} bytes = {memory.kv_tokens} tokens"),
         ("left", memory.left, ""),

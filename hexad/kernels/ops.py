@@ -21,6 +21,8 @@ Array = Any
 
 Dtype = Literal["float32", "bfloat16"]
 
+WeightFormat = Literal["float32", "bfloat16", "int8", "int4-128", "int4-64", "int4-32"]
+
 PAGE_SIZE = 16
 """Tokens in a page of KV cache: the lanes of one AVX-512 register of float32."""
 
