@@ -39,6 +39,10 @@ class Tensors:
         """A host array of exactly `shape`. Raises CheckpointError."""
         raise NotImplementedError
 
+    def unused(self) -> list[str]:
+        """Names that were never taken."""
+        return []
+
     def pack(self, ops: Ops, outputs: Mapping[str, int], inputs: int, format: WeightFormat, leaves: int) -> Any:
         """The tensors [outputs, inputs] one below the other, as `ops.pack_linear` binds them."""
         parts = [self.take(name, (count, inputs)) for name, count in outputs.items()]
@@ -79,6 +83,11 @@ class Weights(Tensors):
                 "convert it with transformers: model.save_pretrained(directory, safe_serialization=True)"
             )
         raise CheckpointError(f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}")
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of all tensors."""
+        return sorted({shard.path for shard in self._shards.values()})
 
     @property
     def total_bytes(self) -> int:
@@ -163,9 +172,6 @@ class DummyWeights(Tensors):
 
     def __contains__(self, name: str) -> bool:
         return True
-
-    def unused(self) -> list[str]:
-        return []
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A new array of the dtype given at the start."""

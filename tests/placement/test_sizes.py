@@ -9,8 +9,8 @@ import pytest
 from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import Weights
 from hexad.kernels.ops import PAGE_SIZE, Dtype
-from hexad.kernels.reference import PackedLinear, ReferenceOps
 from hexad.kernels.precision import Precision
+from hexad.kernels.reference import PackedLinear, ReferenceOps
 from hexad.models.build import build, new_kvs
 from hexad.placement.sizes import kv_bytes_per_token, scratch_bytes, weight_bytes
 from hexad.testing.zoo import ZOO, write_model
@@ -40,7 +40,11 @@ def test_weight_bytes_are_what_is_bound(tmp_path: Path, variant: str, dtype: Dty
     precision = Precision.of(dtype, config.dtype)
     build(config, Weights.open(directory), ops, precision)
     # Qwen3's norms of queries and keys are counted for every family.
-    assert 0 <= weight_bytes(config, precision, mapped_table=False) - ops.bound <= config.num_layers * 2 * config.head_dim * 4
+    assert (
+        0
+        <= weight_bytes(config, precision, mapped_table=False) - ops.bound
+        <= config.num_layers * 2 * config.head_dim * 4
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
