@@ -4,6 +4,7 @@
 // is cheap, needs no numpy header, and knows ml_dtypes' bfloat16 (as two opaque bytes). Every
 // shape, type and index is checked here, so that kernels can trust what they get.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -38,13 +39,14 @@ struct Refused : std::runtime_error {
 
 [[noreturn]] void refuse(const std::string& why) { throw Refused(why); }
 
-enum class Type { f32, bf16, f16, i32, i64, u64, other };
+enum class Type { f32, bf16, f16, u8, i32, i64, u64, other };
 
 const char* type_name(Type type) {
     switch (type) {
         case Type::f32: return "float32";
         case Type::bf16: return "bfloat16";
         case Type::f16: return "float16";
+        case Type::u8: return "uint8";
         case Type::i32: return "int32";
         case Type::i64: return "int64";
         case Type::u64: return "uint64";
@@ -56,6 +58,7 @@ Type type_of(char kind, int itemsize) {
     if (kind == 'f' && itemsize == 4) return Type::f32;
     if (kind == 'f' && itemsize == 2) return Type::f16;
     if (kind == 'V' && itemsize == 2) return Type::bf16;
+    if (kind == 'u' && itemsize == 1) return Type::u8;
     if (kind == 'i' && itemsize == 4) return Type::i32;
     if (kind == 'i' && itemsize == 8) return Type::i64;
     if (kind == 'u' && itemsize == 8) return Type::u64;
@@ -202,27 +205,79 @@ Cache cache(nb::handle k_PGE16, nb::handle v_PG16E) {
     return {k, v, pages, kv_heads, head_dim};
 }
 
-LinearWeight pack(Engine& engine, nb::handle weight_NK, const std::string& dtype, int leaves) {
-    View weight(weight_NK, "weight_NK");
-    weight.type({Type::f32, Type::bf16, Type::f16}).shape({kAny, kAny}).contiguous();
-    if (dtype != "float32" && dtype != "bfloat16") refuse("dtype is '" + dtype + "'; it must be float32 or bfloat16");
+struct FormatGroup {
+    Format format;
+    int group;
+};
+
+FormatGroup format_of(const std::string& name) {
+    FormatGroup found{};
+    if (!parse_format(name, &found.format, &found.group))
+        refuse("format is '" + name + "'; it must be float32, bfloat16, int8, int4-128, int4-64 or int4-32");
+    return found;
+}
+
+void check_leaves(int leaves) {
     if (leaves != 1 && leaves != kMaxLeaves)
         refuse("leaves is " + std::to_string(leaves) + "; it must be 1 or " + std::to_string(kMaxLeaves));
+}
+
+LinearWeight pack(Engine& engine, nb::handle weight_NK, const std::string& name, int leaves) {
+    View weight(weight_NK, "weight_NK");
+    weight.type({Type::f32, Type::bf16, Type::f16}).shape({kAny, kAny}).contiguous();
+    auto [format, group] = format_of(name);
+    check_leaves(leaves);
     HostDtype source = weight.type() == Type::f32    ? HostDtype::f32
                        : weight.type() == Type::bf16 ? HostDtype::bf16
                                                      : HostDtype::f16;
     Working working;
-    return pack_linear(engine.pool(), weight.raw(), source, weight.size(0), weight.size(1),
-                       dtype == "float32" ? Dtype::f32 : Dtype::bf16, leaves);
+    return pack_linear(engine.pool(), weight.raw(), source, weight.size(0), weight.size(1), format, group, leaves);
 }
 
-void linear(Engine& engine, nb::handle x_TK, const LinearWeight& weight, nb::handle bias_N, nb::handle out_TN) {
+Bytes borrow(nb::handle array, const char* name, size_t bytes) {
+    View view(array, name);
+    view.type({Type::u8}).shape({int64_t(bytes)}).contiguous();
+    if (bytes && reinterpret_cast<uintptr_t>(view.raw()) % 64) view.fail("must begin at a multiple of 64 bytes in memory");
+    return Bytes(view.raw(), bytes);
+}
+
+LinearWeight adopt(Engine&, const std::string& name, int64_t outputs, int64_t inputs, int leaves, nb::handle tiles,
+                   nb::handle scales, nb::handle sums) {
+    auto [format, group] = format_of(name);
+    check_leaves(leaves);
+    constexpr int64_t kMost = int64_t(1) << 31;
+    if (outputs < 0 || inputs < 0 || outputs >= kMost || inputs >= kMost)
+        refuse("a linear of " + std::to_string(outputs) + " outputs and " + std::to_string(inputs) +
+               " inputs; both must be 0 to " + std::to_string(kMost - 1));
+    LinearWeight w = shape_linear(outputs, inputs, format, group, leaves);
+    w.tiles = borrow(tiles, "tiles", w.tiles_size());
+    w.scales = borrow(scales, "scales", w.scales_size());
+    w.sums = borrow(sums, "sums", w.sums_size());
+    return w;
+}
+
+// Read-only, for as long as the array lives.
+template <Bytes LinearWeight::* Part>
+nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>> bytes_of(nb::handle self) {
+    const Bytes& part = nb::cast<const LinearWeight&>(self).*Part;
+    return {part.data, {part.size}, self};
+}
+
+void linear(Engine& engine, nb::handle x_TK, const LinearWeight& weight, nb::handle bias_N, nb::handle out_any,
+            const std::string& finish) {
     View x(x_TK, "x_TK");
     x.type({Type::f32}).shape({kAny, weight.inputs}).dense_rows();
-    View out = floats(out_TN, "out_TN", {x.size(0), weight.outputs});
+    if (finish != "store" && finish != "add" && finish != "silu_mul")
+        refuse("finish is '" + finish + "'; it must be store, add or silu_mul");
+    bool halves = finish == "silu_mul";
+    if (halves && weight.outputs % 32)
+        refuse("finish is silu_mul, which needs a multiple of 32 outputs, not " + std::to_string(weight.outputs));
+    View out = floats(out_any, "out", {x.size(0), halves ? weight.outputs / 2 : weight.outputs});
+    out.writeable();
     const float* bias = bias_N.is_none() ? nullptr : floats(bias_N, "bias_N", {weight.outputs}).as<const float>();
+    Finish how = halves ? Finish::silu_mul : finish == "add" ? Finish::add : Finish::store;
     Working working;
-    engine.linear(weight, x.as<const float>(), x.stride(0), x.size(0), bias, out.as<float>());
+    engine.linear(weight, x.as<const float>(), x.stride(0), x.size(0), {how, out.as<float>(), bias});
 }
 
 void embedding(Engine& engine, nb::handle table_VD, nb::handle token_ids_T, nb::handle out_TD) {
@@ -460,14 +515,21 @@ NB_MODULE(_native, m) {
         .def_ro("outputs", &LinearWeight::outputs)
         .def_ro("inputs", &LinearWeight::inputs)
         .def_ro("leaves", &LinearWeight::leaves)
-        .def_prop_ro("dtype", [](const LinearWeight& w) { return w.dtype == Dtype::f32 ? "float32" : "bfloat16"; })
-        .def_prop_ro("nbytes", [](const LinearWeight& w) { return w.tiles.size(); });
+        .def_prop_ro("format", &format_name)
+        .def_prop_ro("nbytes", &LinearWeight::nbytes)
+        .def_prop_ro("tiles", &bytes_of<&LinearWeight::tiles>)
+        .def_prop_ro("scales", &bytes_of<&LinearWeight::scales>)
+        .def_prop_ro("sums", &bytes_of<&LinearWeight::sums>);
     nb::class_<Engine>(m, "Engine")
         .def("__init__", &make_engine, nb::arg("threads"), nb::arg("isa"))
         .def_prop_ro("threads", &Engine::threads)
         .def_prop_ro("isa", [](const Engine& engine) { return engine.kernels().isa; })
         .def("pack_linear", &pack)
-        .def("linear", &linear, nb::arg("x_TK"), nb::arg("weight"), nb::arg("bias_N").none(), nb::arg("out_TN"))
+        .def("adopt_linear", &adopt, nb::arg("format"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("leaves"),
+             nb::arg("tiles"), nb::arg("scales"), nb::arg("sums"), nb::keep_alive<0, 6>(), nb::keep_alive<0, 7>(),
+             nb::keep_alive<0, 8>())
+        .def("linear", &linear, nb::arg("x_TK"), nb::arg("weight"), nb::arg("bias_N").none(), nb::arg("out"),
+             nb::arg("finish") = "store")
         .def("embedding", &embedding)
         .def("rms_norm", &rms_norm)
         .def("add_rms_norm", &add_rms_norm)
@@ -477,8 +539,9 @@ NB_MODULE(_native, m) {
         .def("sample", &sample)
         .def("top_logprobs", &top_logprobs)
         .def("read_bandwidth", &Engine::read_bandwidth, nb::call_guard<nb::gil_scoped_release>())
-        .def("arithmetic_rate", [](Engine& engine, bool pairs) {
+        .def("arithmetic_rate", [](Engine& engine, const std::string& name) {
+            Format format = format_of(name).format;
             Working working;
-            return engine.arithmetic_rate(pairs ? Dtype::bf16 : Dtype::f32);
+            return engine.arithmetic_rate(format);
         });
 }

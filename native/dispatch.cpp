@@ -8,6 +8,7 @@ namespace hexad {
 
 #define HEXAD_DECLARE(isa)                   \
     void register_linear_##isa(Kernels&);    \
+    void register_pack_row_##isa(Kernels&);  \
     void register_rows_##isa(Kernels&);      \
     void register_attention_##isa(Kernels&); \
     void register_logits_##isa(Kernels&);
@@ -22,9 +23,10 @@ namespace {
 
 using Register = void (*)(Kernels&);
 
-Kernels table(Register linear, Register rows, Register attention, Register logits) {
+Kernels table(Register linear, Register pack_row, Register rows, Register attention, Register logits) {
     Kernels k{};
     linear(k);
+    pack_row(k);
     rows(k);
     attention(k);
     logits(k);
@@ -32,7 +34,7 @@ Kernels table(Register linear, Register rows, Register attention, Register logit
 }
 
 #define HEXAD_TABLE(isa) \
-    table(register_linear_##isa, register_rows_##isa, register_attention_##isa, register_logits_##isa)
+    table(register_linear_##isa, register_pack_row_##isa, register_rows_##isa, register_attention_##isa, register_logits_##isa)
 
 struct Set {
     const char* name;

@@ -21,32 +21,55 @@ constexpr int kQueryRows = 24;
 
 enum class Dtype { f32, bf16 };
 
-// Weights in tiles of 16 outputs; a *unit* is 64 bytes: one input (float32) or a pair of
-// inputs (bfloat16) of 16 outputs. Leaf i covers units [leaf_units[i], leaf_units[i+1]) of
-// each tile; where a leaf has an odd number of inputs its last pair is padded with 0.
+// How a linear's weights are kept. A tile is 16 outputs; a *unit* is 64 bytes of it:
+//   f32    one input            [16] float32
+//   bf16   two inputs           [16][2] bfloat16
+//   int8   four inputs          [16][4] int8, a float32 scale an output
+//   int4   eight inputs         [16][4] bytes of two (value + 8): the low nibbles are inputs 0 to 3,
+//                               the high ones 4 to 7; a bfloat16 scale an output and group of inputs
+// Inputs that are not there are 0.
+enum class Format { f32, bf16, int8, int4 };
+constexpr int kFormats = 4;
+
+// What becomes of the sums of a linear, its bias added.
+enum class Finish {
+    store,     // out[rows, outputs] = sums
+    add,       // out[rows, outputs] += sums
+    silu_mul,  // out[rows, outputs / 2] = silu(gate) * up: gate is the first half of the outputs
+};
+
+// Leaf i covers units [leaf_units[i], leaf_units[i+1]) of each tile. float32 and bfloat16: where a
+// leaf has an odd number of inputs its last pair is padded with 0. int4: a leaf is whole groups.
+// int8 has one leaf: its sums are exact.
 struct LinearArgs {
-    const void* x;    // units of activations, as `round_pairs` writes them, or plain float32
+    const char* x;    // rows as `pack_row` of the format writes them
     size_t x_stride;  // bytes from row to row
     const char* tiles;
-    int units;  // of one tile
+    const char* scales;   // int8: float32 [outputs]; int4: bfloat16 [tile][groups][16]
+    const int32_t* sums;  // int8: -128 times the sum of each output's weights
+    int units;            // of one tile
+    int group_units;      // int4: of a group; the last one may be shorter
     int leaves;
     const int* leaf_units;
     int64_t rows, outputs;
-    const float* bias;  // or null
-    float* out;         // [rows, outputs]
+    Finish finish;
+    const float* bias;  // [outputs], or null
+    float* out;
     int rows_per_item, row_items;
-    int tiles_per_item;
-    int tiles_ahead;  // from an item's tiles to those that its thread likely walks next
+    int panel_tiles;  // walked together; even: with silu_mul half of them are gates, the others their ups
+    int64_t panels, panels_per_item;
 };
 
-// float32 activations to bfloat16 pairs. An item is one row.
-struct PairArgs {
-    const float* x;
-    int64_t x_stride;  // elements
+// A row of float32 activations as a format's kernel reads it.
+//   f32    as it is
+//   bf16   rounded, in pairs; leaf by leaf
+//   int8   [units][4] bytes, then the row's float32 scale
+//   int4   [units][8] int8, then for each group a float32 scale, then for each group -8 times its sum, int32
+struct PackRowArgs {
     int64_t inputs;
+    int units, group_units;
     int leaves;
-    void* pairs;
-    size_t pairs_stride;  // bytes
+    const int* leaf_units;
 };
 
 // Rows of `width` floats, `heads` of them in each of `tokens`; strides in elements.
@@ -107,12 +130,12 @@ struct AttentionArgs {
 
 struct Kernels {
     const char* isa;
-    size_t pair_bytes;
-    int tile_block, stream_tiles, row_block;
+    size_t pair_bytes;  // of a pair of activations in a packed bfloat16 row
+    int stream_tiles, panel_tiles;  // tiles of a panel: for a single row, for several
 
-    void (*linear_f32)(const LinearArgs&, int64_t item);
-    void (*linear_bf16)(const LinearArgs&, int64_t item);
-    void (*round_pairs)(const PairArgs&, int64_t item);
+    // By Format.
+    void (*linear[kFormats])(const LinearArgs&, int64_t item);
+    void (*pack_row[kFormats])(const PackRowArgs&, const float* x_row, char* packed_row);
 
     void (*norm)(const NormArgs&, int64_t token);
     void (*embedding)(const EmbeddingArgs&, int64_t token);
@@ -139,6 +162,7 @@ struct Kernels {
 
     double (*fma_peak)(int64_t rounds);  // runs rounds * fma_flops operations
     double (*pair_peak)(int64_t rounds);
+    double (*byte_peak)(int64_t rounds);
     int64_t flops_per_round;
 };
 

@@ -8,47 +8,75 @@ namespace {
 
 constexpr int kMaxRowsPerItem = 96;
 constexpr int kMaxRowsWithLeaves = 48;
-constexpr int kPanelTiles = 4;
+// Weights that a thread walks for a single row before it looks for its next item.
+constexpr int64_t kStreamBytes = 128 << 10;
 
 }  // namespace
 
-void Engine::linear(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, const float* bias,
-                    float* out) {
+size_t Engine::packed_row_bytes(const LinearWeight& w) const {
+    size_t units = size_t(w.units()), bytes = 0;
+    switch (w.format) {
+        case Format::f32: bytes = units * 4; break;
+        case Format::bf16: bytes = units * kernels_.pair_bytes; break;
+        case Format::int8: bytes = units * 4 + 4; break;
+        case Format::int4: bytes = units * 8 + size_t(w.num_groups()) * 8; break;
+    }
+    return (bytes + 63) / 64 * 64;
+}
+
+void Engine::pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, char* packed) {
+    const PackRowArgs a = w.row_args();
+    const size_t bytes = packed_row_bytes(w);
+    auto pack_row = kernels_.pack_row[int(w.format)];
+    each_row(pool_, rows, double(w.inputs) / 4.0,
+             [&](int64_t row) { pack_row(a, x + row * x_stride, packed + size_t(row) * bytes); });
+}
+
+void Engine::multiply(const LinearWeight& w, const char* packed, int64_t rows, const LinearOut& out) {
     if (rows == 0 || w.outputs == 0) return;
     LinearArgs a{};
-    a.x = x;
-    a.x_stride = size_t(x_stride) * sizeof(float);
-    a.tiles = w.tiles.data();
+    a.x = packed;
+    a.x_stride = packed_row_bytes(w);
+    a.tiles = w.tiles.data;
+    a.scales = w.scales.data;
+    a.sums = reinterpret_cast<const int32_t*>(w.sums.data);
     a.units = w.units();
-    a.leaves = w.leaves;
+    a.group_units = w.group_units();
+    a.leaves = int(w.leaf_units.size()) - 1;
     a.leaf_units = w.leaf_units.data();
     a.rows = rows;
     a.outputs = w.outputs;
-    a.bias = bias;
-    a.out = out;
-    if (w.dtype == Dtype::bf16) {
-        a.x_stride = (size_t(a.units) * kernels_.pair_bytes + 63) / 64 * 64;
-        PairArgs pairs{x, x_stride, w.inputs, w.leaves, scratch(a.x_stride * size_t(rows)), a.x_stride};
-        each_row(pool_, rows, double(w.inputs) / 4.0, [&](int64_t row) { kernels_.round_pairs(pairs, row); });
-        a.x = pairs.pairs;
-    }
-    a.row_items = int(ceil_div(rows, w.leaves == 1 ? kMaxRowsPerItem : kMaxRowsWithLeaves));
+    a.finish = out.finish;
+    a.bias = out.bias;
+    a.out = out.out;
+    a.row_items = int(ceil_div(rows, a.leaves == 1 ? kMaxRowsPerItem : kMaxRowsWithLeaves));
     a.rows_per_item = int(ceil_div(rows, a.row_items));
     a.row_items = int(ceil_div(rows, a.rows_per_item));
-    a.tiles_per_item = rows == 1 ? kernels_.stream_tiles : std::min(kPanelTiles, kernels_.stream_tiles);
-    while (a.tiles_per_item > 1 && ceil_div(w.num_tiles(), a.tiles_per_item) * a.row_items < 2 * threads())
-        a.tiles_per_item /= 2;
-    // Threads take items in turn: the next of this one is as many items ahead as there are threads.
-    a.tiles_ahead = int(ceil_div(threads(), a.row_items)) * a.tiles_per_item;
-    int64_t items = ceil_div(w.num_tiles(), a.tiles_per_item) * a.row_items;
-    double ns = std::max(double(w.tiles.size()) / kBytesPerNs,
+    a.panel_tiles = rows == 1 ? kernels_.stream_tiles : kernels_.panel_tiles;
+    while (a.panel_tiles > 2 && ceil_div(w.num_tiles(), a.panel_tiles) * a.row_items < 2 * threads())
+        a.panel_tiles /= 2;
+    a.panels = ceil_div(w.num_tiles(), a.panel_tiles);
+    a.panels_per_item = 1;
+    if (rows == 1) {
+        int64_t panel_bytes = std::max<int64_t>(1, int64_t(a.units) * 64 * a.panel_tiles);
+        int64_t fair = std::max<int64_t>(1, a.panels / (4 * threads()));
+        a.panels_per_item = std::clamp(kStreamBytes / panel_bytes, int64_t(1), fair);
+    }
+    int64_t items = ceil_div(a.panels, a.panels_per_item) * a.row_items;
+    double ns = std::max(double(w.nbytes()) / kBytesPerNs,
                          2.0 * double(rows) * double(w.outputs) * double(w.inputs) / kFlopsPerNs);
-    auto kernel = w.dtype == Dtype::bf16 ? kernels_.linear_bf16 : kernels_.linear_f32;
+    auto kernel = kernels_.linear[int(w.format)];
     if (ns < kAloneNs) {
         for (int64_t item = 0; item < items; ++item) kernel(a, item);
         return;
     }
     pool_.run(items, [&](int64_t item) { kernel(a, item); });
+}
+
+void Engine::linear(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, const LinearOut& out) {
+    char* packed = scratch(packed_row_bytes(w) * size_t(rows));
+    pack_rows(w, x, x_stride, rows, packed);
+    multiply(w, packed, rows, out);
 }
 
 }  // namespace hexad

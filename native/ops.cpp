@@ -71,11 +71,12 @@ double Engine::read_bandwidth(size_t bytes) {
     return best;
 }
 
-double Engine::arithmetic_rate(Dtype dtype) {
+double Engine::arithmetic_rate(Format format) {
     constexpr int64_t kRounds = 20000;
     constexpr int64_t kItemsPerThread = 4;
-    auto kernel = dtype == Dtype::f32 ? kernels_.fma_peak : kernels_.pair_peak;
-    double flops = double(kRounds) * double(kernels_.flops_per_round) * (dtype == Dtype::f32 ? 1.0 : 2.0);
+    auto kernel = format == Format::f32 ? kernels_.fma_peak : format == Format::bf16 ? kernels_.pair_peak : kernels_.byte_peak;
+    double per_step = format == Format::f32 ? 1.0 : format == Format::bf16 ? 2.0 : 4.0;
+    double flops = double(kRounds) * double(kernels_.flops_per_round) * per_step;
     int64_t items = threads() * kItemsPerThread;
     double best = 0.0;
     for (int round = 0; round < 100; ++round) {

@@ -11,6 +11,12 @@
 
 namespace hexad {
 
+struct LinearOut {
+    Finish finish;
+    float* out;         // [rows, outputs], or [rows, outputs / 2] for silu_mul
+    const float* bias;  // [outputs], or null
+};
+
 // The kernels of one instruction set and the threads they run on.
 class Engine {
   public:
@@ -20,9 +26,12 @@ class Engine {
     int threads() const { return pool_.threads(); }
     Pool& pool() { return pool_; }
 
-    // x is [rows, inputs], `x_stride` elements from row to row; out [rows, outputs] contiguous.
-    void linear(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, const float* bias,
-                float* out);
+    // x is [rows, inputs], `x_stride` elements from row to row. silu_mul needs outputs / 2 to be whole tiles.
+    void linear(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, const LinearOut& out);
+    // Its two halves: rows packed once may meet several weights of the same inputs, format, group and leaves.
+    size_t packed_row_bytes(const LinearWeight& weight) const;  // a multiple of 64
+    void pack_rows(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, char* packed);
+    void multiply(const LinearWeight& weight, const char* packed, int64_t rows, const LinearOut& out);
     void embedding(const EmbeddingArgs& args, int64_t tokens);
     void norm(const NormArgs& args, int64_t tokens);
     void silu_mul(const SiluArgs& args, int64_t tokens);
@@ -35,8 +44,8 @@ class Engine {
 
     // Bytes per second at which all threads together read `bytes` of memory.
     double read_bandwidth(size_t bytes);
-    // Operations per second of all threads' multiply-adds: float32, or bfloat16 pairs.
-    double arithmetic_rate(Dtype dtype);
+    // Operations per second of all threads' multiply-adds: float32, bfloat16 pairs, or bytes.
+    double arithmetic_rate(Format format);
 
   private:
     const Kernels& kernels_;

@@ -9,6 +9,7 @@ namespace {
 constexpr const char* kIsaName = "avx2";
 constexpr int kRowBlock = 6;
 constexpr int kTileBlock = 1;
+constexpr int kPanelTiles = 4;
 constexpr int kStreamTiles = 4;
 
 struct V {
@@ -134,7 +135,62 @@ HEXAD_INLINE PairW load_pairs(const void* p) {
     return {{_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))},
             {_mm256_castsi256_ps(_mm256_and_si256(lo, odd)), _mm256_castsi256_ps(_mm256_and_si256(hi, odd))}};
 }
-HEXAD_INLINE V dot(V acc, PairW w, PairX x) { return fma(w.odd, set1(x.odd), fma(w.even, set1(x.even), acc)); }
+// The odd half first, as AVX-512's instruction does it.
+HEXAD_INLINE V dot(V acc, PairW w, PairX x) { return fma(w.even, set1(x.even), fma(w.odd, set1(x.odd), acc)); }
+
+
+// Sixteen int32 sums, and four inputs of sixteen outputs.
+struct I {
+    __m256i lo, hi;
+};
+struct Bytes {
+    __m256i lo, hi;
+};
+// What a packed int8 row's bytes are above their values.
+constexpr int kByteOffset = 0;
+
+HEXAD_INLINE I iset1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+HEXAD_INLINE I izero() { return iset1(0); }
+HEXAD_INLINE I iload(const void* p) {
+    return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
+}
+HEXAD_INLINE void istore(void* p, I x) {
+    _mm256_storeu_si256((__m256i*)p, x.lo);
+    _mm256_storeu_si256((__m256i*)p + 1, x.hi);
+}
+HEXAD_INLINE V to_float(I x) { return {_mm256_cvtepi32_ps(x.lo), _mm256_cvtepi32_ps(x.hi)}; }
+// fma, rounded once on every instruction set.
+HEXAD_INLINE V fused(V a, V b, V c) { return fma(a, b, c); }
+
+HEXAD_INLINE Bytes load_bytes(const void* p) {
+    I both = iload(p);
+    return {both.lo, both.hi};
+}
+// The low or high four bits of each byte.
+HEXAD_INLINE Bytes load_low(const void* p) {
+    const __m256i low = _mm256_set1_epi8(15);
+    I both = iload(p);
+    return {_mm256_and_si256(both.lo, low), _mm256_and_si256(both.hi, low)};
+}
+HEXAD_INLINE Bytes load_high(const void* p) {
+    const __m256i low = _mm256_set1_epi8(15);
+    I both = iload(p);
+    return {_mm256_and_si256(_mm256_srli_epi16(both.lo, 4), low), _mm256_and_si256(_mm256_srli_epi16(both.hi, 4), low)};
+}
+// `a` unsigned, `b` signed, and no two products' sum beyond 16 bits: vpmaddubsw would saturate.
+HEXAD_INLINE __m256i dot8(__m256i acc, __m256i a, __m256i b) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+}
+// |w| <= 128 and |x| <= 127 (never -128): at most 32,512 in two products.
+HEXAD_INLINE I dot(I acc, Bytes w, uint32_t x) {
+    __m256i inputs = _mm256_set1_epi32(int(x));
+    return {dot8(acc.lo, _mm256_abs_epi8(w.lo), _mm256_sign_epi8(inputs, w.lo)),
+            dot8(acc.hi, _mm256_abs_epi8(w.hi), _mm256_sign_epi8(inputs, w.hi))};
+}
+HEXAD_INLINE I dot_nibbles(I acc, Bytes w, uint32_t x) {
+    __m256i inputs = _mm256_set1_epi32(int(x));
+    return {dot8(acc.lo, w.lo, inputs), dot8(acc.hi, w.hi, inputs)};
+}
 
 }  // namespace
 }  // namespace hexad

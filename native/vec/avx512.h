@@ -9,6 +9,7 @@ namespace {
 constexpr const char* kIsaName = "avx512";
 constexpr int kRowBlock = 6;
 constexpr int kTileBlock = 4;
+constexpr int kPanelTiles = 4;
 constexpr int kStreamTiles = 8;
 
 struct V {
@@ -85,6 +86,45 @@ HEXAD_INLINE PairX pair(float even, float odd) {
 HEXAD_INLINE PairW load_pairs(const void* p) { return {_mm512_loadu_si512(p)}; }
 HEXAD_INLINE V dot(V acc, PairW w, PairX x) {
     return {_mm512_dpbf16_ps(acc.v, (__m512bh)w.v, (__m512bh)_mm512_set1_epi32(int(x.bits)))};
+}
+
+// Sixteen int32 sums, and four inputs of sixteen outputs.
+struct I {
+    __m512i v;
+};
+struct Bytes {
+    __m512i v;
+};
+// What a packed int8 row's bytes are above their values: the instruction wants them unsigned.
+constexpr int kByteOffset = 128;
+
+HEXAD_INLINE I izero() { return {_mm512_setzero_si512()}; }
+HEXAD_INLINE I iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
+HEXAD_INLINE I iload(const void* p) { return {_mm512_loadu_si512(p)}; }
+HEXAD_INLINE void istore(void* p, I x) { _mm512_storeu_si512(p, x.v); }
+HEXAD_INLINE V to_float(I x) { return {_mm512_cvtepi32_ps(x.v)}; }
+// fma, rounded once on every instruction set.
+HEXAD_INLINE V fused(V a, V b, V c) { return fma(a, b, c); }
+
+HEXAD_INLINE Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
+// The low or high four bits of each byte.
+HEXAD_INLINE Bytes load_low(const void* p) {
+    return {_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(15))};
+}
+HEXAD_INLINE Bytes load_high(const void* p) {
+    return {_mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(p), 4), _mm512_set1_epi8(15))};
+}
+// acc + four products each: of signed weights and offset inputs, or of nibbles and signed inputs.
+// In assembly, because GCC 12 spills accumulators around the intrinsic.
+HEXAD_INLINE I dot(I acc, Bytes w, uint32_t x) {
+    __m512i inputs = _mm512_set1_epi32(int(x));
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(inputs), "v"(w.v));
+    return acc;
+}
+HEXAD_INLINE I dot_nibbles(I acc, Bytes w, uint32_t x) {
+    __m512i inputs = _mm512_set1_epi32(int(x));
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(w.v), "v"(inputs));
+    return acc;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ namespace {
 constexpr const char* kIsaName = "portable";
 constexpr int kRowBlock = 2;
 constexpr int kTileBlock = 1;
+constexpr int kPanelTiles = 2;
 constexpr int kStreamTiles = 2;
 
 typedef float f32x4 __attribute__((vector_size(16)));
@@ -168,7 +169,67 @@ HEXAD_INLINE PairW load_pairs(const void* p) {
     }
     return w;
 }
-HEXAD_INLINE V dot(V acc, PairW w, PairX x) { return fma(w.odd, set1(x.odd), fma(w.even, set1(x.even), acc)); }
+// The odd half first, as AVX-512's instruction does it. A product of bfloat16 is exact: one rounding.
+HEXAD_INLINE V dot(V acc, PairW w, PairX x) { return fma(w.even, set1(x.even), fma(w.odd, set1(x.odd), acc)); }
+
+// Sixteen int32 sums, and four inputs of sixteen outputs.
+struct I {
+    i32x4 q[4];
+};
+struct Bytes {
+    int8_t b[4 * kLanes];
+};
+// What a packed int8 row's bytes are above their values.
+constexpr int kByteOffset = 0;
+
+HEXAD_INLINE I iset1(int32_t x) {
+    I r;
+    HEXAD_EACH r.q[i] = i32x4{x, x, x, x};
+    return r;
+}
+HEXAD_INLINE I izero() { return iset1(0); }
+HEXAD_INLINE I iload(const void* p) {
+    I r;
+    __builtin_memcpy(&r, p, sizeof r);
+    return r;
+}
+HEXAD_INLINE void istore(void* p, I x) { __builtin_memcpy(p, &x, sizeof x); }
+HEXAD_INLINE V to_float(I x) {
+    V r;
+    HEXAD_EACH r.q[i] = __builtin_convertvector(x.q[i], f32x4);
+    return r;
+}
+// fma, rounded once on every instruction set.
+HEXAD_INLINE V fused(V a, V b, V c) {
+    for (int lane = 0; lane < kLanes; ++lane)
+        c.q[lane / 4][lane % 4] = __builtin_fmaf(a.q[lane / 4][lane % 4], b.q[lane / 4][lane % 4], c.q[lane / 4][lane % 4]);
+    return c;
+}
+
+HEXAD_INLINE Bytes load_bytes(const void* p) {
+    Bytes r;
+    __builtin_memcpy(&r, p, sizeof r);
+    return r;
+}
+// The low or high four bits of each byte.
+HEXAD_INLINE Bytes load_low(const void* p) {
+    Bytes r = load_bytes(p);
+    for (int8_t& b : r.b) b = int8_t(b & 15);
+    return r;
+}
+HEXAD_INLINE Bytes load_high(const void* p) {
+    Bytes r = load_bytes(p);
+    for (int8_t& b : r.b) b = int8_t(uint8_t(b) >> 4);
+    return r;
+}
+HEXAD_INLINE I dot(I acc, Bytes w, uint32_t x) {
+    int8_t inputs[4];
+    __builtin_memcpy(inputs, &x, sizeof inputs);
+    for (int lane = 0; lane < kLanes; ++lane)
+        for (int k = 0; k < 4; ++k) acc.q[lane / 4][lane % 4] += int32_t(w.b[lane * 4 + k]) * int32_t(inputs[k]);
+    return acc;
+}
+HEXAD_INLINE I dot_nibbles(I acc, Bytes w, uint32_t x) { return dot(acc, w, x); }
 
 #undef HEXAD_EACH
 
