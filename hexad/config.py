@@ -40,6 +40,13 @@ class Config:
         group="model",
         advanced=True,
     )
+    packed_cache: bool = _setting(
+        True,
+        "Keep large weights as the kernels want them, under ~/.cache/hexad/packed (or XDG_CACHE_HOME), for the next "
+        "start.",
+        group="model",
+        advanced=True,
+    )
     max_model_len: int | None = _setting(
         None, "Most tokens of prompt and answer together; default: the model's limit.", group="model"
     )

@@ -82,27 +82,29 @@ class PackedFiles:
         return file
 
     def save(self, origin: bytes, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write the file under another name, then rename it; older files make room.
+        """Write uint8 vectors under another name, then rename the file; older files make room.
 
         Raises OSError (disk full, read-only, too large for the bounds), or CheckpointError for a
         directory that others can write to.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._check_private()
-        contents = {name: array.reshape(-1).view(np.uint8) for name, array in arrays.items()}
-        # Whole cache lines first, so that they stay aligned.
-        contents = dict(sorted(contents.items(), key=lambda item: item[1].nbytes % ALIGNMENT != 0))
+        contents: dict[str, np.ndarray] = {}
+        for name, array in arrays.items():
+            contents[name] = array
+            if fill := -array.nbytes % ALIGNMENT:
+                contents[f"{name} fill"] = np.zeros(fill, np.uint8)
         contents[_MADE_FROM] = np.frombuffer(origin, np.uint8)
         contents[_DIGEST] = np.zeros(hashlib.sha256().digest_size, np.uint8)
         self._make_room(self.path(origin), sum(array.nbytes for array in contents.values()))
         handle, name = tempfile.mkstemp(dir=self.directory, suffix=".part")  # mode 0600
         try:
             with open(handle, "r+b", buffering=0) as file:
-                for piece in (_header(contents), *contents.values()):
-                    _write_all(file, memoryview(piece))
+                for piece in (np.frombuffer(_header(contents), np.uint8), *contents.values()):
+                    _write_all(file, piece)
                 size = file.tell() - contents[_DIGEST].nbytes
                 file.seek(size)
-                _write_all(file, memoryview(digest(np.memmap(name, np.uint8, "r", shape=(size,)))))
+                _write_all(file, np.frombuffer(digest(np.memmap(name, np.uint8, "r", shape=(size,))), np.uint8))
             os.replace(name, self.path(origin))
         except BaseException:
             os.unlink(name)
@@ -112,8 +114,8 @@ class PackedFiles:
         found = self.directory.stat()
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise CheckpointError(
-                f"{self.directory} belongs to user {found.st_uid} and has mode {stat.S_IMODE(found.st_mode):o}; it must "
-                f"be yours alone: chmod 700 it, remove it, or set XDG_CACHE_HOME elsewhere"
+                f"{self.directory} belongs to user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}; it must be "
+                f"yours alone: chmod 700 it, remove it, or set XDG_CACHE_HOME elsewhere"
             )
 
     def _make_room(self, path: Path, wanted: int) -> None:
@@ -152,6 +154,10 @@ class PackedWeights(Tensors):
             self.refused = str(error)
 
     @property
+    def path(self) -> Path:
+        return self._files.path(self._origin)
+
+    @property
     def mapped(self) -> bool:
         """Whether the packed weights are those of the cache's file."""
         return bool(self._parts)
@@ -174,7 +180,7 @@ class PackedWeights(Tensors):
         try:
             return self._ops.adopt_linear(self._parts.get(name, {}), sum(outputs.values()), inputs, format, leaves)
         except KernelError as error:
-            self._parts, self.refused = {}, f"{self._files.path(self._origin)}: {name}: {error}"
+            self._parts, self.refused = {}, f"{self.path}: {name}: {error}"
             return None
 
     def unused(self) -> list[str]:
@@ -195,8 +201,8 @@ def digest(data: np.ndarray) -> bytes:
     words = data[: len(data) // (8 * _LANES) * (8 * _LANES)].view("<u8").reshape(-1, _LANES)
     hashed = hashlib.sha256()
     for start in range(0, len(words), _CHUNK_ROWS):
-        hashed.update(np.add.reduce(words[start : start + _CHUNK_ROWS], axis=0))
-    hashed.update(data[words.nbytes :])
+        hashed.update(np.add.reduce(words[start : start + _CHUNK_ROWS], axis=0).tobytes())
+    hashed.update(data[words.nbytes :].tobytes())
     return hashed.digest()
 
 
@@ -212,9 +218,9 @@ def _header(contents: Mapping[str, np.ndarray]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _write_all(file: BinaryIO, data: memoryview) -> None:
+def _write_all(file: BinaryIO, data: np.ndarray) -> None:
     while len(data):  # the system writes at most 2 GiB at once
-        data = data[file.write(data) :]
+        data = data[file.write(data.data) :]
 
 
 def _open_private(path: str, flags: int) -> int:

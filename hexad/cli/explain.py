@@ -8,7 +8,7 @@ from hexad.checkpoints.generation import read_generation_defaults
 from hexad.cli.options import settings
 from hexad.config import FIELDS, Config
 from hexad.engine.frontend import sampling_fields
-from hexad.engine.setup import Resolved, resolve_settings
+from hexad.engine.setup import Resolved, packed_file, resolve_settings
 from hexad.kernels.load import load
 from hexad.placement.memory import gib
 
@@ -28,6 +28,10 @@ def run(args: argparse.Namespace) -> int:
     if loaded.note:
         print(f"  note: {loaded.note}")
     _print_memory(resolved)
+    if path := packed_file(config, resolved, loaded.ops):
+        print(
+            f"  {'packed weights':24} {path}: {'mapped at a start' if path.exists() else 'written at the first start'}"
+        )
     print(
         f"sampling defaults of the model\n  {sampling_fields(read_generation_defaults(resolved.directory)) or 'none'}"
     )

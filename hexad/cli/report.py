@@ -45,6 +45,7 @@ def startup_lines(name: str, model: ModelConfig, info: EngineInfo) -> list[str]:
     lines = [
         f"model    {name}: {model.model_type}, {model.num_layers} layers, hidden {model.hidden_size}, {info.precision}",
         f"kernels  {info.kernels}" + (f" ({info.kernels_note})" if info.kernels_note else ""),
+        f"weights  {info.weights} in {info.load_seconds:.1f} s",
         f"threads  {info.threads} of {os.cpu_count()} processors",
         f"memory   {gib(memory.available)} available = weights {gib(memory.weights)} + scratch {gib(memory.scratch)}"
         f" + KV {gib(memory.kv)} + {gib(memory.left)} left",

@@ -44,6 +44,8 @@ class EngineInfo(msgspec.Struct, kw_only=True):
     precision: Precision
     max_model_len: int
     memory: MemoryPlan
+    weights: str
+    """How they came: packed from the checkpoint, or mapped from the packed cache."""
     load_seconds: float
 
 

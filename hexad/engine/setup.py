@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,14 +17,15 @@ import numpy as np
 
 from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.hub import resolve
+from hexad.checkpoints.packed import MIN_BYTES, PackedFiles, PackedWeights, made_from
 from hexad.checkpoints.read_config import read_model_config
-from hexad.checkpoints.weights import DummyWeights, Weights
+from hexad.checkpoints.weights import DummyWeights, Tensors, Weights
 from hexad.config import Config
 from hexad.engine.messages import EngineInfo
 from hexad.engine.runner import Runner
-from hexad.errors import CheckpointError, ConfigError
+from hexad.errors import CheckpointError, ConfigError, HexadError
 from hexad.kernels.load import load
-from hexad.kernels.ops import Ops, WeightFormat
+from hexad.kernels.ops import Ops, PackingOps, WeightFormat
 from hexad.kernels.precision import Precision
 from hexad.kernels.threads import default_threads
 from hexad.layers.weights import Weights as WeightSource
@@ -32,6 +37,9 @@ from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
 
 Progress = Callable[[float], None]
 """Called with the share of the weights that is loaded."""
+IDLE_NICENESS = 19
+
+logger = logging.getLogger(__name__)
 
 
 def no_progress(fraction: float) -> None:
@@ -98,7 +106,7 @@ def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tupl
     # A rotary table no longer than needed.
     model_config = dataclasses.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
     loaded = load(config.kernels, resolved.threads, config.device)
-    weights = DummyWeights(seed=0) if config.load_format == "dummy" else Weights.open(resolved.directory)
+    weights = _open_weights(config, resolved, loaded.ops)
     counted = _Counted(weights, num_linear_weights(model_config), progress)
     model = build(model_config, counted, loaded.ops, resolved.precision)
     spare = {HEAD} if model_config.tie_word_embeddings else set()  # saved by some, used by none
@@ -115,9 +123,55 @@ def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tupl
         precision=resolved.precision,
         max_model_len=resolved.scheduler.max_model_len,
         memory=resolved.memory,
+        weights=_keep_packed(weights),
         load_seconds=time.perf_counter() - started,
     )
     return Scheduler(resolved.scheduler), Runner(loaded.ops, model, kvs), info
+
+
+def packed_file(config: Config, resolved: Resolved, ops: Ops) -> Path | None:
+    """Where the packed weights are kept, or will be after a start; None where they are not."""
+    if config.load_format == "dummy" or not isinstance(ops, PackingOps):
+        return None
+    origin = _origin(config, resolved, ops, Weights.open(resolved.directory))
+    return None if origin is None else PackedFiles().path(origin)
+
+
+def _open_weights(config: Config, resolved: Resolved, ops: Ops) -> Tensors:
+    if config.load_format == "dummy":
+        return DummyWeights(seed=0)
+    weights = Weights.open(resolved.directory)
+    if not isinstance(ops, PackingOps) or (origin := _origin(config, resolved, ops, weights)) is None:
+        return weights
+    packed = PackedWeights(weights, ops, PackedFiles(), origin)
+    if packed.refused:
+        logger.warning("hexad: the packed weights cannot be used, and are made again: %s", packed.refused)
+    return packed
+
+
+def _origin(config: Config, resolved: Resolved, ops: PackingOps, weights: Weights) -> bytes | None:
+    if not config.packed_cache or resolved.memory.weights < MIN_BYTES:
+        return None
+    return made_from(weights.paths, resolved.model, resolved.precision, ops.layout)
+
+
+def _keep_packed(weights: Tensors) -> str:
+    """Write what was packed for the next start, beside all else. Returns how the weights came, for people."""
+    if not isinstance(weights, PackedWeights):
+        return "packed"
+    if weights.mapped:
+        return f"mapped from {weights.path}"
+    threading.Thread(target=_save, args=(weights,), name="packed-cache").start()
+    return f"packed, and kept in {weights.path}"
+
+
+def _save(weights: PackedWeights) -> None:
+    if sys.platform == "linux":  # where niceness is a thread's own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IDLE_NICENESS)
+    try:
+        weights.save()
+    except (OSError, HexadError) as error:
+        logger.warning("hexad: the packed weights are not kept for the next start (--no-packed-cache): %s", error)
 
 
 class _Counted:

@@ -1,4 +1,8 @@
+from typing import Literal
+
 import numpy as np
+
+from hexad.kernels.ops import WeightFormat
 
 def available_isas() -> list[str]:
     """The instruction sets this build has and this CPU can run, best first."""
@@ -13,9 +17,18 @@ class LinearWeight:
     @property
     def leaves(self) -> int: ...
     @property
-    def dtype(self) -> str: ...
+    def format(self) -> WeightFormat: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def tiles(self) -> np.ndarray:
+        """Read-only uint8 [tiles * units * 64], the same on every instruction set; see native/kernels.h."""
+    @property
+    def scales(self) -> np.ndarray:
+        """Read-only uint8: float32 [outputs, padded to 16] for int8, bfloat16 [tile][groups][16] for int4."""
+    @property
+    def sums(self) -> np.ndarray:
+        """Read-only uint8: int32 [outputs, padded to 16] for int8, -128 times the sum of an output's weights."""
 
 class Engine:
     def __init__(self, threads: int, isa: str) -> None: ...
@@ -23,8 +36,30 @@ class Engine:
     def threads(self) -> int: ...
     @property
     def isa(self) -> str: ...
-    def pack_linear(self, weight_NK: np.ndarray, dtype: str, leaves: int, /) -> LinearWeight: ...
-    def linear(self, x_TK: np.ndarray, weight: LinearWeight, bias_N: np.ndarray | None, out_TN: np.ndarray) -> None: ...
+    def pack_linear(self, weight_NK: np.ndarray, format: str, leaves: int, /) -> LinearWeight: ...
+    def adopt_linear(
+        self,
+        format: str,
+        outputs: int,
+        inputs: int,
+        leaves: int,
+        tiles: np.ndarray,
+        scales: np.ndarray,
+        sums: np.ndarray,
+    ) -> LinearWeight:
+        """A weight over the bytes of another's `tiles`, `scales` and `sums` (uint8, at multiples of 64 bytes).
+
+        They are used in place and kept alive; they must not change. Raises KernelError where a size does not fit.
+        """
+    def linear(
+        self,
+        x_TK: np.ndarray,
+        weight: LinearWeight,
+        bias_N: np.ndarray | None,
+        out: np.ndarray,
+        finish: Literal["store", "add", "silu_mul"] = "store",
+    ) -> None:
+        """`store`: out [T, N] = sums. `add`: out += sums. `silu_mul`: out [T, N/2] = silu(first half) * second half."""
     def embedding(self, table_VD: np.ndarray, token_ids_T: np.ndarray, out_TD: np.ndarray, /) -> None: ...
     def rms_norm(self, x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray, /) -> None: ...
     def add_rms_norm(
@@ -81,4 +116,4 @@ class Engine:
         /,
     ) -> None: ...
     def read_bandwidth(self, bytes: int, /) -> float: ...
-    def arithmetic_rate(self, pairs: bool, /) -> float: ...
+    def arithmetic_rate(self, format: str, /) -> float: ...

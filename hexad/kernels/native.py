@@ -8,13 +8,14 @@ within one instruction set. This module knows nothing of models.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from hexad.errors import ConfigError, KernelError
-from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs
+from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs, WeightFormat
 
 try:
     from hexad.kernels import _native
@@ -28,6 +29,10 @@ except ImportError as error:
 ISA_VARIABLE = "HEXAD_ISA"
 """The one environment variable of Hexad: forces an instruction set."""
 
+LAYOUT = "native 1"
+"""Of packed weights, in native/weights.h. Whatever changes a byte of them raises the number."""
+
+_NO_BYTES = np.empty(0, np.uint8)
 _DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
@@ -75,13 +80,27 @@ class NativeOps:
     def to_host(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, *, leaves: int = 1) -> _native.LinearWeight:
-        return self._engine.pack_linear(np.ascontiguousarray(weight_NK), dtype, leaves)
+    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1) -> _native.LinearWeight:
+        return self._engine.pack_linear(np.ascontiguousarray(weight_NK), format, leaves)
 
     def linear(self, x_TK: np.ndarray, weight: _native.LinearWeight, bias_N: np.ndarray | None = None) -> np.ndarray:
         out_TN = np.empty((len(x_TK), weight.outputs), np.float32)
         self._engine.linear(_dense(x_TK), weight, None if bias_N is None else _float32(bias_N), out_TN)
         return out_TN
+
+    @property
+    def layout(self) -> str:
+        return LAYOUT
+
+    def packed_parts(self, weight: _native.LinearWeight) -> dict[str, np.ndarray]:
+        parts = {"tiles": weight.tiles, "scales": weight.scales, "sums": weight.sums}
+        return {name: part for name, part in parts.items() if part.nbytes}
+
+    def adopt_linear(
+        self, parts: Mapping[str, np.ndarray], outputs: int, inputs: int, format: WeightFormat, leaves: int
+    ) -> _native.LinearWeight:
+        tiles, scales, sums = (parts.get(name, _NO_BYTES) for name in ("tiles", "scales", "sums"))
+        return self._engine.adopt_linear(format, outputs, inputs, leaves, tiles, scales, sums)
 
     def embedding(self, table_VD: np.ndarray, token_ids_T: np.ndarray) -> np.ndarray:
         out_TD = np.empty((len(token_ids_T), table_VD.shape[1]), np.float32)
@@ -161,9 +180,9 @@ class NativeOps:
         """GB/s at which all threads together read memory (use several times the last-level cache)."""
         return self._engine.read_bandwidth(num_bytes) / 1e9
 
-    def arithmetic_rate(self, dtype: Dtype) -> float:
-        """TFLOP/s of all threads' multiply-adds over float32, or over pairs of bfloat16, with no memory in the way."""
-        return self._engine.arithmetic_rate(dtype == "bfloat16") / 1e12
+    def arithmetic_rate(self, format: WeightFormat) -> float:
+        """TFLOP/s of all threads' multiply-adds over float32, bfloat16 pairs or (TOP/s) bytes, from registers."""
+        return self._engine.arithmetic_rate(format) / 1e12
 
 
 def _dense(x: np.ndarray) -> np.ndarray:

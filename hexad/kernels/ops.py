@@ -23,6 +23,7 @@ Array = Any
 Dtype = Literal["float32", "bfloat16"]
 
 WeightFormat = Literal["float32", "bfloat16", "int8", "int4-128", "int4-64", "int4-32"]
+"""How a linear keeps its weights. int8 has a scale an output, int4 one for each 128, 64 or 32 inputs of it."""
 
 PAGE_SIZE = 16
 """Tokens in a page of KV cache: the lanes of one AVX-512 register of float32."""
@@ -98,14 +99,28 @@ class Ops(Protocol):
 
     def to_host(self, x: Array) -> np.ndarray: ...
 
-    def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, *, leaves: int = 1) -> Any:
+    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1) -> Any:
         """Bind a weight (float32, bfloat16 or float16 on the host) once, in this set's own layout.
 
-        `leaves` is 1 or LEAVES; leaf i covers inputs [i*K//leaves, (i+1)*K//leaves).
+        `leaves` is 1 or LEAVES; leaf i covers inputs [i*K//leaves, (i+1)*K//leaves), of int4 groups
+        of inputs by the same rule; int8 sums are exact and need none. Rounded to nearest:
+
+        - int8: scale = max(greatest magnitude of the output / 127, 2^-126), q = rint(w * (1 / scale)).
+        - int4-G: scale = w of greatest magnitude in the group (the first such) / -8 (llama.cpp's Q4_0) or / -9, as
+          bfloat16; q = rint(w * (1 / scale)) within -8..7. The scale with less squared error, summed in float32
+          in the order of the inputs; -8 where equal. A scale below 2^-126 is 0, and so is its q.
+
+        An output (int8) or group (int4) that is not finite has the scale NaN.
         """
 
     def linear(self, x_TK: Array, weight: Any, bias_N: Array | None = None) -> Array:
-        """x @ weight.T + bias -> [T, N] float32. Each output sums K ascending within a leaf."""
+        """x @ weight.T + bias -> [T, N] float32. Each output sums K ascending within a leaf.
+
+        bfloat16 rounds x. int8 and int4 quantize it as int8 weights are, over a row (int8) or a group
+        of inputs (int4); what is not finite there makes all outputs of its row NaN. int8:
+        (float32(sum of products) * x_scale) * w_scale. int4: within a leaf, groups ascending,
+        acc = fma(float32(sum of products), x_scale * w_scale, acc) from 0.
+        """
 
     def embedding(self, table_VD: Array, token_ids_T: Array) -> Array:
         """Rows of a float32 or bfloat16 table -> [T, D] float32."""

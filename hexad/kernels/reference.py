@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from hexad.errors import KernelError
-from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs
+from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs, WeightFormat
 from hexad.kernels.philox import gumbel_noise
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -44,7 +44,7 @@ class ReferenceOps:
     def to_host(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, *, leaves: int = 1) -> PackedLinear:
+    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1) -> PackedLinear:
         if leaves not in (1, LEAVES):
             raise KernelError(f"leaves is {leaves}; it must be 1 or {LEAVES}", param="leaves")
         if weight_NK.ndim != 2 or weight_NK.dtype not in DTYPES.values():
@@ -56,7 +56,7 @@ class ReferenceOps:
         inputs = weight_NK.shape[1]
         bounds = [leaf * inputs // leaves for leaf in range(leaves + 1)]
         parts = (weight_NK[:, low:high] for low, high in itertools.pairwise(bounds))
-        return PackedLinear(tuple(np.array(part, DTYPES[dtype], order="C") for part in parts))
+        return PackedLinear(tuple(np.array(part, DTYPES[format], order="C") for part in parts))
 
     def linear(self, x_TK: np.ndarray, weight: PackedLinear, bias_N: np.ndarray | None = None) -> np.ndarray:
         """Row by row: one matrix product over all rows would be blocked by how many there are."""

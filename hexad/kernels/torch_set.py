@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hexad.errors import ConfigError
-from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs
+from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs, WeightFormat
 from hexad.kernels.reference import ReferenceOps
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -44,8 +44,8 @@ class TorchOps:
         host: np.ndarray = x.cpu().numpy()
         return host
 
-    def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, *, leaves: int = 1) -> torch.Tensor:
-        return self.array(weight_NK).to(DTYPES[dtype])
+    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1) -> torch.Tensor:
+        return self.array(weight_NK).to(DTYPES[format])
 
     def linear(self, x_TK: torch.Tensor, weight: torch.Tensor, bias_N: torch.Tensor | None = None) -> torch.Tensor:
         """A bfloat16 weight takes rows rounded to bfloat16 and, in torch, gives such sums too."""
