@@ -143,10 +143,7 @@ def _open_weights(config: Config, resolved: Resolved, ops: Ops) -> Tensors:
     weights = Weights.open(resolved.directory)
     if not isinstance(ops, PackingOps) or (origin := _origin(config, resolved, ops, weights)) is None:
         return weights
-    packed = PackedWeights(weights, ops, PackedFiles(), origin)
-    if packed.refused:
-        logger.warning("hexad: the packed weights cannot be used, and are made again: %s", packed.refused)
-    return packed
+    return PackedWeights(weights, ops, PackedFiles(), origin)
 
 
 def _origin(config: Config, resolved: Resolved, ops: PackingOps, weights: Weights) -> bytes | None:
@@ -161,6 +158,8 @@ def _keep_packed(weights: Tensors) -> str:
         return "packed"
     if weights.mapped:
         return f"mapped from {weights.path}"
+    if weights.refused:
+        logger.warning("hexad: the packed weights cannot be used, and are made again: %s", weights.refused)
     threading.Thread(target=_save, args=(weights,), name="packed-cache").start()
     return f"packed, and kept in {weights.path}"
 
