@@ -16,6 +16,7 @@ import numpy as np
 from hexad.errors import KernelError
 from hexad.kernels.ops import KV, LEAVES, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs, WeightFormat
 from hexad.kernels.philox import gumbel_noise
+from hexad.kernels.quantize import Quantized, fma, quantize_rows, quantize_weight
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
@@ -32,6 +33,19 @@ class PackedLinear(NamedTuple):
 
     leaves: tuple[np.ndarray, ...]
 
+    @property
+    def inputs(self) -> int:
+        return sum(leaf.shape[1] for leaf in self.leaves)
+
+
+class IntegerLinear(NamedTuple):
+    """An int8 weight as one group of inputs, or an int4 one. Leaf i covers groups [i*n//leaves, (i+1)*n//leaves)."""
+
+    weight: Quantized
+    inputs: int
+    format: WeightFormat
+    leaves: int
+
 
 class ReferenceOps:
     """The numpy implementation of `hexad.kernels.ops.Ops`."""
@@ -44,7 +58,9 @@ class ReferenceOps:
     def to_host(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1) -> PackedLinear:
+    def pack_linear(
+        self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1
+    ) -> PackedLinear | IntegerLinear:
         if leaves not in (1, LEAVES):
             raise KernelError(f"leaves is {leaves}; it must be 1 or {LEAVES}", param="leaves")
         if weight_NK.ndim != 2 or weight_NK.dtype not in DTYPES.values():
@@ -54,26 +70,20 @@ class ReferenceOps:
                 param="weight_NK",
             )
         inputs = weight_NK.shape[1]
+        if format not in DTYPES:
+            return IntegerLinear(quantize_weight(weight_NK, format), inputs, format, leaves)
         bounds = [leaf * inputs // leaves for leaf in range(leaves + 1)]
         parts = (weight_NK[:, low:high] for low, high in itertools.pairwise(bounds))
         return PackedLinear(tuple(np.array(part, DTYPES[format], order="C") for part in parts))
 
-    def linear(self, x_TK: np.ndarray, weight: PackedLinear, bias_N: np.ndarray | None = None) -> np.ndarray:
-        """Row by row: one matrix product over all rows would be blocked by how many there are."""
-        inputs, outputs = sum(leaf.shape[1] for leaf in weight.leaves), weight.leaves[0].shape[0]
-        if x_TK.shape[1] != inputs:
-            raise KernelError(f"a linear of {inputs} inputs was called with rows of {x_TK.shape[1]}", param="x_TK")
+    def linear(
+        self, x_TK: np.ndarray, weight: PackedLinear | IntegerLinear, bias_N: np.ndarray | None = None
+    ) -> np.ndarray:
+        if x_TK.shape[1] != weight.inputs:
+            found = f"a linear of {weight.inputs} inputs was called with rows of {x_TK.shape[1]}"
+            raise KernelError(found, param="x_TK")
         x_TK = np.ascontiguousarray(x_TK)
-        if weight.leaves[0].dtype != np.float32:
-            x_TK = x_TK.astype(weight.leaves[0].dtype).astype(np.float32)
-        leaves = [leaf.astype(np.float32, copy=False) for leaf in weight.leaves]
-        columns = np.cumsum([0] + [leaf.shape[1] for leaf in leaves])
-        out_TN = np.empty((len(x_TK), outputs), np.float32)
-        for row, x_K in enumerate(x_TK):
-            sums = [leaf @ x_K[columns[i] : columns[i + 1]] for i, leaf in enumerate(leaves)]
-            while len(sums) > 1:
-                sums = [left + right for left, right in zip(sums[::2], sums[1::2], strict=True)]
-            out_TN[row] = sums[0]
+        out_TN = _integer_linear(x_TK, weight) if isinstance(weight, IntegerLinear) else _float_linear(x_TK, weight)
         if bias_N is not None:
             out_TN += bias_N
         return out_TN
@@ -162,6 +172,44 @@ class ReferenceOps:
     def copy_pages(self, kv: KV, sources: np.ndarray, targets: np.ndarray) -> None:
         for cache in kv:
             cache[targets] = cache[sources]
+
+
+def _float_linear(x_TK: np.ndarray, weight: PackedLinear) -> np.ndarray:
+    """Row by row: one matrix product over all rows would be blocked by how many there are."""
+    if weight.leaves[0].dtype != np.float32:
+        x_TK = x_TK.astype(weight.leaves[0].dtype).astype(np.float32)
+    leaves = [leaf.astype(np.float32, copy=False) for leaf in weight.leaves]
+    columns = np.cumsum([0] + [leaf.shape[1] for leaf in leaves])
+    out_TN = np.empty((len(x_TK), len(leaves[0])), np.float32)
+    for row, x_K in enumerate(x_TK):
+        sums = [leaf @ x_K[columns[i] : columns[i + 1]] for i, leaf in enumerate(leaves)]
+        out_TN[row] = _sum_leaves(sums)
+    return out_TN
+
+
+def _integer_linear(x_TK: np.ndarray, packed: IntegerLinear) -> np.ndarray:
+    """Whole numbers are exact in float64 below 2^53, in whatever order a matrix product sums them."""
+    weight, x = packed.weight, quantize_rows(x_TK, packed.weight.values.shape[2])
+    sums_GTN = np.matmul(
+        x.values.transpose(1, 0, 2).astype(np.float64), weight.values.transpose(1, 2, 0).astype(np.float64)
+    ).astype(np.float32)
+    if packed.format == "int8":
+        scaled: np.ndarray = sums_GTN[0] * x.scales * weight.scales[:, 0]
+        return scaled
+    groups, bounds = len(sums_GTN), range(packed.leaves + 1)
+    sums = []
+    for low, high in itertools.pairwise(i * groups // packed.leaves for i in bounds):
+        sum_TN = np.zeros(sums_GTN.shape[1:], np.float32)
+        for group in range(low, high):
+            sum_TN = fma(sums_GTN[group], x.scales[:, group, None] * weight.scales[:, group], sum_TN)
+        sums.append(sum_TN)
+    return _sum_leaves(sums)
+
+
+def _sum_leaves(sums: list[np.ndarray]) -> np.ndarray:
+    while len(sums) > 1:
+        sums = [left + right for left, right in zip(sums[::2], sums[1::2], strict=True)]
+    return sums[0]
 
 
 def _rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ reference set on the host, so that noise and filters are the same everywhere.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,17 @@ import torch.nn.functional as F
 
 from hexad.errors import ConfigError
 from hexad.kernels.ops import KV, PAGE_SIZE, Dtype, Sampling, Step, TopLogprobs, WeightFormat
+from hexad.kernels.quantize import quantize_weight
 from hexad.kernels.reference import ReferenceOps
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class IntegerLinear(NamedTuple):
+    """An int8 or int4 weight, as `hexad.kernels.quantize.Quantized` has it."""
+
+    values: torch.Tensor
+    scales: torch.Tensor
 
 
 class TorchOps:
@@ -44,12 +52,24 @@ class TorchOps:
         host: np.ndarray = x.cpu().numpy()
         return host
 
-    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1) -> torch.Tensor:
-        return self.array(weight_NK).to(DTYPES[format])
+    def pack_linear(
+        self, weight_NK: np.ndarray, format: WeightFormat, *, leaves: int = 1
+    ) -> torch.Tensor | IntegerLinear:
+        if format in DTYPES:
+            return self.array(weight_NK).to(DTYPES[format])
+        return IntegerLinear(*(self.array(part) for part in quantize_weight(weight_NK, format)))
 
-    def linear(self, x_TK: torch.Tensor, weight: torch.Tensor, bias_N: torch.Tensor | None = None) -> torch.Tensor:
-        """A bfloat16 weight takes rows rounded to bfloat16 and, in torch, gives such sums too."""
-        out_TN = F.linear(x_TK.to(weight.dtype), weight).float()
+    def linear(
+        self, x_TK: torch.Tensor, weight: torch.Tensor | IntegerLinear, bias_N: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """A bfloat16 weight takes rows rounded to bfloat16 and, in torch, gives such sums too.
+
+        Integers are multiplied and summed as whole numbers in float64, and groups of them too.
+        """
+        if isinstance(weight, IntegerLinear):
+            out_TN = _integer_linear(x_TK, weight)
+        else:
+            out_TN = F.linear(x_TK.to(weight.dtype), weight).float()
         return out_TN if bias_N is None else out_TN + bias_N
 
     def embedding(self, table_VD: torch.Tensor, token_ids_T: torch.Tensor) -> torch.Tensor:
@@ -134,6 +154,22 @@ class TorchOps:
     def copy_pages(self, kv: KV, sources: torch.Tensor, targets: torch.Tensor) -> None:
         for cache in kv:
             cache[targets] = cache[sources]
+
+
+def _integer_linear(x_TK: torch.Tensor, weight: IntegerLinear) -> torch.Tensor:
+    """As `hexad.kernels.quantize.quantize_rows`, then group by group."""
+    outputs, groups, size = weight.values.shape
+    x_TGK = F.pad(x_TK, (0, groups * size - x_TK.shape[1])).reshape(len(x_TK), groups, size)
+    greatest_TG1 = x_TGK.abs().amax(dim=-1, keepdim=True)
+    finite_TG1 = greatest_TG1.isfinite()
+    scales_TG1 = (greatest_TG1 / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    values_TGK = torch.where(finite_TG1, (x_TGK * (1 / scales_TG1)).round(), 0).double()
+    scales_TG1 = torch.where(finite_TG1, scales_TG1, torch.nan).double()
+    out_TN = torch.zeros(len(x_TK), outputs, dtype=torch.float64, device=x_TK.device)
+    for group in range(groups):
+        sums_TN = values_TGK[:, group] @ weight.values[:, group].double().T
+        out_TN += sums_TN * scales_TG1[:, group] * weight.scales[:, group]
+    return out_TN.float()
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

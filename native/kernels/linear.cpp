@@ -70,10 +70,6 @@ HEXAD_INLINE I get(const char* p, I*) { return iload(p); }
 HEXAD_INLINE void put(char* p, V x) { store(reinterpret_cast<float*>(p), x); }
 HEXAD_INLINE void put(char* p, I x) { istore(p, x); }
 
-// What a walk asks of memory besides what it reads: nothing, its own weights some units
-// ahead, or a stretch of weights that a later walk will read.
-enum class Fetch { none, own, later };
-
 // Some rows along some units of some tiles. The second half of the tiles stands at `up`.
 struct Walk {
     const char* x;
@@ -82,7 +78,9 @@ struct Walk {
     size_t tile_bytes;
     int units;
     char* sums;        // [row][kMaxTiles][16] float32 (int8: int32), taken up and left there
-    const char* next;  // what is walked after `w`, or null
+    int ahead;             // units that weights are fetched ahead
+    const char* next;      // what is walked after `w`, or null: there the last units' successors lie
+    const char* later[2];  // weights for a later walk, a unit of each fetched with each unit
     // int4: from the first of these units on
     const char *row_scales, *row_sums;
     const char *scales, *up_scales;
@@ -94,9 +92,9 @@ constexpr size_t kSumBytes = kLanes * 4;
 constexpr size_t kSumRow = kMaxTiles * kSumBytes;
 
 // `Rows` x `Tiles` accumulators over units [from, to), weights fetched `ahead` bytes ahead.
-template <typename F, int Rows, int Tiles, Fetch Ahead>
+template <typename F, int Rows, int Tiles>
 HEXAD_INLINE void steps(const Walk& a, typename F::Acc (&acc)[Rows][Tiles], int from, int to, ptrdiff_t ahead) {
-    const char *x = a.x, *w = a.w, *up = a.up, *next = a.next;
+    const char *x = a.x, *w = a.w, *up = a.up, *later = a.later[0], *also = a.later[1];
     const size_t x_stride = a.x_stride, tile_bytes = a.tile_bytes;
     for (int u = from; u < to; ++u) {
         const char* unit[Tiles];
@@ -105,10 +103,10 @@ HEXAD_INLINE void steps(const Walk& a, typename F::Acc (&acc)[Rows][Tiles], int 
             bool first = t < (Tiles + 1) / 2;
             unit[t] = (first ? w + t * tile_bytes : up + (t - Tiles / 2) * tile_bytes) + size_t(u) * kUnitBytes;
         }
-        if (Ahead == Fetch::later) __builtin_prefetch(next + size_t(u) * kUnitBytes, 0, 2);
+        __builtin_prefetch(later + size_t(u) * kUnitBytes, 0, 2);
+        __builtin_prefetch(also + size_t(u) * kUnitBytes, 0, 2);
 #pragma GCC unroll 8
-        for (int t = 0; t < Tiles; ++t)
-            __builtin_prefetch(unit[t] + (Ahead == Fetch::own ? ahead : kL2PrefetchUnits * kUnitBytes), 0, 3);
+        for (int t = 0; t < Tiles; ++t) __builtin_prefetch(unit[t] + ahead, 0, 3);
 #pragma GCC unroll 2
         for (int part = 0; part < F::kParts; ++part) {
             decltype(F::weights(w, part)) weights[Tiles];
@@ -127,28 +125,27 @@ HEXAD_INLINE void steps(const Walk& a, typename F::Acc (&acc)[Rows][Tiles], int 
 
 // Fetched units lie ahead in the same tile, near its end at the beginning of what is walked next.
 HEXAD_INLINE ptrdiff_t fetch_ahead(const Walk& a, int unit) {
-    constexpr ptrdiff_t kAhead = kPrefetchUnits * kUnitBytes;
-    if (unit < a.units - kPrefetchUnits || !a.next) return kAhead;
-    return (a.next - a.w) - ptrdiff_t(a.units) * kUnitBytes + kAhead;
+    ptrdiff_t bytes = ptrdiff_t(a.ahead) * kUnitBytes;
+    if (unit < a.units - a.ahead || !a.next) return bytes;
+    return (a.next - a.w) - ptrdiff_t(a.units) * kUnitBytes + bytes;
 }
 
-template <typename F, int Rows, int Tiles, Fetch Ahead>
+template <typename F, int Rows, int Tiles>
 __attribute__((noinline)) void walk(const Walk& a) {
     typename F::Acc acc[Rows][Tiles];
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
         for (int t = 0; t < Tiles; ++t) acc[r][t] = get(a.sums + r * kSumRow + t * kSumBytes, &acc[r][t]);
-    int turn = Ahead == Fetch::own && a.units > kPrefetchUnits ? a.units - kPrefetchUnits : 0;
-    for (int from = 0, to = turn ? turn : a.units; from < a.units; from = to, to = a.units)
-        steps<F, Rows, Tiles, Ahead>(a, acc, from, to, fetch_ahead(a, from));
+    for (int from = 0, to = a.units > a.ahead ? a.units - a.ahead : a.units; from < a.units; from = to, to = a.units)
+        steps<F, Rows, Tiles>(a, acc, from, to, fetch_ahead(a, from));
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
         for (int t = 0; t < Tiles; ++t) put(a.sums + r * kSumRow + t * kSumBytes, acc[r][t]);
 }
 
-template <int Rows, int Tiles, Fetch Ahead>
+template <int Rows, int Tiles>
 __attribute__((noinline)) void walk_groups(const Walk& a) {
     for (int group = 0, from = 0; from < a.units; ++group, from += a.group_units) {
         I acc[Rows][Tiles];
@@ -157,7 +154,7 @@ __attribute__((noinline)) void walk_groups(const Walk& a) {
 #pragma GCC unroll 8
             for (int t = 0; t < Tiles; ++t) acc[r][t] = iset1(read<int32_t>(a.row_sums + r * a.x_stride + group * 4));
         int to = from + a.group_units < a.units ? from + a.group_units : a.units;
-        steps<Int4, Rows, Tiles, Ahead>(a, acc, from, to, fetch_ahead(a, from));
+        steps<Int4, Rows, Tiles>(a, acc, from, to, fetch_ahead(a, from));
         V scales[Tiles];
 #pragma GCC unroll 8
         for (int t = 0; t < Tiles; ++t) {
@@ -177,47 +174,45 @@ __attribute__((noinline)) void walk_groups(const Walk& a) {
     }
 }
 
-template <typename F, int Rows, int Tiles, Fetch Ahead>
+template <typename F, int Rows, int Tiles>
 HEXAD_INLINE void walk_one(const Walk& a) {
     if constexpr (F::kGroups)
-        walk_groups<Rows, Tiles, Ahead>(a);
+        walk_groups<Rows, Tiles>(a);
     else
-        walk<F, Rows, Tiles, Ahead>(a);
+        walk<F, Rows, Tiles>(a);
 }
 
-template <typename F, int Tiles, Fetch Ahead>
+template <typename F, int Tiles>
 HEXAD_INLINE void walk_rows(int rows, const Walk& a) {
     switch (rows) {
-        case 1: return walk_one<F, 1, Tiles, Ahead>(a);
-        case 2: return walk_one<F, 2, Tiles, Ahead>(a);
-        case 3: return walk_one<F, (kRowBlock >= 3 ? 3 : 1), Tiles, Ahead>(a);
-        case 4: return walk_one<F, (kRowBlock >= 4 ? 4 : 1), Tiles, Ahead>(a);
-        case 5: return walk_one<F, (kRowBlock >= 5 ? 5 : 1), Tiles, Ahead>(a);
-        default: return walk_one<F, (kRowBlock >= 6 ? 6 : 1), Tiles, Ahead>(a);
+        case 1: return walk_one<F, 1, Tiles>(a);
+        case 2: return walk_one<F, 2, Tiles>(a);
+        case 3: return walk_one<F, (kRowBlock >= 3 ? 3 : 1), Tiles>(a);
+        case 4: return walk_one<F, (kRowBlock >= 4 ? 4 : 1), Tiles>(a);
+        case 5: return walk_one<F, (kRowBlock >= 5 ? 5 : 1), Tiles>(a);
+        default: return walk_one<F, (kRowBlock >= 6 ? 6 : 1), Tiles>(a);
     }
 }
 
-// Rows in blocks that fit the registers. While the first block waits for its weights, the others
-// leave memory idle: they fetch what is walked next.
+// Rows in blocks that fit the registers. A single block waits for its weights; several share the
+// fetching of what is walked next among them, so that memory is as busy as the arithmetic.
 template <typename F, int Tiles>
 HEXAD_INLINE void walk_blocks(int rows, Walk a) {
     const Walk all = a;
-    int blocks = (rows + kRowBlock - 1) / kRowBlock;
+    const int blocks = (rows + kRowBlock - 1) / kRowBlock;
     for (int b = 0; b < blocks; ++b) {
         int first = int(int64_t(rows) * b / blocks), count = int(int64_t(rows) * (b + 1) / blocks) - first;
         a.x = all.x + first * a.x_stride;
         a.row_scales = all.row_scales + first * a.x_stride;
         a.row_sums = all.row_sums + first * a.x_stride;
         a.sums = all.sums + first * kSumRow;
-        if (b == 0) {
-            walk_rows<F, Tiles, Fetch::own>(count, a);
-        } else if (all.next && b <= Tiles) {
-            a.next = all.next + (b <= (Tiles + 1) / 2 ? (b - 1) * a.tile_bytes
-                                                      : (a.up - a.w) + (b - 1 - Tiles / 2) * a.tile_bytes);
-            walk_rows<F, Tiles, Fetch::later>(count, a);
-        } else {
-            walk_rows<F, Tiles, Fetch::none>(count, a);
+        a.ahead = b == 0 ? kPrefetchUnits : kL2PrefetchUnits;
+        for (int i = 0; i < 2; ++i) {
+            int t = (2 * b + i) * Tiles / (2 * blocks);
+            const char* tile = t < (Tiles + 1) / 2 ? all.w + t * a.tile_bytes : all.up + (t - Tiles / 2) * a.tile_bytes;
+            a.later[i] = all.next && blocks > 1 ? tile + (all.next - all.w) : all.w;
         }
+        walk_rows<F, Tiles>(count, a);
     }
 }
 
@@ -242,7 +237,7 @@ HEXAD_INLINE Panel panel_of(const LinearArgs& a, int64_t index) {
 
 template <typename F>
 HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a) {
-    if (rows == 1 && panel.tiles == kStreamTiles) return walk_one<F, 1, kStreamTiles, Fetch::own>(a);
+    if (rows == 1 && panel.tiles == kStreamTiles) return walk_one<F, 1, kStreamTiles>(a);
     if (panel.tiles == kTileBlock) return walk_blocks<F, kTileBlock>(rows, a);
     const Walk all = a;
     for (int t = 0; t < panel.tiles; ++t) {
@@ -330,6 +325,7 @@ HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Pa
     walk.tile_bytes = size_t(a.units) * kUnitBytes;
     walk.tile_scales = groups * kLanes * 2;
     walk.group_units = a.group_units;
+    walk.ahead = kPrefetchUnits;
     for (int leaf = 0; leaf < a.leaves; ++leaf) {
         walk.sums = sums + leaf * leaf_bytes;
         begin<F>(a, panel, rows, walk.sums);
@@ -341,6 +337,7 @@ HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Pa
             // After the last units of these tiles come the first of the next.
             walk.next = walk.w + size_t(walk.units) * kUnitBytes;
             if (u + walk.units == a.units) walk.next = next ? a.tiles + next->tile * walk.tile_bytes : nullptr;
+            walk.later[0] = walk.later[1] = walk.w;
             if (F::kGroups) {
                 size_t group = size_t(u) / a.group_units;
                 walk.row_scales = x + size_t(a.units) * 8 + group * 4;
