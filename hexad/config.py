@@ -28,12 +28,22 @@ class Config:
     served_model_name: str | None = _setting(
         None, "Name that clients use; default: the last part of the model's name.", group="model", advanced=True
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = _setting(
-        "auto", "Of weights and KV cache; auto keeps the checkpoint's (float16 becomes bfloat16).", group="model"
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4", "int4-64", "int4-32"] = _setting(
+        "auto",
+        "Of weights and KV cache; auto keeps the checkpoint's (float16 becomes bfloat16). int8 and int4 (a scale for "
+        "each 128 weights, or 64, or 32) are rounded at load; the head is int8, the KV cache bfloat16.",
+        group="model",
     )
     load_format: Literal["auto", "dummy"] = _setting(
         "auto",
         "dummy: random weights (and a tokenizer of bytes) from config.json alone, for benchmarks.",
+        group="model",
+        advanced=True,
+    )
+    packed_cache: bool = _setting(
+        True,
+        "Keep large weights as the kernels want them, under ~/.cache/hexad/packed (or XDG_CACHE_HOME), for the next "
+        "start.",
         group="model",
         advanced=True,
     )

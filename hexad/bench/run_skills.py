@@ -34,4 +34,4 @@ def measure_skills(config: Config, count: int) -> str:
         raise BadRequest(f"--examples is {count}; it must be at least 1", param="examples")
     llm = LLM(config)
     lines = [f"{skill:12} {accuracy(llm, skill, count):6.1%}" for skill in SKILLS]
-    return "\n".join([f"{config.model_name}: {count} held-out questions a skill, greedy, {llm.info.dtype}", *lines])
+    return "\n".join([f"{config.model_name}: {count} held-out questions a skill, greedy, {llm.info.precision}", *lines])

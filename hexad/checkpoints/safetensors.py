@@ -7,9 +7,10 @@ module does not know what the tensors mean.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from hexad.json_file import parse_json_object
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
+_POPULATE_READ = 22
+"""Linux's MADV_POPULATE_READ, since 5.14; elsewhere pages are read when they are touched."""
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -39,8 +42,10 @@ class TensorInfo:
     stop: int
 
 
-def parse_header(header: bytes, data_bytes: int, source: str) -> dict[str, TensorInfo]:
-    """The tensors of a header that is followed by `data_bytes` bytes, in the order they lie there.
+def parse_header(
+    header: bytes, data_bytes: int, source: str, dtypes: Mapping[str, np.dtype[Any]] = DTYPES
+) -> dict[str, TensorInfo]:
+    """The tensors, of `dtypes`, of a header that is followed by `data_bytes` bytes, in the order they lie there.
 
     Raises CheckpointError naming `source` unless the tensors fill the data exactly, without
     holes or overlaps, each with the bytes of its shape and dtype.
@@ -49,7 +54,7 @@ def parse_header(header: bytes, data_bytes: int, source: str) -> dict[str, Tenso
         raise CheckpointError(f"{source}: the header starts with {header[:1]!r}; it must be a JSON object")
     entries = parse_json_object(header, source)
     _check_metadata(entries.pop("__metadata__", {}), source)
-    infos = {name: _tensor_info(name, entry, source) for name, entry in entries.items()}
+    infos = {name: _tensor_info(name, entry, source, dtypes) for name, entry in entries.items()}
     ordered = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)))
     end = 0
     for name, info in ordered.items():
@@ -80,13 +85,13 @@ def _check_text(texts: list[str], source: str) -> None:
         raise CheckpointError(f"{source}: the header holds a lone surrogate: {error}") from error
 
 
-def _tensor_info(name: str, entry: Any, source: str) -> TensorInfo:
+def _tensor_info(name: str, entry: Any, source: str, dtypes: Mapping[str, np.dtype[Any]]) -> TensorInfo:
     _check_text([name], source)
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{source}: {name} must have dtype, shape and data_offsets, and nothing else")
-    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
-        raise CheckpointError(f"{source}: {name} is stored as {entry['dtype']!r:.50}; allowed: {', '.join(DTYPES)}")
-    dtype = DTYPES[entry["dtype"]]
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in dtypes:
+        raise CheckpointError(f"{source}: {name} is stored as {entry['dtype']!r:.50}; allowed: {', '.join(dtypes)}")
+    dtype = dtypes[entry["dtype"]]
     shape = _naturals(entry["shape"], f"{source}: the shape of {name}")
     offsets = _naturals(entry["data_offsets"], f"{source}: data_offsets of {name}")
     if len(shape) > MAX_DIMENSIONS:
@@ -118,11 +123,16 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
     A file that shrinks while it is mapped cannot be guarded against: the process dies of SIGBUS.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Reads and checks the header. Raises CheckpointError naming the file."""
+    def __init__(
+        self,
+        path: Path,
+        dtypes: Mapping[str, np.dtype[Any]] = DTYPES,
+        opener: Callable[[str, int], int] | None = None,
+    ) -> None:
+        """Reads and checks the header; `opener` is that of `open`. Raises CheckpointError naming the file."""
         self.path = path
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=opener) as file:
                 size = file.seek(0, 2)
                 if size < 8:
                     raise CheckpointError(f"{path} has {size} bytes; a safetensors file has at least 8")
@@ -136,7 +146,7 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
                 f"and a header at most {MAX_HEADER_BYTES}. Download it again"
             )
         self._data_start = 8 + header_bytes
-        self.infos = parse_header(self._map[8 : self._data_start], size - self._data_start, str(path))
+        self.infos = parse_header(self._map[8 : self._data_start], size - self._data_start, str(path), dtypes)
 
     def __getitem__(self, name: str) -> np.ndarray:
         info = self.infos[name]
@@ -146,6 +156,12 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         # An odd header length leaves the view unaligned; numpy reads it correctly, only slower.
         view = np.frombuffer(self._map, np.uint8, info.stop - info.start, self._data_start + info.start)
         return view.view(info.dtype).reshape(info.shape)
+
+    def populate(self) -> np.ndarray:
+        """All bytes of the file, header and tensors, read in at once where the system can."""
+        with contextlib.suppress(OSError):
+            self._map.madvise(_POPULATE_READ)
+        return np.frombuffer(self._map, np.uint8)
 
     def __iter__(self) -> Any:
         return iter(self.infos)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from hexad.checkpoints.safetensors import SafetensorsFile
 from hexad.errors import CheckpointError
 from hexad.json_file import read_json_object
+from hexad.kernels.ops import Ops, WeightFormat
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -27,7 +29,34 @@ _FILE_NAME = re.compile(r"\w[\w.\-]*\.safetensors", re.ASCII)
 _BUFFERS = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 
 
-class Weights:
+class Tensors:
+    """Tensors by name, and how several become one packed weight."""
+
+    _rows = np.empty(0, np.uint8)
+    """Where tensors meet before they are packed: kept, because fresh memory costs more than the copy."""
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A host array of exactly `shape`. Raises CheckpointError."""
+        raise NotImplementedError
+
+    def unused(self) -> list[str]:
+        """Names that were never taken."""
+        return []
+
+    def pack(self, ops: Ops, outputs: Mapping[str, int], inputs: int, format: WeightFormat, leaves: int) -> Any:
+        """The tensors [outputs, inputs] one below the other, as `ops.pack_linear` binds them."""
+        parts = [self.take(name, (count, inputs)) for name, count in outputs.items()]
+        if len(parts) == 1:
+            return ops.pack_linear(parts[0], format, leaves=leaves)
+        common = np.result_type(*parts)
+        wanted = sum(outputs.values()) * inputs * common.itemsize
+        if self._rows.nbytes < wanted:
+            self._rows = np.empty(wanted, np.uint8)
+        joined = self._rows[:wanted].view(common).reshape(-1, inputs)
+        return ops.pack_linear(np.concatenate(parts, out=joined), format, leaves=leaves)
+
+
+class Weights(Tensors):
     """The tensors of all shards, by name."""
 
     def __init__(self, directory: Path, shards: dict[str, SafetensorsFile]) -> None:
@@ -54,6 +83,11 @@ class Weights:
                 "convert it with transformers: model.save_pretrained(directory, safe_serialization=True)"
             )
         raise CheckpointError(f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}")
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of all tensors."""
+        return sorted({shard.path for shard in self._shards.values()})
 
     @property
     def total_bytes(self) -> int:
@@ -124,7 +158,7 @@ def _open_shards(directory: Path) -> dict[str, SafetensorsFile]:
 _NOISE_LENGTH = 2_097_143
 
 
-class DummyWeights:
+class DummyWeights(Tensors):
     """Random weights for benchmarks: norms 1, biases 0, the rest N(0, 0.02).
 
     The same seed, name, shape and dtype give the same values. Tiles of one block of noise, at
@@ -138,9 +172,6 @@ class DummyWeights:
 
     def __contains__(self, name: str) -> bool:
         return True
-
-    def unused(self) -> list[str]:
-        return []
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A new array of the dtype given at the start."""

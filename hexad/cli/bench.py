@@ -22,8 +22,9 @@ from hexad.checkpoints.hub import resolve
 from hexad.checkpoints.read_config import read_model_config
 from hexad.cli.options import settings
 from hexad.config import Config
-from hexad.engine.setup import resolve_dtype
+from hexad.engine.setup import resolve_precision
 from hexad.errors import ConfigError
+from hexad.kernels.precision import FLOATS
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +74,10 @@ def _offline(args: argparse.Namespace, config: Config, given: dict[str, Any], wo
     names = ["hexad", args.peer] if args.peer else ["hexad"]
     if args.peer:
         model = read_model_config(resolve(config.model, config.revision))
-        given = {**given, "dtype": resolve_dtype(config, model)}
+        dtype = resolve_precision(config, model).linear
+        if dtype not in FLOATS:
+            raise ConfigError(f"dtype is {config.dtype}; {args.peer} runs {' or '.join(FLOATS)}", param="dtype")
+        given = {**given, "dtype": dtype}
     return offline.compare(names, {"model": config.model, **given}, workload, args.repeats)
 
 

@@ -8,7 +8,7 @@ from hexad.checkpoints.generation import read_generation_defaults
 from hexad.cli.options import settings
 from hexad.config import FIELDS, Config
 from hexad.engine.frontend import sampling_fields
-from hexad.engine.setup import Resolved, resolve_settings
+from hexad.engine.setup import Resolved, packed_file, resolve_settings
 from hexad.kernels.load import load
 from hexad.placement.memory import gib
 
@@ -28,6 +28,10 @@ def run(args: argparse.Namespace) -> int:
     if loaded.note:
         print(f"  note: {loaded.note}")
     _print_memory(resolved)
+    if path := packed_file(config, resolved, loaded.ops):
+        print(
+            f"  {'packed weights':24} {path}: {'mapped at a start' if path.exists() else 'written at the first start'}"
+        )
     print(
         f"sampling defaults of the model\n  {sampling_fields(read_generation_defaults(resolved.directory)) or 'none'}"
     )
@@ -41,7 +45,7 @@ def _worked_out(config: Config, resolved: Resolved, kernels: str) -> dict[str, t
         "served_model_name": (config.model_name, "" if config.served_model_name else "from model"),
     }
     if config.dtype == "auto":
-        became["dtype"] = (resolved.dtype, f"from the checkpoint's {resolved.model.dtype}")
+        became["dtype"] = (resolved.precision.linear, f"from the checkpoint's {resolved.model.dtype}")
     if config.threads is None:
         became["threads"] = (resolved.threads, "from the machine's physical cores")
     if config.max_model_len is None:
@@ -62,7 +66,7 @@ def _print_memory(resolved: Resolved) -> None:
     print("memory plan")
     for name, size, why in (
         ("available", memory.available, "what the kernel and the cgroup leave"),
-        ("weights", memory.weights, f"{model.model_type}, {model.num_layers} layers, {resolved.dtype}"),
+        ("weights", memory.weights, f"{model.model_type}, {model.num_layers} layers, {resolved.precision}"),
         ("scratch", memory.scratch, "activations and logits of the largest step"),
         ("KV cache", memory.kv, f"{memory.num_pages} pages of {memory.page_bytes} bytes = {memory.kv_tokens} tokens"),
         ("left", memory.left, ""),

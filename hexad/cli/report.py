@@ -43,13 +43,14 @@ def startup_lines(name: str, model: ModelConfig, info: EngineInfo) -> list[str]:
     """Model, kernels, threads, memory plan: the same lines for `serve` and `explain`."""
     memory = info.memory
     lines = [
-        f"model    {name}: {model.model_type}, {model.num_layers} layers, hidden {model.hidden_size}, {info.dtype}",
+        f"model    {name}: {model.model_type}, {model.num_layers} layers, hidden {model.hidden_size}, {info.precision}",
         f"kernels  {info.kernels}" + (f" ({info.kernels_note})" if info.kernels_note else ""),
+        f"weights  {info.weights} in {info.load_seconds:.1f} s",
         f"threads  {info.threads} of {os.cpu_count()} processors",
         f"memory   {gib(memory.available)} available = weights {gib(memory.weights)} + scratch {gib(memory.scratch)}"
         f" + KV {gib(memory.kv)} + {gib(memory.left)} left",
         f"KV       {memory.num_pages} pages = {memory.kv_tokens} tokens; context {info.max_model_len}",
     ]
-    if model.dtype == "float16" and info.dtype == "bfloat16":
+    if model.dtype == "float16" and info.precision.linear == "bfloat16":
         lines.insert(1, "         the checkpoint is float16; it runs as bfloat16 (--dtype float32 keeps every bit)")
     return lines

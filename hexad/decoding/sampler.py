@@ -56,7 +56,7 @@ def prompt_logprobs(ops: Ops, logits_TV: Array, token_ids: Sequence[int], n: int
     `token_ids[i]` is the token after row i. Raises RequestFailed where a row holds NaN or +inf.
     """
     host_TV = ops.to_host(logits_TV)
-    for row in np.flatnonzero(~np.isfinite(host_TV.max(axis=1))):  # the maximum tells NaN, +inf and only -inf
+    for row in np.flatnonzero(~np.isfinite(host_TV.max(axis=1))).tolist():  # the maximum tells NaN, +inf and only -inf
         raise RequestFailed(f"{_defect(host_TV[row])}, before prompt token {token_ids[row]}")
     return _top_logprobs(ops, logits_TV, token_ids, [n] * len(token_ids))
 

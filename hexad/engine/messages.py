@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from hexad.kernels.precision import Precision
 from hexad.placement.memory import MemoryPlan
 from hexad.types import EngineStats, Request, SequenceOutput
 
@@ -40,9 +41,11 @@ class EngineInfo(msgspec.Struct, kw_only=True):
     kernels_note: str
     """Why this kernel set; empty when it is the one expected."""
     threads: int
-    dtype: str
+    precision: Precision
     max_model_len: int
     memory: MemoryPlan
+    weights: str
+    """How they came: packed from the checkpoint, or mapped from the packed cache."""
     load_seconds: float
 
 

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.hub import resolve
+from hexad.checkpoints.packed import MIN_BYTES, PackedFiles, PackedWeights, made_from
 from hexad.checkpoints.read_config import read_model_config
-from hexad.checkpoints.weights import DummyWeights, Weights
+from hexad.checkpoints.weights import DummyWeights, Tensors, Weights
 from hexad.config import Config
 from hexad.engine.messages import EngineInfo
 from hexad.engine.runner import Runner
-from hexad.errors import CheckpointError, ConfigError
+from hexad.errors import CheckpointError, ConfigError, HexadError
 from hexad.kernels.load import load
-from hexad.kernels.ops import Dtype
+from hexad.kernels.ops import Ops, PackingOps, WeightFormat
+from hexad.kernels.precision import Precision
 from hexad.kernels.threads import default_threads
 from hexad.layers.weights import Weights as WeightSource
 from hexad.models.build import build, new_kvs
 from hexad.models.names import HEAD
 from hexad.placement.memory import MemoryPlan, available_memory, plan_memory
-from hexad.placement.sizes import kv_bytes_per_token, scratch_bytes, weight_bytes
+from hexad.placement.sizes import kv_bytes_per_token, num_linear_weights, scratch_bytes, weight_bytes
 from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
 
 Progress = Callable[[float], None]
 """Called with the share of the weights that is loaded."""
+IDLE_NICENESS = 19
+
+logger = logging.getLogger(__name__)
 
 
 def no_progress(fraction: float) -> None:
@@ -42,17 +52,20 @@ class Resolved:
 
     directory: Path
     model: ModelConfig
-    dtype: Dtype
+    precision: Precision
     threads: int
     memory: MemoryPlan
     scheduler: SchedulerConfig
 
 
-def resolve_dtype(config: Config, model: ModelConfig) -> Dtype:
+def resolve_precision(config: Config, model: ModelConfig) -> Precision:
     """What is asked for, or else the checkpoint's own; float16 runs as bfloat16."""
-    if config.dtype != "auto":
-        return config.dtype
-    return "float32" if model.dtype == "float32" else "bfloat16"
+    own = "float32" if model.dtype == "float32" else "bfloat16"
+    return Precision.of(own if config.dtype == "auto" else config.dtype, model.dtype)
+
+
+def _maps_table(config: Config, model: ModelConfig, precision: Precision) -> bool:
+    return model.dtype == precision.table and config.load_format != "dummy" and config.kernels != "torch"
 
 
 def resolve_settings(config: Config) -> Resolved:
@@ -60,7 +73,7 @@ def resolve_settings(config: Config) -> Resolved:
     available = available_memory()
     directory = resolve(config.model, config.revision, memory_bytes=available)
     model = read_model_config(directory)
-    dtype = resolve_dtype(config, model)
+    precision = resolve_precision(config, model)
     threads = config.threads or default_threads()
     if (config.max_model_len or 0) > model.max_position:
         raise ConfigError(
@@ -68,9 +81,9 @@ def resolve_settings(config: Config) -> Resolved:
             param="max_model_len",
         )
     memory, max_model_len = plan_memory(
-        weights=weight_bytes(model, dtype),
+        weights=weight_bytes(model, precision, mapped_table=_maps_table(config, model, precision)),
         scratch=scratch_bytes(model, config.max_num_batched_tokens),
-        kv_bytes_per_token=kv_bytes_per_token(model, dtype),
+        kv_bytes_per_token=kv_bytes_per_token(model, precision.kv),
         model_max_len=model.max_position,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
@@ -84,7 +97,7 @@ def resolve_settings(config: Config) -> Resolved:
         max_model_len=max_model_len,
         prefix_caching=config.prefix_caching,
     )
-    return Resolved(directory, model, dtype, threads, memory, limits)
+    return Resolved(directory, model, precision, threads, memory, limits)
 
 
 def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tuple[Scheduler, Runner, EngineInfo]:
@@ -94,39 +107,85 @@ def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tupl
     model_config = dataclasses.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
     without = [name.strip() for name in config.without.split(",") if name.strip()]
     loaded = load(config.kernels, resolved.threads, config.device, without)
-    weights = DummyWeights(seed=0) if config.load_format == "dummy" else Weights.open(resolved.directory)
-    counted = _Counted(weights, weight_bytes(model_config, resolved.dtype), progress)
-    model = build(model_config, counted, loaded.ops, resolved.dtype)
+    weights = _open_weights(config, resolved, loaded.ops)
+    counted = _Counted(weights, num_linear_weights(model_config), progress)
+    model = build(model_config, counted, loaded.ops, resolved.precision)
     spare = {HEAD} if model_config.tie_word_embeddings else set()  # saved by some, used by none
     if left := sorted(set(weights.unused()) - spare):
         raise CheckpointError(
             f"{resolved.directory} holds {len(left)} tensors that a {model_config.model_type} model does not use, "
             f"such as {left[0]}; is its config.json the right one?"
         )
-    kvs = new_kvs(model_config, loaded.ops, resolved.memory.num_pages, resolved.dtype)
+    kvs = new_kvs(model_config, loaded.ops, resolved.memory.num_pages, resolved.precision.kv)
     info = EngineInfo(
         kernels=loaded.ops.name,
         kernels_note=loaded.note,
         threads=resolved.threads,
-        dtype=resolved.dtype,
+        precision=resolved.precision,
         max_model_len=resolved.scheduler.max_model_len,
         memory=resolved.memory,
+        weights=_keep_packed(weights),
         load_seconds=time.perf_counter() - started,
     )
     return Scheduler(resolved.scheduler), Runner(loaded.ops, loaded.ops.compile(model.forward, kvs), kvs), info
 
 
-class _Counted:
-    """Weights that report how far their reading has come."""
+def packed_file(config: Config, resolved: Resolved, ops: Ops) -> Path | None:
+    """Where the packed weights are kept, or will be after a start; None where they are not."""
+    if config.load_format == "dummy" or not isinstance(ops, PackingOps):
+        return None
+    origin = _origin(config, resolved, ops, Weights.open(resolved.directory))
+    return None if origin is None else PackedFiles().path(origin)
 
-    def __init__(self, weights: WeightSource, expected_bytes: int, progress: Progress) -> None:
-        self._weights = weights
-        self._expected = expected_bytes
-        self._progress = progress
-        self._taken = 0
+
+def _open_weights(config: Config, resolved: Resolved, ops: Ops) -> Tensors:
+    if config.load_format == "dummy":
+        return DummyWeights(seed=0)
+    weights = Weights.open(resolved.directory)
+    if not isinstance(ops, PackingOps) or (origin := _origin(config, resolved, ops, weights)) is None:
+        return weights
+    return PackedWeights(weights, ops, PackedFiles(), origin)
+
+
+def _origin(config: Config, resolved: Resolved, ops: PackingOps, weights: Weights) -> bytes | None:
+    if not config.packed_cache or resolved.memory.weights < MIN_BYTES:
+        return None
+    return made_from(weights.paths, resolved.model, resolved.precision, ops.layout)
+
+
+def _keep_packed(weights: Tensors) -> str:
+    """Write what was packed for the next start, beside all else. Returns how the weights came, for people."""
+    if not isinstance(weights, PackedWeights):
+        return "packed"
+    if weights.mapped:
+        return f"mapped from {weights.path}"
+    if weights.refused:
+        logger.warning("hexad: the packed weights cannot be used, and are made again: %s", weights.refused)
+    threading.Thread(target=_save, args=(weights,), name="packed-cache").start()
+    return f"packed, and kept in {weights.path}"
+
+
+def _save(weights: PackedWeights) -> None:
+    if sys.platform == "linux":  # where niceness is a thread's own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IDLE_NICENESS)
+    try:
+        weights.save()
+    except (OSError, HexadError) as error:
+        logger.warning("hexad: the packed weights are not kept for the next start (--no-packed-cache): %s", error)
+
+
+class _Counted:
+    """Weights that report how far the packing of linears has come."""
+
+    def __init__(self, weights: WeightSource, total: int, progress: Progress) -> None:
+        self._weights, self._total, self._progress = weights, total, progress
+        self._packed = 0
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        weight = self._weights.take(name, shape)
-        self._taken += weight.nbytes
-        self._progress(min(1.0, self._taken / self._expected))
-        return weight
+        return self._weights.take(name, shape)
+
+    def pack(self, ops: Ops, outputs: Mapping[str, int], inputs: int, format: WeightFormat, leaves: int) -> Any:
+        packed = self._weights.pack(ops, outputs, inputs, format, leaves)
+        self._packed += sum(outputs.values()) * inputs
+        self._progress(self._packed / self._total)
+        return packed

@@ -8,7 +8,7 @@ within one instruction set. This module knows nothing of models.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -35,6 +35,10 @@ ISA_VARIABLE = "HEXAD_ISA"
 _OPAQUE = np.dtype((np.void, SAMPLING.itemsize))
 """numpy reports the flags of structured arrays wrongly in `__array_struct__`."""
 
+LAYOUT = "native 1"
+"""Of packed weights, in native/weights.h. Whatever changes a byte of them raises the number."""
+
+_NO_BYTES = np.empty(0, np.uint8)
 _DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
@@ -101,6 +105,20 @@ class NativeOps:
         out_TN = np.empty((len(x_TK), weight.outputs), np.float32)
         self._engine.linear(_dense(x_TK), weight, None if bias_N is None else _float32(bias_N), out_TN)
         return out_TN
+
+    @property
+    def layout(self) -> str:
+        return LAYOUT
+
+    def packed_parts(self, weight: _native.LinearWeight) -> dict[str, np.ndarray]:
+        parts = {"tiles": weight.tiles, "scales": weight.scales, "sums": weight.sums}
+        return {name: part for name, part in parts.items() if part.nbytes}
+
+    def adopt_linear(
+        self, parts: Mapping[str, np.ndarray], outputs: int, inputs: int, format: WeightFormat, leaves: int
+    ) -> _native.LinearWeight:
+        tiles, scales, sums = (parts.get(name, _NO_BYTES) for name in ("tiles", "scales", "sums"))
+        return self._engine.adopt_linear(format, outputs, inputs, leaves, tiles, scales, sums)
 
     def embedding(self, table_VD: Array, token_ids_T: Array) -> Array:
         if isinstance(token_ids_T, TokenIds):

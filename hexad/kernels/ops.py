@@ -11,9 +11,9 @@ number of threads. (The torch set does not promise it.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -159,3 +159,20 @@ class Ops(Protocol):
         """Zeroed pages; memory is touched only when written."""
 
     def copy_pages(self, kv: KV, sources: Array, targets: Array) -> None: ...
+
+
+@runtime_checkable
+class PackingOps(Protocol):
+    """A set whose packed weights are bytes that can be kept in a file and mapped again."""
+
+    @property
+    def layout(self) -> str:
+        """Names what `packed_parts` gives: other bytes for the same weight, another name."""
+
+    def packed_parts(self, weight: Any) -> dict[str, np.ndarray]:
+        """The bytes of a packed weight, uint8 vectors that are read-only and live as long as it."""
+
+    def adopt_linear(
+        self, parts: Mapping[str, np.ndarray], outputs: int, inputs: int, format: WeightFormat, leaves: int
+    ) -> Any:
+        """A weight over `parts`, without a copy of them. Raises KernelError unless all sizes are as they must be."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hexad.kernels.ops import KV, LEAVES, Array, Dtype, Ops, Step
+from hexad.kernels.ops import KV, LEAVES, Array, Ops, Step, WeightFormat
 from hexad.layers.linear import Linear, Part
 from hexad.layers.norm import RMSNorm
 from hexad.layers.weights import Weights
@@ -40,7 +40,7 @@ class Attention:
         output_bias: bool,
         cos_sin: Array,
         window: int,
-        dtype: Dtype,
+        format: WeightFormat,
         q_norm: RMSNorm | None = None,
         k_norm: RMSNorm | None = None,
     ) -> None:
@@ -49,8 +49,8 @@ class Attention:
         self.scale = heads.width**-0.5
         widths = (heads.query * heads.width, heads.key_value * heads.width, heads.key_value * heads.width)
         parts = [Part(name, width, bias) for name, width in zip(qkv, widths, strict=True)]
-        self.qkv = Linear(ops, weights, parts, hidden, dtype)
-        self.output = Linear(ops, weights, [Part(output, hidden, output_bias)], widths[0], dtype, leaves=LEAVES)
+        self.qkv = Linear(ops, weights, parts, hidden, format)
+        self.output = Linear(ops, weights, [Part(output, hidden, output_bias)], widths[0], format, leaves=LEAVES)
 
     def __call__(self, x: Array, step: Step, kv: KV) -> Array:
         heads = self.heads

@@ -10,7 +10,10 @@ from hexad.layers.weights import Weights
 
 
 class Embedding:
-    """Token ids [T] -> [T, D] float32, from a table [V, D] held in `dtype`."""
+    """Token ids [T] -> [T, D] float32, from a table [V, D] of `dtype`.
+
+    Where the checkpoint holds it so, it stays a mapped file: of that, only rows that are used take memory.
+    """
 
     def __init__(self, ops: Ops, weights: Weights, name: str, vocab_size: int, width: int, dtype: Dtype) -> None:
         table = weights.take(f"{name}.weight", (vocab_size, width))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hexad.kernels.ops import Array, Dtype, Ops
+from hexad.kernels.ops import Array, Ops, WeightFormat
 from hexad.layers.weights import Weights
 
 
@@ -23,11 +23,11 @@ class Linear:
     """x [T, K] -> [T, N] float32, N being the parts' outputs one after another."""
 
     def __init__(
-        self, ops: Ops, weights: Weights, parts: Sequence[Part], inputs: int, dtype: Dtype, *, leaves: int = 1
+        self, ops: Ops, weights: Weights, parts: Sequence[Part], inputs: int, format: WeightFormat, *, leaves: int = 1
     ) -> None:
-        matrices = [weights.take(f"{part.name}.weight", (part.outputs, inputs)) for part in parts]
+        outputs = {f"{part.name}.weight": part.outputs for part in parts}
         self.ops = ops
-        self.weight: Any = ops.pack_linear(_joined(matrices), dtype, leaves=leaves)
+        self.weight: Any = weights.pack(ops, outputs, inputs, format, leaves)
         self.bias: Array | None = None
         if any(part.bias for part in parts):
             biases = [
@@ -36,12 +36,7 @@ class Linear:
                 else np.zeros(part.outputs, np.float32)
                 for part in parts
             ]
-            self.bias = ops.array(_joined(biases))
+            self.bias = ops.array(np.concatenate(biases))
 
     def __call__(self, x: Array) -> Array:
         return self.ops.linear(x, self.weight, self.bias)
-
-
-def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """One array as it is (it may be a mapped file), several as a copy."""
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hexad.kernels.ops import LEAVES, Array, Dtype, Ops
+from hexad.kernels.ops import LEAVES, Array, Ops, WeightFormat
 from hexad.layers.linear import Linear, Part
 from hexad.layers.weights import Weights
 
@@ -21,12 +21,12 @@ class MLP:
         hidden: int,
         intermediate: int,
         bias: bool,
-        dtype: Dtype,
+        format: WeightFormat,
     ) -> None:
         self.ops = ops
         parts = [Part(gate, intermediate, bias), Part(up, intermediate, bias)]
-        self.gate_up = Linear(ops, weights, parts, hidden, dtype)
-        self.down = Linear(ops, weights, [Part(down, hidden, bias)], intermediate, dtype, leaves=LEAVES)
+        self.gate_up = Linear(ops, weights, parts, hidden, format)
+        self.down = Linear(ops, weights, [Part(down, hidden, bias)], intermediate, format, leaves=LEAVES)
 
     def __call__(self, x: Array) -> Array:
         return self.down(self.ops.silu_mul(self.gate_up(x)))

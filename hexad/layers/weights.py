@@ -1,10 +1,13 @@
-"""Where a layer's weights come from, as far as a layer needs to know: a name and a shape."""
+"""Where a layer's weights come from, as far as a layer needs to know: names and shapes."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
+
+from hexad.kernels.ops import Ops, WeightFormat
 
 
 class Weights(Protocol):
@@ -15,3 +18,6 @@ class Weights(Protocol):
 
         Raises CheckpointError, naming the tensor, if it is missing or of another shape.
         """
+
+    def pack(self, ops: Ops, outputs: Mapping[str, int], inputs: int, format: WeightFormat, leaves: int) -> Any:
+        """The tensors [outputs, inputs] one below the other, as `ops.pack_linear` binds them. Raises as `take`."""

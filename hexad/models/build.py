@@ -10,6 +10,7 @@ from hexad import models
 from hexad.checkpoints.config import ModelConfig
 from hexad.errors import CheckpointError
 from hexad.kernels.ops import KV, Array, Dtype, Ops, Step
+from hexad.kernels.precision import Precision
 from hexad.layers.weights import Weights
 
 
@@ -23,11 +24,11 @@ class Model(Protocol):
 class Family(Protocol):
     """How a family's file offers its model, under the name `Decoder`."""
 
-    def __call__(self, config: ModelConfig, weights: Weights, ops: Ops, dtype: Dtype) -> Model: ...
+    def __call__(self, config: ModelConfig, weights: Weights, ops: Ops, precision: Precision) -> Model: ...
 
 
-def build(config: ModelConfig, weights: Weights, ops: Ops, dtype: Dtype) -> Model:
-    """Read, pack and bind all weights. `dtype` is that of linears, embedding and KV cache.
+def build(config: ModelConfig, weights: Weights, ops: Ops, precision: Precision) -> Model:
+    """Read, pack and bind all weights.
 
     Raises CheckpointError for a family without a file here, and for weights that are missing
     or of another shape than the configuration says.
@@ -39,7 +40,7 @@ def build(config: ModelConfig, weights: Weights, ops: Ops, dtype: Dtype) -> Mode
             "A fine-tune of one of these keeps its model_type in config.json",
             code="unsupported_model",
         )
-    return known[config.model_type](config, weights, ops, dtype)
+    return known[config.model_type](config, weights, ops, precision)
 
 
 def families() -> dict[str, Family]:

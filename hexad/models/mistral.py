@@ -6,7 +6,8 @@ A token sees the `window` tokens up to itself; what lies further back reaches it
 from __future__ import annotations
 
 from hexad.checkpoints.config import ModelConfig
-from hexad.kernels.ops import KV, Array, Dtype, Ops, Step
+from hexad.kernels.ops import KV, Array, Ops, Step
+from hexad.kernels.precision import Precision
 from hexad.layers.attention import Attention, Heads
 from hexad.layers.embedding import Embedding
 from hexad.layers.linear import Linear, Part
@@ -21,7 +22,7 @@ class Block:
     """Attention and MLP, each behind a norm, each added to the residual stream."""
 
     def __init__(
-        self, config: ModelConfig, index: int, weights: Weights, ops: Ops, dtype: Dtype, cos_sin: Array
+        self, config: ModelConfig, index: int, weights: Weights, ops: Ops, precision: Precision, cos_sin: Array
     ) -> None:
         names = LayerNames(index)
         width, eps = config.hidden_size, config.rms_norm_eps
@@ -37,7 +38,7 @@ class Block:
             output_bias=False,
             cos_sin=cos_sin,
             window=config.windows[index],
-            dtype=dtype,
+            format=precision.linear,
         )
         self.mlp_norm = RMSNorm(ops, weights, names.mlp_norm, width, eps)
         self.mlp = MLP(
@@ -49,7 +50,7 @@ class Block:
             hidden=width,
             intermediate=config.intermediate_size,
             bias=False,
-            dtype=dtype,
+            format=precision.linear,
         )
 
     def __call__(self, update: Array | None, residual: Array, step: Step, kv: KV) -> Array:
@@ -62,15 +63,15 @@ class Block:
 class Decoder:
     """Token ids [T] -> logits [R, V] float32."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops, dtype: Dtype) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops, precision: Precision) -> None:
         vocab, width = config.vocab_size, config.hidden_size
         cos_sin = ops.array(rope_table(config.rope, config.head_dim, config.max_position))
         self.ops = ops
-        self.embedding = Embedding(ops, weights, EMBEDDING, vocab, width, dtype)
-        self.blocks = [Block(config, i, weights, ops, dtype, cos_sin) for i in range(config.num_layers)]
+        self.embedding = Embedding(ops, weights, EMBEDDING, vocab, width, precision.table)
+        self.blocks = [Block(config, i, weights, ops, precision, cos_sin) for i in range(config.num_layers)]
         self.norm = RMSNorm(ops, weights, FINAL_NORM, width, config.rms_norm_eps)
         head = EMBEDDING if config.tie_word_embeddings else HEAD
-        self.head = Linear(ops, weights, [Part(head, vocab)], width, dtype)
+        self.head = Linear(ops, weights, [Part(head, vocab)], width, precision.head)
 
     def forward(self, step: Step, kvs: list[KV]) -> Array:
         residual = self.embedding(step.token_ids_T)

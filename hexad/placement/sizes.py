@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hexad.checkpoints.config import ModelConfig
-from hexad.kernels.ops import TILE_OUTPUTS, Dtype
+from hexad.kernels.ops import LEAVES, TILE_OUTPUTS, Dtype, WeightFormat
+from hexad.kernels.precision import Precision
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
 
-def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:
-    """Linears, embedding table and head in `dtype`; norms, biases and rotary table in float32.
+def weight_bytes(config: ModelConfig, precision: Precision, *, mapped_table: bool) -> int:
+    """Linears, head and embedding table as `precision` says; norms, biases and rotary table in float32.
 
-    A tied head is packed into tiles of its own beside the embedding table, so it counts too.
+    A tied head is packed into tiles of its own, and counts. A `mapped_table` is left in the
+    checkpoint's file, of which the system keeps what is used and can drop it again: it does not.
     """
     c = config
     queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    linears = [  # (outputs, inputs) a layer
-        (queries + 2 * keys, c.hidden_size),
-        (c.hidden_size, queries),
-        (2 * c.intermediate_size, c.hidden_size),
-        (c.hidden_size, c.intermediate_size),
-    ]
-    packed = c.num_layers * sum(_packed(outputs, inputs) for outputs, inputs in linears)
-    packed += _packed(c.vocab_size, c.hidden_size)
-    embedding = c.vocab_size * c.hidden_size
+    packed = c.num_layers * sum(packed_bytes(*linear, precision.linear) for linear in _linears(c))
+    packed += packed_bytes(c.vocab_size, c.hidden_size, 1, precision.head)
+    table = 0 if mapped_table else c.vocab_size * c.hidden_size * ITEM_BYTES[precision.table]
     biases = (
         (queries + 2 * keys) * c.attention_bias
         + c.hidden_size * c.output_bias
@@ -32,7 +30,24 @@ def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:
     norms = 2 * c.hidden_size + 2 * c.head_dim
     rotary = c.max_position * c.head_dim
     floats = c.num_layers * (biases + norms) + c.hidden_size + rotary
-    return (packed + embedding) * ITEM_BYTES[dtype] + 4 * floats
+    return packed + table + 4 * floats
+
+
+def num_linear_weights(config: ModelConfig) -> int:
+    """Weights of all linears and the head, without padding."""
+    layer = sum(outputs * inputs for outputs, inputs, _ in _linears(config))
+    return config.num_layers * layer + config.vocab_size * config.hidden_size
+
+
+def _linears(config: ModelConfig) -> list[tuple[int, int, int]]:
+    """Outputs, inputs and leaves of the linears of a layer."""
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    return [
+        (queries + 2 * keys, config.hidden_size, 1),
+        (config.hidden_size, queries, LEAVES),
+        (2 * config.intermediate_size, config.hidden_size, 1),
+        (config.hidden_size, config.intermediate_size, LEAVES),
+    ]
 
 
 def kv_bytes_per_token(config: ModelConfig, dtype: Dtype) -> int:
@@ -56,6 +71,20 @@ def scratch_bytes(config: ModelConfig, max_tokens: int, max_logit_rows: int | No
     return 4 * (max_tokens * 2 * c.hidden_size + max(max_tokens * max(attention, mlp), logits))
 
 
-def _packed(outputs: int, inputs: int) -> int:
-    """Elements of a weight whose outputs are filled up to whole tiles."""
-    return -(-outputs // TILE_OUTPUTS) * TILE_OUTPUTS * inputs
+def packed_bytes(outputs: int, inputs: int, leaves: int, format: WeightFormat) -> int:
+    """Of a linear in whole tiles, as native/weights.h lays them out, with scales and sums.
+
+    bfloat16: inputs in pairs, leaf by leaf. int8: inputs in fours; a float32 scale and an int32 sum
+    an output. int4: inputs in eights; a bfloat16 scale an output and group.
+    """
+    if format == "float32":
+        row = 4 * inputs
+    elif format == "bfloat16":
+        bounds = [leaf * inputs // leaves for leaf in range(leaves + 1)]
+        row = sum(4 * -(-(high - low) // 2) for low, high in itertools.pairwise(bounds))
+    elif format == "int8":
+        row = 4 * -(-inputs // 4) + 8
+    else:
+        group = int(format.removeprefix("int4-"))
+        row = 4 * -(-inputs // 8) + 2 * -(-inputs // group)
+    return -(-outputs // TILE_OUTPUTS) * TILE_OUTPUTS * row

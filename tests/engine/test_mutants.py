@@ -14,7 +14,7 @@ from hexad.decoding import sampler, state
 from hexad.engine import setup
 from hexad.engine.stream import Stream
 from hexad.kernels.load import Loaded
-from hexad.kernels.ops import KV, Sampling, Step, TopLogprobs
+from hexad.kernels.ops import KV, Step, TopLogprobs
 from hexad.kernels.reference import ReferenceOps
 from hexad.scheduler.memory import Memory
 from hexad.types import Request
@@ -68,8 +68,10 @@ def noise_with_a_memory(patch: pytest.MonkeyPatch) -> None:
 def noise_of_a_row_instead_of_a_seed(patch: pytest.MonkeyPatch) -> None:
     honest = ReferenceOps.sample
 
-    def sample(self: ReferenceOps, logits: np.ndarray, how: Sampling) -> np.ndarray:
-        return honest(self, logits, how._replace(seed_R=how.seed_R + np.arange(len(logits), dtype=np.uint64)))
+    def sample(self: ReferenceOps, logits: np.ndarray, how_R: np.ndarray) -> np.ndarray:
+        how_R = how_R.copy()
+        how_R["seed"] += np.arange(len(logits), dtype=np.uint64)
+        return honest(self, logits, how_R)
 
     patch.setattr(ReferenceOps, "sample", sample)
 
@@ -77,8 +79,10 @@ def noise_of_a_row_instead_of_a_seed(patch: pytest.MonkeyPatch) -> None:
 def noise_that_counts_from_the_prompt_on(patch: pytest.MonkeyPatch) -> None:
     honest = sampler._sampling
 
-    def sampling(states: list[state.RowState]) -> Sampling:
-        return honest(states)._replace(position_R=np.array([one.num_generated for one in states], np.int64))
+    def sampling(states: list[state.RowState]) -> np.ndarray:
+        how_R = honest(states)
+        how_R["position"] = [one.num_generated for one in states]
+        return how_R
 
     patch.setattr(sampler, "_sampling", sampling)
 

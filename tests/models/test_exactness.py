@@ -13,6 +13,7 @@ from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import Weights
 from hexad.kernels.load import Kind
 from hexad.kernels.ops import SAMPLING, Dtype
+from hexad.kernels.precision import Precision
 from hexad.models.build import build
 from hexad.testing.step import Replay
 from hexad.testing.zoo import ZOO, write_model
@@ -37,7 +38,8 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def replay_of(directory: Path, kind: Kind, dtype: Dtype, threads: int = 1) -> Replay:
     ops, config = ops_of(kind, threads), read_model_config(directory)
-    return Replay(config, build(config, Weights.open(directory), ops, dtype), ops, dtype)
+    precision = Precision.of(dtype, config.dtype)
+    return Replay(config, build(config, Weights.open(directory), ops, precision), ops, precision.kv)
 
 
 @pytest.fixture(scope="module", params=[(k, v, d) for k in KINDS for v in VARIANTS for d in DTYPES], ids="-".join)

@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM
 
 from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.read_config import read_model_config
-from hexad.checkpoints.weights import Weights
+from hexad.checkpoints.weights import Tensors, Weights
 from hexad.errors import CheckpointError
 from hexad.kernels.load import Kind
 from hexad.kernels.ops import Dtype, Ops
+from hexad.kernels.precision import Precision
 from hexad.models.build import build
 from hexad.testing.step import Piece, Replay, make_step
 from hexad.testing.zoo import ZOO, write_model
@@ -30,6 +31,8 @@ torch.set_num_threads(1)
 TOLERANCE = 1e-4
 LENGTHS = (1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 64, 65, 128, 129, 257, 700)
 PROMPTS = [np.random.default_rng(n).integers(0, 512, n).tolist() for n in LENGTHS]
+
+FLOAT32 = Precision.of("float32", "float32")
 
 
 class Zoo:
@@ -65,9 +68,10 @@ class Zoo:
         config = read_model_config(directory)
         config = change(config) if change else config
         weights = Weights.open(directory)
-        model = build(config, weights, ops, dtype)
+        precision = Precision.of(dtype, dtype)
+        model = build(config, weights, ops, precision)
         assert weights.unused() == []
-        return Replay(config, model, ops, dtype)
+        return Replay(config, model, ops, precision.kv)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +165,7 @@ def test_the_tolerance_has_teeth(zoo: Zoo, mutation: str) -> None:
     assert error > 2 * TOLERANCE
 
 
-class Tampered:
+class Tampered(Tensors):
     """Weights of a directory, with the first head of one of them scaled by 1.001."""
 
     def __init__(self, directory: Path, name: str, rows: int) -> None:
@@ -178,7 +182,7 @@ class Tampered:
 def test_one_head_scaled_by_a_thousandth_shows(zoo: Zoo, part: str) -> None:
     directory, ops = zoo.directory("llama"), ops_of("reference")
     config = read_model_config(directory)
-    model = build(config, Tampered(directory, f"model.layers.0.{part}.weight", 16), ops, "float32")
+    model = build(config, Tampered(directory, f"model.layers.0.{part}.weight", 16), ops, FLOAT32)
     error = greatest_error(Replay(config, model, ops, "float32").logits(PROMPTS[9:14]), zoo.logits("llama")[9:14])
     assert error > 2 * TOLERANCE
 
@@ -186,4 +190,4 @@ def test_one_head_scaled_by_a_thousandth_shows(zoo: Zoo, part: str) -> None:
 def test_an_unknown_family_is_refused_with_the_known_ones(zoo: Zoo) -> None:
     config = dataclasses.replace(read_model_config(zoo.directory("llama")), model_type="names")
     with pytest.raises(CheckpointError, match=r"'names'.*llama, mistral, qwen2, qwen3"):
-        build(config, Weights.open(zoo.directory("llama")), ops_of("reference"), "float32")
+        build(config, Weights.open(zoo.directory("llama")), ops_of("reference"), FLOAT32)

@@ -1,5 +1,6 @@
 """The arithmetic of the memory plan against the bytes that a set really binds."""
 
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -8,37 +9,57 @@ import pytest
 
 from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import Weights
-from hexad.kernels.ops import PAGE_SIZE, Dtype
-from hexad.kernels.reference import PackedLinear, ReferenceOps
+from hexad.kernels.ops import LEAVES, PAGE_SIZE, Dtype, WeightFormat
+from hexad.kernels.precision import Precision
+from hexad.kernels.reference import ReferenceOps
 from hexad.models.build import build, new_kvs
-from hexad.placement.sizes import kv_bytes_per_token, scratch_bytes, weight_bytes
+from hexad.placement.sizes import kv_bytes_per_token, packed_bytes, scratch_bytes, weight_bytes
 from hexad.testing.zoo import ZOO, write_model
+from tests.kernel_sets import ops_of
+
+FORMATS: tuple[WeightFormat, ...] = typing.get_args(WeightFormat)
 
 
-class CountingOps(ReferenceOps):
-    """Counts the bytes of everything that is bound."""
+class Counting:
+    """A native set that counts the bytes of everything that is bound."""
 
     def __init__(self) -> None:
+        self._ops = ops_of("native")
         self.bound = 0
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ops, name)
+
     def array(self, host: np.ndarray) -> np.ndarray:
-        self.bound += host.nbytes
+        mapped = not host.flags.owndata and not host.flags.writeable
+        self.bound += 0 if mapped else host.nbytes
         return host
 
-    def pack_linear(self, weight_NK: np.ndarray, dtype: Dtype, **options: Any) -> PackedLinear:
-        packed = super().pack_linear(weight_NK, dtype, **options)
-        self.bound += sum(leaf.nbytes for leaf in packed.leaves)
+    def pack_linear(self, weight_NK: np.ndarray, format: WeightFormat, **options: Any) -> Any:
+        packed = self._ops.pack_linear(weight_NK, format, **options)
+        self.bound += packed.nbytes
         return packed
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4", "int4-32"])
 @pytest.mark.parametrize("variant", ["llama", "llama-tied", "llama-bias", "qwen2", "qwen3-bias"])
-def test_weight_bytes_are_what_is_bound(tmp_path: Path, variant: str, dtype: Dtype) -> None:
-    directory, ops = write_model(tmp_path, ZOO[variant]), CountingOps()
+def test_weight_bytes_are_what_is_bound(tmp_path: Path, variant: str, dtype: str) -> None:
+    """From float32, so that only the table of bfloat16 is not left in the mapped file."""
+    directory, ops = write_model(tmp_path, ZOO[variant]), Counting()
     config = read_model_config(directory)
-    build(config, Weights.open(directory), ops, dtype)
+    precision = Precision.of(dtype, config.dtype)
+    build(config, Weights.open(directory), ops, precision)
+    planned = weight_bytes(config, precision, mapped_table=dtype != "bfloat16")
     # Qwen3's norms of queries and keys are counted for every family.
-    assert 0 <= weight_bytes(config, dtype) - ops.bound <= config.num_layers * 2 * config.head_dim * 4
+    assert 0 <= planned - ops.bound <= config.num_layers * 2 * config.head_dim * 4
+
+
+@pytest.mark.parametrize("leaves", [1, LEAVES])
+@pytest.mark.parametrize("format", FORMATS)
+def test_packed_bytes_are_what_the_native_set_takes(format: WeightFormat, leaves: int) -> None:
+    for outputs, inputs in ((1, 8), (16, 64), (17, 200), (100, 1000), (48, 77)):
+        weight = ops_of("native").pack_linear(np.ones((outputs, inputs), np.float32), format, leaves=leaves)
+        assert packed_bytes(outputs, inputs, leaves, format) == weight.nbytes, (outputs, inputs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
