@@ -69,7 +69,7 @@ struct Working {
 };
 
 constexpr int64_t kAny = -1;
-constexpr int kMaxDims = 4;
+constexpr int kMaxDims = 5;
 
 // A borrowed array: valid while the Python call's arguments live.
 class View {
@@ -171,7 +171,7 @@ class View {
     int nd_, itemsize_, flags_;
     Type type_;
     void* data_;
-    int64_t shape_[kMaxDims] = {1, 1, 1, 1}, strides_[kMaxDims] = {};
+    int64_t shape_[kMaxDims] = {1, 1, 1, 1, 1}, strides_[kMaxDims] = {};
 };
 
 View floats(nb::handle array, const char* name, std::initializer_list<int64_t> shape) {
@@ -191,11 +191,21 @@ struct Cache {
     int64_t pages, kv_heads, head_dim;
 };
 
-Cache cache(nb::handle k_PGE16, nb::handle v_PG16E) {
-    View k(k_PGE16, "kv.k_PGE16"), v(v_PG16E, "kv.v_PG16E");
-    k.type({Type::f32, Type::bf16}).shape({kAny, kAny, kAny, kPageTokens}).contiguous().writeable();
-    int64_t pages = k.size(0), kv_heads = k.size(1), head_dim = k.size(2);
-    v.type({k.type()}).shape({pages, kv_heads, kPageTokens, head_dim}).contiguous().writeable();
+// Pages as `new_kv` of the native set makes them; the layouts are told at AttentionArgs.
+Cache cache(nb::handle k_pages, nb::handle v_pages) {
+    View k(k_pages, "kv.k_pages"), v(v_pages, "kv.v_pages");
+    k.type({Type::f32, Type::bf16}).contiguous().writeable();
+    v.type({k.type()}).contiguous().writeable();
+    bool pairs = k.type() == Type::bf16;
+    if (pairs)
+        k.shape({kAny, kAny, kAny, kPageTokens, 2});
+    else
+        k.shape({kAny, kAny, kAny, kPageTokens});
+    int64_t pages = k.size(0), kv_heads = k.size(1), head_dim = k.size(2) * (pairs ? 2 : 1);
+    if (pairs)
+        v.shape({pages, kv_heads, kPageTokens / 2, head_dim, 2});
+    else
+        v.shape({pages, kv_heads, kPageTokens, head_dim});
     if (head_dim < 2 || head_dim % 2 || head_dim > kMaxHeadDim)
         k.fail("has a head dimension of " + std::to_string(head_dim) + "; it must be even and at most " +
                std::to_string(kMaxHeadDim));
@@ -283,10 +293,15 @@ View heads_view(nb::handle array, const char* name, std::initializer_list<int64_
     return view;
 }
 
+// Null where there is none.
+const float* norm_weight(nb::handle array, const char* name, int64_t width) {
+    return array.is_none() ? nullptr : floats(array, name, {width}).as<const float>();
+}
+
 void rope_kv_write(Engine& engine, nb::handle q_THE, nb::handle k_TGE, nb::handle v_TGE, nb::handle cos_sin_any,
-                   nb::handle positions_T, nb::handle slots_T, nb::handle k_PGE16, nb::handle v_PG16E,
-                   nb::handle out_THE) {
-    Cache kv = cache(k_PGE16, v_PG16E);
+                   nb::handle positions_T, nb::handle slots_T, nb::handle k_pages, nb::handle v_pages,
+                   nb::handle q_weight_E, nb::handle k_weight_E, float eps, nb::handle out_THE) {
+    Cache kv = cache(k_pages, v_pages);
     View q = heads_view(q_THE, "q_THE", {kAny, kAny, kv.head_dim});
     int64_t tokens = q.size(0), heads = q.size(1);
     View k = heads_view(k_TGE, "k_TGE", {tokens, kv.kv_heads, kv.head_dim});
@@ -308,6 +323,9 @@ void rope_kv_write(Engine& engine, nb::handle q_THE, nb::handle k_TGE, nb::handl
                   heads,
                   kv.kv_heads,
                   kv.head_dim,
+                  norm_weight(q_weight_E, "q_weight", kv.head_dim),
+                  norm_weight(k_weight_E, "k_weight", kv.head_dim),
+                  eps,
                   cos_sin.as<const float>(),
                   positions.as<const int32_t>(),
                   slots.as<const int32_t>(),
@@ -344,9 +362,9 @@ void check_sequences(const View& starts, const View& positions, const View& page
 }
 
 void attention(Engine& engine, nb::handle q_THE, nb::handle positions_T, nb::handle query_starts_S1,
-               nb::handle page_table_SP, nb::handle k_PGE16, nb::handle v_PG16E, float scale, int64_t window,
-               nb::handle out_any) {
-    Cache kv = cache(k_PGE16, v_PG16E);
+               nb::handle page_table_SP, nb::handle k_pages, nb::handle v_pages, float scale, int64_t window,
+               bool cascade, nb::handle out_any) {
+    Cache kv = cache(k_pages, v_pages);
     View q = floats(q_THE, "q_THE", {kAny, kAny, kv.head_dim});
     int64_t tokens = q.size(0), heads = q.size(1);
     if (kv.kv_heads == 0 || heads % kv.kv_heads)
@@ -357,23 +375,22 @@ void attention(Engine& engine, nb::handle q_THE, nb::handle positions_T, nb::han
     View page_table = ints(page_table_SP, "step.page_table_SP", {starts.size(0) - 1, kAny});
     check_sequences(starts, positions, page_table, kv.pages);
     View out = floats(out_any, "out", {tokens, heads * kv.head_dim});
-    AttentionArgs args{q.as<const float>(),
-                       heads,
-                       kv.kv_heads,
-                       kv.head_dim,
-                       kv.k.raw(),
-                       kv.v.raw(),
-                       kv.k.dtype(),
-                       nullptr,
-                       positions.as<const int32_t>(),
-                       page_table.as<const int32_t>(),
-                       page_table.size(1),
-                       scale,
-                       window,
-                       1,
-                       out.as<float>()};
+    AttentionArgs args{};
+    args.q = q.as<const float>();
+    args.heads = heads;
+    args.kv_heads = kv.kv_heads;
+    args.head_dim = kv.head_dim;
+    args.k_pages = kv.k.raw();
+    args.v_pages = kv.v.raw();
+    args.kv_dtype = kv.k.dtype();
+    args.positions = positions.as<const int32_t>();
+    args.page_table = page_table.as<const int32_t>();
+    args.page_table_stride = page_table.size(1);
+    args.scale = scale;
+    args.window = window;
+    args.out = out.as<float>();
     Working working;
-    engine.attention(args, starts.as<const int32_t>(), starts.size(0) - 1);
+    engine.attention(args, starts.as<const int32_t>(), starts.size(0) - 1, cascade);
 }
 
 void sample(Engine& engine, nb::handle logits_RV, nb::handle temperature_R, nb::handle top_k_R, nb::handle top_p_R,
@@ -472,7 +489,9 @@ NB_MODULE(_native, m) {
         .def("rms_norm", &rms_norm)
         .def("add_rms_norm", &add_rms_norm)
         .def("silu_mul", &silu_mul)
-        .def("rope_kv_write", &rope_kv_write)
+        .def("rope_kv_write", &rope_kv_write, nb::arg("q_THE"), nb::arg("k_TGE"), nb::arg("v_TGE"), nb::arg("cos_sin"),
+             nb::arg("positions_T"), nb::arg("slots_T"), nb::arg("k_pages"), nb::arg("v_pages"),
+             nb::arg("q_weight_E").none(), nb::arg("k_weight_E").none(), nb::arg("eps"), nb::arg("out_THE"))
         .def("attention", &attention)
         .def("sample", &sample)
         .def("top_logprobs", &top_logprobs)

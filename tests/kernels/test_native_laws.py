@@ -115,8 +115,8 @@ class World:
         behind = np.arange(max(0, next_position - self.window + 1) if self.window else 0)
         behind = behind[behind < len(pages) * PAGE_SIZE]
         at, offset = pages[behind // PAGE_SIZE], behind % PAGE_SIZE
-        kv.k_PGE16[at, :, :, offset] = np.nan
-        kv.v_PG16E[at, :, offset, :] = np.nan
+        kv.k_pages[at, :, :, offset] = np.nan
+        kv.v_pages[at, :, offset, :] = np.nan
 
 
 @pytest.mark.parametrize("window", [0, 5, 50])
@@ -148,7 +148,7 @@ def test_attention_is_softmax_attention_with_bfloat16_pages(isa: str) -> None:
     turned = ops.rope_kv_write(q, k, v, world.cos_sin, step, kv)
     got = ops.attention(turned, step, kv, 0.2, 0)
     pages, offsets = step.slots_T // PAGE_SIZE, step.slots_T % PAGE_SIZE
-    keys, values = kv.k_PGE16[pages, :, :, offsets], kv.v_PG16E[pages, :, offsets, :]
+    keys, values = kv.k_pages[pages, :, :, offsets], kv.v_pages[pages, :, offsets, :]
     np.testing.assert_array_equal(values, v.astype(values.dtype))
     keys, values = (np.repeat(x.astype(np.float64), world.heads // world.groups, axis=1) for x in (keys, values))
     scores = np.einsum("qhe,khe->hqk", turned, keys) * 0.2
