@@ -51,8 +51,6 @@ class NativeOps:
                 f"has {', '.join(available_isas())}; choose one of them, or leave it out",
                 param=ISA_VARIABLE if isa is None else "isa",
             )
-        self.cascade = True
-        """Whether rows of sequences that begin with the same pages read them together; the bits are the same."""
         try:
             self._engine = _native.Engine(threads, chosen)
         except KernelError as error:
@@ -122,7 +120,7 @@ class NativeOps:
             *kv,
             scale,
             window,
-            self.cascade,
+            True,
             out,
         )
         return out

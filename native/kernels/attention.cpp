@@ -216,10 +216,8 @@ HEXAD_INLINE void value_rows(int rows, const Values& a, int from, int to, int e)
 template <typename Format, bool Fetch>
 HEXAD_INLINE void score_block(int rows, const char* queries, const Pages& pages, int from, int to, int units,
                               char* scores) {
-    int page = from;
-    for (; kTileBlock > 1 && page + kTileBlock <= to; page += kTileBlock)
+    for (int page = from / kTileBlock * kTileBlock; page < to; page += kTileBlock)
         score_rows<Format, kTileBlock, Fetch>(rows, queries, pages, page, units, scores);
-    for (; page < to; ++page) score_rows<Format, 1, Fetch>(rows, queries, pages, page, units, scores);
 }
 
 template <typename Format, bool Fetch, bool Ragged>
@@ -231,34 +229,42 @@ HEXAD_INLINE void value_block(int rows, const Values& a, int from, int to) {
     for (; e < a.head_dim; e += kLanes) value_rows<Format, 1, Fetch, Ragged>(rows, a, from, to, e);
 }
 
-// Scores become weights, 0 where the row does not see a key of the visit; what was summed
-// before is rescaled. `Whole`: the row sees every key of the block.
-template <typename Format, bool Whole>
-HEXAD_INLINE void soften(Row& row, char* scores, const Visit& visit, float scale, float* sums, int head_dim) {
+// The greatest score so far; what was summed before is rescaled. Scores are scaled in place,
+// and -infinity where the row does not see the key. `Whole`: it sees every key of the block.
+template <bool Whole>
+HEXAD_INLINE void raise(Row& row, char* row_scores, float scale, float* sums, int head_dim) {
+    float* scores = reinterpret_cast<float*>(row_scores);
     int first = Whole ? 0 : row.from / kPageTokens, last = Whole ? kBlockPages : (row.to - 1) / kPageTokens + 1;
-    V lanes[kBlockPages];
     V best = set1(row.greatest);
 #pragma GCC unroll 8
     for (int page = first; page < last; ++page) {
-        lanes[page] = mul(load(reinterpret_cast<const float*>(scores) + page * kPageTokens), set1(scale));
+        V lanes = mul(load(scores + page * kPageTokens), set1(scale));
         if (!Whole) {
             int from = row.from - page * kPageTokens, to = row.to - page * kPageTokens;
-            lanes[page] = keep_lanes(lanes[page], from > 0 ? from : 0, to < kPageTokens ? to : kPageTokens, -kInfinity);
+            lanes = keep_lanes(lanes, from > 0 ? from : 0, to < kPageTokens ? to : kPageTokens, -kInfinity);
         }
-        best = vmax(lanes[page], best);
+        store(scores + page * kPageTokens, lanes);
+        best = vmax(lanes, best);
     }
     float greatest = hmax(best);
-    V sum = load(row.sum);
-    if (greatest != row.greatest) {
-        V rescale = vexp2(set1(row.greatest - greatest));
-        sum = mul(sum, rescale);
-        for (int e = 0; e < head_dim; e += kLanes) store(sums + e, mul(load(sums + e), rescale));
-        row.greatest = greatest;
-    }
+    if (greatest == row.greatest) return;
+    V rescale = vexp2(set1(row.greatest - greatest));
+    row.greatest = greatest;
+    store(row.sum, mul(load(row.sum), rescale));
+    for (int e = 0; e < head_dim; e += kLanes) store(sums + e, mul(load(sums + e), rescale));
+}
+
+// Scores become weights, 0 where the row does not see a key of the visit.
+template <typename Format, bool Whole>
+HEXAD_INLINE void soften(Row& row, char* scores, const Visit& visit) {
     constexpr int kPageBytes = kPageTokens / Format::kWidth * int(sizeof(typename Format::X));
+    int first = Whole ? 0 : row.from / kPageTokens, last = Whole ? kBlockPages : (row.to - 1) / kPageTokens + 1;
+    V greatest = set1(row.greatest), sum = load(row.sum);
 #pragma GCC unroll 8
-    for (int page = first; page < last; ++page)
-        sum = add(sum, Format::store_x(scores + page * kPageBytes, vexp2(sub(lanes[page], set1(greatest)))));
+    for (int page = first; page < last; ++page) {
+        V lanes = load(reinterpret_cast<const float*>(scores) + page * kPageTokens);
+        sum = add(sum, Format::store_x(scores + page * kPageBytes, vexp2(sub(lanes, greatest))));
+    }
     store(row.sum, sum);
     if (Whole) return;
     for (int page = visit.from_page; page < first; ++page) Format::store_x(scores + page * kPageBytes, vzero());
@@ -276,13 +282,24 @@ HEXAD_INLINE void add_block(Tile& tile, int first, int rows, const Visit& visit,
                                head_dim / Format::kWidth, scores);
     int from = 0, to = kBlockKeys;  // keys that all see
     for (int r = 0; r < rows; ++r) {
-        Row& row = tile.rows[first + r];
-        from = row.from > from ? row.from : from;
-        to = row.to < to ? row.to : to;
-        if (row.from == 0 && row.to == kBlockKeys)
-            soften<Format, true>(row, scores + r * kScoreBytes, visit, scale, sums + r * tile.sum_floats, head_dim);
+        from = tile.rows[first + r].from > from ? tile.rows[first + r].from : from;
+        to = tile.rows[first + r].to < to ? tile.rows[first + r].to : to;
+    }
+    // Row after row in each of two passes: the rows' long chains of latencies overlap.
+    bool whole = from == 0 && to == kBlockKeys;
+    for (int r = 0; r < rows; ++r) {
+        char* row = scores + r * kScoreBytes;
+        if (whole)
+            raise<true>(tile.rows[first + r], row, scale, sums + r * tile.sum_floats, head_dim);
         else
-            soften<Format, false>(row, scores + r * kScoreBytes, visit, scale, sums + r * tile.sum_floats, head_dim);
+            raise<false>(tile.rows[first + r], row, scale, sums + r * tile.sum_floats, head_dim);
+    }
+    for (int r = 0; r < rows; ++r) {
+        char* row = scores + r * kScoreBytes;
+        if (whole)
+            soften<Format, true>(tile.rows[first + r], row, visit);
+        else
+            soften<Format, false>(tile.rows[first + r], row, visit);
     }
     // Steps that all see whole; none may be left over in between.
     from = (from + Format::kWidth - 1) / Format::kWidth;
@@ -304,11 +321,16 @@ HEXAD_INLINE void visit_block(const AttentionArgs& a, Tile& tile, const Visit& v
     int head_dim = int(a.head_dim);
     size_t page_bytes = size_t(head_dim) * (kPageTokens / Format::kWidth) * sizeof(float);
     const char *keys = static_cast<const char*>(a.k_pages), *values = static_cast<const char*>(a.v_pages);
+    auto page_start = [&](const Visit& of, int i) {
+        return (size_t(of.pages[i]) * size_t(a.kv_heads) + size_t(of.kv_head)) * page_bytes;
+    };
     Block block;
-    for (int i = visit.from_page; i < visit.to_page; ++i) {
-        size_t at = (size_t(visit.pages[i]) * size_t(a.kv_heads) + size_t(visit.kv_head)) * page_bytes;
-        bool more = i >= next.from_page && i < next.to_page;
-        size_t then = more ? (size_t(next.pages[i]) * size_t(a.kv_heads) + size_t(next.kv_head)) * page_bytes : at;
+    int end_page = (visit.to_page + kTileBlock - 1) / kTileBlock * kTileBlock;
+    for (int i = visit.from_page / kTileBlock * kTileBlock; i < end_page; ++i) {
+        // Pages are scored kTileBlock at a time: a neighbour stands in for one that nobody sees.
+        int seen = i < visit.from_page ? visit.from_page : i < visit.to_page ? i : visit.to_page - 1;
+        size_t at = page_start(visit, seen);
+        size_t then = i >= next.from_page && i < next.to_page ? page_start(next, i) : at;
         block.k.now[i] = keys + at;
         block.k.next[i] = keys + then;
         block.v.now[i] = values + at;
@@ -330,8 +352,8 @@ HEXAD_INLINE void visit_block(const AttentionArgs& a, Tile& tile, const Visit& v
     // What had no place in this block to be fetched beside.
     for (int i = next.from_page; i < next.to_page; ++i) {
         if (i >= visit.from_page && i < visit.to_page) continue;
-        size_t at = (size_t(next.pages[i]) * size_t(a.kv_heads) + size_t(next.kv_head)) * page_bytes;
-        fetch(keys + at, keys + at + page_bytes);
+        size_t at = page_start(next, i);
+        if (i < visit.from_page / kTileBlock * kTileBlock || i >= end_page) fetch(keys + at, keys + at + page_bytes);
         fetch(values + at, values + at + page_bytes);
     }
 }
@@ -403,7 +425,8 @@ Visit first_visit(const AttentionArgs& a, const QueryTile& where, int64_t kv_hea
 }
 
 template <typename Format>
-void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int64_t first_head, int64_t heads) {
+void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int64_t first_head, int64_t heads,
+                int64_t kv_head) {
     tile.num_runs = where.num_runs;
     tile.end_block = 0;
     tile.sum_floats = int(a.head_dim + kLanes - 1) / kLanes * kLanes;
@@ -426,6 +449,7 @@ void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int6
             char* query = tile.queries + r * kQueryBytes;
             for (int64_t e = 0; e < a.head_dim; e += kLanes) {
                 int lanes = a.head_dim - e < kLanes ? int(a.head_dim - e) : kLanes;
+                if (kv_head + 1 < a.kv_heads) __builtin_prefetch(q + a.heads / a.kv_heads * a.head_dim + e, 0, 2);
                 Format::store_x(query + e / Format::kWidth * sizeof(typename Format::X), loadn(q + e, lanes));
                 store(tile.sums + r * tile.sum_floats + e, vzero());
             }
@@ -450,7 +474,7 @@ template <typename Format>
 void attend(const AttentionArgs& a, const QueryTile& where, int64_t first_head, int64_t heads, int64_t kv_head,
             const Visit& after) {
     Tile tile;
-    begin_tile<Format>(a, tile, where, first_head, heads);
+    begin_tile<Format>(a, tile, where, first_head, heads, kv_head);
     Place place{tile.rows[0].begin / kBlockKeys, 0};
     for (int i = 1; i < tile.num_runs; ++i) {
         int64_t block = tile.rows[tile.runs[i].first].begin / kBlockKeys;

@@ -189,7 +189,7 @@ HEXAD_INLINE V keep_bits(V x, uint32_t bits) {
 HEXAD_INLINE PairW keep_bits(PairW w, uint32_t bits) {
     return {keep_bits(w.even, bits << 16), keep_bits(w.odd, bits & 0xffff0000)};
 }
-HEXAD_INLINE V dot(V acc, PairW w, PairX x) { return fma(w.odd, set1(x.odd), fma(w.even, set1(x.even), acc)); }
+HEXAD_INLINE V dot(V acc, PairW w, PairX x) { return fma(w.even, set1(x.even), fma(w.odd, set1(x.odd), acc)); }
 
 #undef HEXAD_EACH
 
