@@ -151,10 +151,15 @@ View heads_view(nb::handle array, const char* name, std::initializer_list<int64_
     return view;
 }
 
+// Null where there is none.
+const float* norm_weight(nb::handle array, const char* name, int64_t width) {
+    return array.is_none() ? nullptr : floats(array, name, {width}).as<const float>();
+}
+
 void rope_kv_write(Engine& engine, nb::handle q_THE, nb::handle k_TGE, nb::handle v_TGE, nb::handle cos_sin_any,
-                   nb::handle positions_T, nb::handle slots_T, nb::handle k_PGE16, nb::handle v_PG16E,
-                   nb::handle out_THE) {
-    Cache kv = cache(k_PGE16, v_PG16E);
+                   nb::handle positions_T, nb::handle slots_T, nb::handle k_pages, nb::handle v_pages,
+                   nb::handle q_weight_E, nb::handle k_weight_E, float eps, nb::handle out_THE) {
+    Cache kv = cache(k_pages, v_pages);
     View q = heads_view(q_THE, "q_THE", {kAny, kAny, kv.head_dim});
     int64_t tokens = q.size(0), heads = q.size(1);
     View k = heads_view(k_TGE, "k_TGE", {tokens, kv.kv_heads, kv.head_dim});
@@ -176,24 +181,24 @@ void rope_kv_write(Engine& engine, nb::handle q_THE, nb::handle k_TGE, nb::handl
                   heads,
                   kv.kv_heads,
                   kv.head_dim,
+                  norm_weight(q_weight_E, "q_weight", kv.head_dim),
+                  norm_weight(k_weight_E, "k_weight", kv.head_dim),
+                  eps,
                   cos_sin.as<const float>(),
                   positions.as<const int32_t>(),
                   slots.as<const int32_t>(),
                   out.as<float>(),
                   kv.k.raw(),
                   kv.v.raw(),
-                  kv.k.dtype(),
-                  nullptr,
-                  nullptr,
-                  0.0f};
+                  kv.k.dtype()};
     Working working;
     engine.rope(args, tokens);
 }
 
 void attention(Engine& engine, nb::handle q_THE, nb::handle positions_T, nb::handle query_starts_S1,
-               nb::handle page_table_SP, nb::handle k_PGE16, nb::handle v_PG16E, float scale, int64_t window,
-               nb::handle out_any) {
-    Cache kv = cache(k_PGE16, v_PG16E);
+               nb::handle page_table_SP, nb::handle k_pages, nb::handle v_pages, float scale, int64_t window,
+               bool cascade, nb::handle out_any) {
+    Cache kv = cache(k_pages, v_pages);
     View q = floats(q_THE, "q_THE", {kAny, kAny, kv.head_dim});
     int64_t tokens = q.size(0), heads = q.size(1);
     if (kv.kv_heads == 0 || heads % kv.kv_heads)
@@ -204,24 +209,22 @@ void attention(Engine& engine, nb::handle q_THE, nb::handle positions_T, nb::han
     View page_table = ints(page_table_SP, "step.page_table_SP", {starts.size(0) - 1, kAny});
     check_sequences(starts, positions, page_table, kv.pages);
     View out = floats(out_any, "out", {tokens, heads * kv.head_dim});
-    AttentionArgs args{q.as<const float>(),
-                       heads,
-                       kv.kv_heads,
-                       kv.head_dim,
-                       kv.k.raw(),
-                       kv.v.raw(),
-                       kv.k.dtype(),
-                       nullptr,
-                       positions.as<const int32_t>(),
-                       page_table.as<const int32_t>(),
-                       page_table.size(1),
-                       scale,
-                       window,
-                       1,
-                       out.as<float>(),
-                       true};
+    AttentionArgs args{};
+    args.q = q.as<const float>();
+    args.heads = heads;
+    args.kv_heads = kv.kv_heads;
+    args.head_dim = kv.head_dim;
+    args.k_pages = kv.k.raw();
+    args.v_pages = kv.v.raw();
+    args.kv_dtype = kv.k.dtype();
+    args.positions = positions.as<const int32_t>();
+    args.page_table = page_table.as<const int32_t>();
+    args.page_table_stride = page_table.size(1);
+    args.scale = scale;
+    args.window = window;
+    args.out = out.as<float>();
     Working working;
-    engine.attention(args, starts.as<const int32_t>(), starts.size(0) - 1);
+    engine.attention(args, starts.as<const int32_t>(), starts.size(0) - 1, cascade);
 }
 
 void sample(Engine& engine, nb::handle logits_RV, nb::handle how_R, nb::handle out_R) {
@@ -319,7 +322,9 @@ NB_MODULE(_native, m) {
         .def("rms_norm", &rms_norm)
         .def("add_rms_norm", &add_rms_norm)
         .def("silu_mul", &silu_mul)
-        .def("rope_kv_write", &rope_kv_write)
+        .def("rope_kv_write", &rope_kv_write, nb::arg("q_THE"), nb::arg("k_TGE"), nb::arg("v_TGE"), nb::arg("cos_sin"),
+             nb::arg("positions_T"), nb::arg("slots_T"), nb::arg("k_pages"), nb::arg("v_pages"),
+             nb::arg("q_weight_E").none(), nb::arg("k_weight_E").none(), nb::arg("eps"), nb::arg("out_THE"))
         .def("attention", &attention)
         .def("sample", &sample)
         .def("top_logprobs", &top_logprobs)

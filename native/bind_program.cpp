@@ -88,8 +88,8 @@ void add_attention(Bound& self, OperandTuple q, int64_t heads, nb::object k_page
     AttentionArgs args{};
     args.heads = heads, args.kv_heads = kv.kv_heads, args.head_dim = kv.head_dim;
     args.k_pages = kv.k.raw(), args.v_pages = kv.v.raw(), args.kv_dtype = kv.k.dtype();
-    args.scale = scale, args.window = window, args.cascade = cascade;
-    self.program.attention(args, operand(q), operand(out));
+    args.scale = scale, args.window = window;
+    self.program.attention(args, cascade, operand(q), operand(out));
 }
 
 // The logits [R, V] of the wanted rows, in the program's own memory: they stay until the next run.

@@ -101,25 +101,35 @@ struct RopeArgs {
     const float *q, *k, *v;
     int64_t q_token, q_head, k_token, k_head, v_token, v_head;  // strides in elements
     int64_t heads, kv_heads, head_dim;
+    const float *q_weight, *k_weight;  // of a norm over each head before it is turned, or null
+    float eps;
     const float* cos_sin;
     const int32_t *positions, *slots;
     float* q_out;
     void *k_pages, *v_pages;
     Dtype kv_dtype;
-    const float *q_weight, *k_weight;  // null: not normed
-    float eps;
 };
 
-// An item is a tile of query tokens and some KV heads, one after another.
+// Neighbouring query tokens of one sequence.
+struct QueryRun {
+    int32_t sequence, first_token, num_tokens;
+};
+
+// Runs that walk the keys together: while the next keys of two runs lie in the same pages,
+// each is read once for both.
 struct QueryTile {
-    int32_t sequence, first_row, num_rows;
+    int32_t first_run, num_runs;
 };
 
+// Pages as the native set lays them out, in units of 64 bytes. float32: keys [P, G, E, 16],
+// values [P, G, 16, E]. bfloat16: two neighbouring dimensions of 16 keys, [P, G, E/2, 16, 2],
+// and two neighbouring keys' values, [P, G, 8, E, 2]. An item is a tile and some KV heads.
 struct AttentionArgs {
     const float* q;  // [T, heads, head_dim]
     int64_t heads, kv_heads, head_dim;
     const void *k_pages, *v_pages;
     Dtype kv_dtype;
+    const QueryRun* runs;
     const QueryTile* tiles;
     const int32_t* positions;
     const int32_t* page_table;
@@ -127,8 +137,8 @@ struct AttentionArgs {
     float scale;
     int64_t window;
     int64_t kv_heads_per_item;  // divides kv_heads
-    float* out;                 // [T, heads * head_dim]
-    bool cascade;
+    int64_t items;
+    float* out;                  // [T, heads * head_dim]
 };
 
 struct Kernels {

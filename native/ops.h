@@ -17,6 +17,13 @@ struct LinearOut {
     const float* bias;  // [outputs], or null
 };
 
+// Who walks the keys together, and in which order the work is handed out.
+struct AttentionPlan {
+    std::vector<QueryRun> runs;
+    std::vector<QueryTile> tiles;
+    double ns;                     // of all, on one thread
+};
+
 // The kernels of one instruction set and the threads they run on.
 class Engine {
   public:
@@ -39,8 +46,14 @@ class Engine {
     void norm(const NormArgs& args, int64_t tokens);
     void silu_mul(const SiluArgs& args, int64_t tokens);
     void rope(const RopeArgs& args, int64_t tokens);
-    // `starts` has sequences + 1 entries; args.tiles is filled in here.
-    void attention(AttentionArgs args, const int32_t* starts, int64_t sequences);
+    // `starts` has sequences + 1 entries; of `args` only what an AttentionPlan does not give must
+    // be filled in. A plan holds for every layer of a step.
+    AttentionPlan plan_attention(const AttentionArgs& args, const int32_t* starts, int64_t sequences,
+                                 bool cascade) const;
+    void attention(AttentionArgs args, const AttentionPlan& plan);
+    void attention(const AttentionArgs& args, const int32_t* starts, int64_t sequences, bool cascade = true) {
+        attention(args, plan_attention(args, starts, sequences, cascade));
+    }
     void sample(const float* logits, int64_t rows, int64_t vocab, const RowSampling* how, int32_t* out);
     void top_logprobs(const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen, int n, float* logprob,
                       int32_t* rank, int32_t* ids, float* logprobs);

@@ -50,6 +50,7 @@ const float* Program::run(const StepArrays& step) {
     tokens_.reserve(step.tokens);
     wanted_.reserve(step.outputs);
     step_ = step;
+    plans_.clear();
     auto start = now();
     if (clock_.calls.empty())
         for (const auto& call : calls_) call();
@@ -131,12 +132,16 @@ void Program::rope(RopeArgs args, Operand q, Operand k, Operand v, Operand out) 
     push(call, out);
 }
 
-void Program::attention(AttentionArgs args, Operand q, Operand out) {
+void Program::attention(AttentionArgs args, bool cascade, Operand q, Operand out) {
     auto call = [=, this]() mutable {
         args.q = at(q), args.out = at(out);
         args.positions = step_.positions, args.page_table = step_.page_table;
         args.page_table_stride = step_.page_table_stride;
-        engine_.attention(args, step_.query_starts, step_.sequences);
+        auto plan = plans_.find(args.window);
+        if (plan == plans_.end())
+            plan = plans_.emplace(args.window, engine_.plan_attention(args, step_.query_starts, step_.sequences, cascade))
+                       .first;
+        engine_.attention(args, plan->second);
     };
     push(call, out);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "memory.h"
@@ -44,7 +45,7 @@ class Program {
     void silu_mul(Operand x, int64_t width, Operand out);
     // q, k, v, pages and tables as in RopeArgs and AttentionArgs; pointers to activations are filled in.
     void rope(RopeArgs args, Operand q, Operand k, Operand v, Operand out);
-    void attention(AttentionArgs args, Operand q, Operand out);
+    void attention(AttentionArgs args, bool cascade, Operand q, Operand out);
 
     // Returns the last call's output; it stays until the next run.
     const float* run(const StepArrays& step);
@@ -77,6 +78,7 @@ class Program {
     std::vector<std::function<void()>> calls_;
     Operand result_{};
     StepArrays step_{};
+    std::map<int64_t, AttentionPlan> plans_;  // of this step, by window
     Clock clock_;
 };
 

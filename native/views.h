@@ -70,7 +70,7 @@ struct Working {
 };
 
 constexpr int64_t kAny = -1;
-constexpr int kMaxDims = 4;
+constexpr int kMaxDims = 5;
 
 // A borrowed array: valid while the Python call's arguments live.
 class View {
@@ -172,7 +172,7 @@ class View {
     int nd_, itemsize_, flags_;
     Type type_;
     void* data_;
-    int64_t shape_[kMaxDims] = {1, 1, 1, 1}, strides_[kMaxDims] = {};
+    int64_t shape_[kMaxDims] = {1, 1, 1, 1, 1}, strides_[kMaxDims] = {};
 };
 
 inline View floats(nb::handle array, const char* name, std::initializer_list<int64_t> shape) {
@@ -193,11 +193,21 @@ struct Cache {
     int64_t pages, kv_heads, head_dim;
 };
 
-inline Cache cache(nb::handle k_PGE16, nb::handle v_PG16E) {
-    View k(k_PGE16, "kv.k_PGE16"), v(v_PG16E, "kv.v_PG16E");
-    k.type({Type::f32, Type::bf16}).shape({kAny, kAny, kAny, kPageTokens}).contiguous().writeable();
-    int64_t pages = k.size(0), kv_heads = k.size(1), head_dim = k.size(2);
-    v.type({k.type()}).shape({pages, kv_heads, kPageTokens, head_dim}).contiguous().writeable();
+// Pages as `new_kv` of the native set makes them; the layouts are told at AttentionArgs.
+inline Cache cache(nb::handle k_pages, nb::handle v_pages) {
+    View k(k_pages, "kv.k_pages"), v(v_pages, "kv.v_pages");
+    k.type({Type::f32, Type::bf16}).contiguous().writeable();
+    v.type({k.type()}).contiguous().writeable();
+    bool pairs = k.type() == Type::bf16;
+    if (pairs)
+        k.shape({kAny, kAny, kAny, kPageTokens, 2});
+    else
+        k.shape({kAny, kAny, kAny, kPageTokens});
+    int64_t pages = k.size(0), kv_heads = k.size(1), head_dim = k.size(2) * (pairs ? 2 : 1);
+    if (pairs)
+        v.shape({pages, kv_heads, kPageTokens / 2, head_dim, 2});
+    else
+        v.shape({pages, kv_heads, kPageTokens, head_dim});
     if (head_dim < 2 || head_dim % 2 || head_dim > kMaxHeadDim)
         k.fail("has a head dimension of " + std::to_string(head_dim) + "; it must be even and at most " +
                std::to_string(kMaxHeadDim));

@@ -151,7 +151,7 @@ class NativeOps:
             return q_THE.rope_kv_write(k_TGE, v_TGE, cos_sin, kv)
         out_THE = np.empty(q_THE.shape, np.float32)
         inputs = _dense(q_THE), _dense(k_TGE), _dense(v_TGE)
-        self._engine.rope_kv_write(*inputs, cos_sin, step.positions_T, step.slots_T, *kv, out_THE)
+        self._engine.rope_kv_write(*inputs, cos_sin, step.positions_T, step.slots_T, *kv, None, None, 0.0, out_THE)
         return out_THE
 
     def attention(self, q_THE: Array, step: Step, kv: KV, scale: float, window: int) -> Array:
@@ -167,6 +167,7 @@ class NativeOps:
             *kv,
             scale,
             window,
+            True,
             out,
         )
         return out
@@ -196,10 +197,13 @@ class NativeOps:
         return top
 
     def new_kv(self, num_pages: int, num_kv_heads: int, head_dim: int, dtype: Dtype) -> KV:
-        return KV(
-            np.zeros((num_pages, num_kv_heads, head_dim, PAGE_SIZE), _DTYPES[dtype]),
-            np.zeros((num_pages, num_kv_heads, PAGE_SIZE, head_dim), _DTYPES[dtype]),
-        )
+        """float32: keys [P, G, E, 16], values [P, G, 16, E]. bfloat16 in pairs of neighbouring dimensions and
+        neighbouring keys, which one instruction multiplies and adds: [P, G, E/2, 16, 2] and [P, G, 8, E, 2]."""
+        pairs = dtype == "bfloat16"
+        keys = (head_dim // 2, PAGE_SIZE, 2) if pairs else (head_dim, PAGE_SIZE)
+        values = (PAGE_SIZE // 2, head_dim, 2) if pairs else (PAGE_SIZE, head_dim)
+        heads = (num_pages, num_kv_heads)
+        return KV(np.zeros(heads + keys, _DTYPES[dtype]), np.zeros(heads + values, _DTYPES[dtype]))
 
     def copy_pages(self, kv: KV, sources: np.ndarray, targets: np.ndarray) -> None:
         for cache in kv:

@@ -57,10 +57,10 @@ class Step:
 
 
 class KV(NamedTuple):
-    """The KV cache of one layer. 16 keys stand side by side per head dimension: a lane is a key."""
+    """The KV cache of one layer, P pages of PAGE_SIZE tokens: the first axis. The rest is the set's own."""
 
-    k_PGE16: Array
-    v_PG16E: Array
+    k_pages: Array
+    v_pages: Array
 
 
 SAMPLING = np.dtype(

@@ -115,13 +115,13 @@ class ReferenceOps:
         angles_T1E = cos_sin[step.positions_T][:, None, :]
         cos, sin = angles_T1E[..., :half], angles_T1E[..., half:]
         pages, offsets = step.slots_T // PAGE_SIZE, step.slots_T % PAGE_SIZE
-        kv.k_PGE16[pages, :, :, offsets] = _rotate(k_TGE, cos, sin)
-        kv.v_PG16E[pages, :, offsets, :] = v_TGE
+        kv.k_pages[pages, :, :, offsets] = _rotate(k_TGE, cos, sin)
+        kv.v_pages[pages, :, offsets, :] = v_TGE
         return _rotate(q_THE, cos, sin)
 
     def attention(self, q_THE: np.ndarray, step: Step, kv: KV, scale: float, window: int) -> np.ndarray:
         tokens, heads, head_dim = q_THE.shape
-        groups = kv.k_PGE16.shape[1]
+        groups = kv.k_pages.shape[1]
         out_THE = np.empty((tokens, heads, head_dim), np.float32)
         for sequence, context_len in enumerate(step.context_lens_S):
             keys, values = _gather(kv, step.page_table_SP[sequence], int(context_len))
@@ -233,10 +233,10 @@ def _gather(kv: KV, page_ids: np.ndarray, context_len: int) -> tuple[np.ndarray,
     pages_a_block = BLOCK_KEYS // PAGE_SIZE
     blocks = -(-context_len // BLOCK_KEYS)
     used = page_ids[: -(-context_len // PAGE_SIZE)]
-    _, groups, head_dim, _ = kv.k_PGE16.shape
+    _, groups, head_dim, _ = kv.k_pages.shape
     keys = np.zeros((blocks * pages_a_block, groups, head_dim, PAGE_SIZE), np.float32)
     values = np.zeros((blocks * pages_a_block, groups, PAGE_SIZE, head_dim), np.float32)
-    keys[: len(used)], values[: len(used)] = kv.k_PGE16[used], kv.v_PG16E[used]
+    keys[: len(used)], values[: len(used)] = kv.k_pages[used], kv.v_pages[used]
     if tail := context_len % PAGE_SIZE:
         keys[len(used) - 1, :, :, tail:] = 0
         values[len(used) - 1, :, tail:, :] = 0

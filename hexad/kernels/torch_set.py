@@ -104,20 +104,20 @@ class TorchOps:
     ) -> torch.Tensor:
         cos, sin = cos_sin[step.positions_T][:, None, :].chunk(2, dim=-1)
         pages, offsets = step.slots_T // PAGE_SIZE, step.slots_T % PAGE_SIZE
-        kv.k_PGE16[pages, :, :, offsets] = _rotate(k_TGE, cos, sin).to(kv.k_PGE16.dtype)
-        kv.v_PG16E[pages, :, offsets, :] = v_TGE.to(kv.v_PG16E.dtype)
+        kv.k_pages[pages, :, :, offsets] = _rotate(k_TGE, cos, sin).to(kv.k_pages.dtype)
+        kv.v_pages[pages, :, offsets, :] = v_TGE.to(kv.v_pages.dtype)
         return _rotate(q_THE, cos, sin)
 
     def attention(self, q_THE: torch.Tensor, step: Step, kv: KV, scale: float, window: int) -> torch.Tensor:
         """Sequence by sequence: its pages side by side, and a mask of what each row sees."""
-        _, groups, head_dim, _ = kv.k_PGE16.shape
+        _, groups, head_dim, _ = kv.k_pages.shape
         starts, context_lens = step.query_starts_S1.tolist(), step.context_lens_S.tolist()
         out = []
         for sequence, context_len in enumerate(context_lens):
             rows = slice(starts[sequence], starts[sequence + 1])
             pages = step.page_table_SP[sequence, : -(-context_len // PAGE_SIZE)]
-            keys_GCE = kv.k_PGE16[pages].permute(1, 0, 3, 2).reshape(groups, -1, head_dim)[:, :context_len]
-            values_GCE = kv.v_PG16E[pages].transpose(0, 1).reshape(groups, -1, head_dim)[:, :context_len]
+            keys_GCE = kv.k_pages[pages].permute(1, 0, 3, 2).reshape(groups, -1, head_dim)[:, :context_len]
+            values_GCE = kv.v_pages[pages].transpose(0, 1).reshape(groups, -1, head_dim)[:, :context_len]
             at_C = torch.arange(context_len, device=self.device)
             positions_T1 = step.positions_T[rows, None]
             sees_TC = at_C <= positions_T1

@@ -2,9 +2,13 @@
 //
 // Keys are walked in blocks of kBlockKeys aligned to absolute positions, ascending, with a
 // running maximum and sum (online softmax: Milakov and Gimelshein 2018; Dao et al. 2022).
-// A query row's arithmetic is a function of its own keys [first, last] only: rows of one
-// tile share the loads, never a sum, and a lane outside a row's range is never added, so
-// that whatever lies in unused slots, NaN too, stays there.
+// A query row's arithmetic is a function of its own keys [begin, end) only: rows of one tile
+// share the loads, never a sum, and what lies in slots outside a row's range, NaN too, is
+// never multiplied: its lanes of scores are overwritten, its bits of values are masked out.
+//
+// bfloat16: a query is rounded to pairs as it is, a score is summed in float32 and scaled
+// then, a weight 2^(score - greatest) is rounded to bfloat16, and the sum that divides the
+// row at its end is that of the rounded weights.
 #include "../kernels.h"
 #include "../vec/vec.h"
 #include "register.h"
@@ -13,293 +17,502 @@ namespace hexad {
 namespace {
 
 constexpr float kInfinity = __builtin_inff();
+constexpr float kLog2E = 1.44269504088896341f;
+constexpr int kUnitBytes = 64;
+constexpr int kLineFloats = kUnitBytes / int(sizeof(float));
+
+// A unit is 16 lanes of one value or of a pair of values; a step over V is `kWidth` keys.
+struct Single {
+    using X = float;
+    static constexpr int kWidth = 1;
+    static HEXAD_INLINE V load_unit(const char* p) { return load(reinterpret_cast<const float*>(p)); }
+    static HEXAD_INLINE V load_part(const char* p, int n) { return loadn(reinterpret_cast<const float*>(p), n); }
+    static HEXAD_INLINE V step(V acc, V w, X x) { return fma(w, set1(x), acc); }
+    // Sixteen neighbouring x; returns what they became.
+    static HEXAD_INLINE V store_x(char* p, V x) {
+        store(reinterpret_cast<float*>(p), x);
+        return x;
+    }
+    // The bits of a step's values that belong to keys in [from, to).
+    static HEXAD_INLINE uint32_t seen(int step, int from, int to) {
+        return step >= from && step < to ? 0xffffffff : 0;
+    }
+};
+
+struct Pair {
+    using X = PairX;
+    static constexpr int kWidth = 2;
+    static HEXAD_INLINE PairW load_unit(const char* p) { return load_pairs(p); }
+    static HEXAD_INLINE PairW load_part(const char* p, int n) { return loadn_pairs(p, n); }
+    static HEXAD_INLINE V step(V acc, PairW w, X x) { return dot(acc, w, x); }
+    static HEXAD_INLINE V store_x(char* p, V x) { return store_pairs(p, x); }
+    static HEXAD_INLINE uint32_t seen(int step, int from, int to) {
+        int key = step * 2;
+        return (key >= from && key < to ? 0xffff : 0) | (key + 1 >= from && key + 1 < to ? 0xffff0000 : 0);
+    }
+};
+
+// What lies between two rows of queries, of scores (and the weights that take their place).
+constexpr int kQueryBytes = kMaxHeadDim * int(sizeof(float)) + kUnitBytes;
+constexpr int kScoreBytes = kBlockKeys * int(sizeof(float));
 
 // One row of queries: a token and a head.
 struct Row {
-    const float* q;
-    float* out;
     int64_t begin, end;  // keys it sees, absolute
     int from, to;        // of these, those in the current block
-    float greatest, sum, rescale;
+    float greatest;
+    alignas(64) float sum[kLanes];
+    float* out;
+};
+
+// Rows [first, last) of a tile belong to one sequence.
+struct Run {
+    const int32_t* pages;
+    int first, last;
 };
 
 struct Tile {
     Row rows[kQueryRows];
-    int count;
-    alignas(64) float scores[kQueryRows][kBlockKeys];
-    alignas(64) float sums[kQueryRows][kMaxHeadDim];
+    Run runs[kQueryRows];
+    int num_runs;
+    int64_t end_block;
+    int sum_floats;  // between two rows of sums
+    alignas(64) char queries[kQueryRows * kQueryBytes];
+    alignas(64) char scores[kQueryRows * kScoreBytes];
+    alignas(64) float sums[kQueryRows * kMaxHeadDim];
 };
 
-// One KV head's keys or values in the current block, and what lies at the same places of the
-// next: pages lie anywhere, so each load fetches its successor. The last block is its own.
-template <typename T>
+// Rows [first, last) meet pages [from_page, to_page) of a block: pages[0] is its first.
+struct Visit {
+    const int32_t* pages;
+    int64_t first_key;
+    int first, last;
+    int from_page, to_page;
+    int64_t kv_head;
+};
+
+// One KV head's pages of a block, and what a walk over them fetches: the same places of the
+// next block's pages, or themselves where there is none.
 struct Pages {
-    const T* now[kBlockPages];
-    const T* next[kBlockPages];
+    const char* now[kBlockPages];
+    const char* next[kBlockPages];
 };
 
-template <typename T>
 struct Block {
-    Pages<T> k, v;
+    Pages k, v;
 };
 
-// Dot products of `Rows` queries with the 16 keys of each of `Pages` pages.
-template <int Rows, int Count, typename T>
-__attribute__((noinline)) void score_pages(Tile& tile, int first_row, const Pages<T>& pages, int first_page,
-                                           int head_dim, float scale) {
+// Dot products of `Rows` queries with the 16 keys of each of `Count` pages.
+template <typename Format, int Rows, int Count, bool Fetch>
+__attribute__((noinline)) void score_pages(const char* queries, const Pages& pages, int first_page, int units,
+                                           char* scores) {
     V acc[Rows][Count];
-    const float* q[Rows];
 #pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) {
-        q[r] = tile.rows[first_row + r].q;
+    for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
         for (int p = 0; p < Count; ++p) acc[r][p] = vzero();
-    }
-    const T *k[Count], *next[Count];
+    const char *now[Count], *next[Count];
 #pragma GCC unroll 8
     for (int p = 0; p < Count; ++p) {
-        k[p] = pages.now[first_page + p];
+        now[p] = pages.now[first_page + p];
         next[p] = pages.next[first_page + p];
     }
-    for (int e = 0; e < head_dim; ++e) {
-        V keys[Count];
+    for (int u = 0; u < units; ++u) {
+        decltype(Format::load_unit(now[0])) keys[Count];
 #pragma GCC unroll 8
         for (int p = 0; p < Count; ++p) {
-            __builtin_prefetch(next[p] + e * kPageTokens, 0, 2);
-            keys[p] = load(k[p] + e * kPageTokens);
+            if (Fetch) __builtin_prefetch(next[p] + u * kUnitBytes, 0, 2);
+            keys[p] = Format::load_unit(now[p] + u * kUnitBytes);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
-            V query = set1(q[r][e]);
+            typename Format::X query;
+            __builtin_memcpy(&query, queries + r * kQueryBytes + u * sizeof query, sizeof query);
 #pragma GCC unroll 8
-            for (int p = 0; p < Count; ++p) acc[r][p] = fma(keys[p], query, acc[r][p]);
+            for (int p = 0; p < Count; ++p) acc[r][p] = Format::step(acc[r][p], keys[p], query);
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
         for (int p = 0; p < Count; ++p)
-            store(tile.scores[first_row + r] + (first_page + p) * kPageTokens, mul(acc[r][p], set1(scale)));
+            store(reinterpret_cast<float*>(scores + r * kScoreBytes) + (first_page + p) * kPageTokens, acc[r][p]);
 }
 
-// sums[row] += weight * value over keys [from, to) of the block, for `Vectors` vectors of the head.
-template <int Rows, int Vectors, typename T>
-__attribute__((noinline)) void add_values(Tile& tile, int first_row, const Pages<T>& pages, int from, int to,
-                                          int head_dim, int e) {
-    int lanes = head_dim - e < kLanes ? head_dim - e : kLanes;
+// What value kernels walk: steps [from, to) of a block, `Vectors` vectors of a head from `e`.
+struct Values {
+    const Pages& pages;
+    int head_dim;
+    const char* weights;
+    const Row* rows;
+    float* sums;
+    int sum_floats;
+};
+
+// sums[row] += weight * value. All rows see the keys of every step; where they are ragged,
+// each row is given the bits of its own keys only.
+template <typename Format, int Rows, int Vectors, bool Fetch, bool Ragged>
+__attribute__((noinline)) void add_values(const Values& a, int from, int to, int e) {
+    constexpr unsigned kPageSteps = kPageTokens / Format::kWidth;
+    const int lanes = a.head_dim - e < kLanes ? a.head_dim - e : kLanes;
+    const unsigned step_bytes = unsigned(a.head_dim) * sizeof(float), first = unsigned(e) * sizeof(float);
+    const char* weights = a.weights;
+    float* sums = a.sums + e;
     V acc[Rows][Vectors];
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
-        for (int i = 0; i < Vectors; ++i) acc[r][i] = load(tile.sums[first_row + r] + e + i * kLanes);
-    for (int key = from; key < to; ++key) {
-        unsigned page = unsigned(key) / kPageTokens,
-                 at = unsigned(key) % kPageTokens * unsigned(head_dim) + unsigned(e);
-        const T *v = pages.now[page] + at, *next = pages.next[page] + at;
-        V values[Vectors];
+        for (int i = 0; i < Vectors; ++i) acc[r][i] = load(sums + r * a.sum_floats + i * kLanes);
+    for (int s = from; s < to; ++s) {
+        unsigned page = unsigned(s) / kPageSteps, at = unsigned(s) % kPageSteps * step_bytes + first;
+        const char *now = a.pages.now[page] + at, *next = a.pages.next[page] + at;
+        decltype(Format::load_unit(now)) values[Vectors];
 #pragma GCC unroll 8
         for (int i = 0; i < Vectors; ++i) {
-            __builtin_prefetch(next + i * kLanes, 0, 2);
-            values[i] = Vectors > 1 || lanes == kLanes ? load(v + i * kLanes) : loadn(v, lanes);
+            if (Fetch) __builtin_prefetch(next + i * kUnitBytes, 0, 2);
+            values[i] = Vectors > 1 || lanes == kLanes ? Format::load_unit(now + i * kUnitBytes)
+                                                       : Format::load_part(now, lanes);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
-            V weight = set1(tile.scores[first_row + r][key]);
+            typename Format::X weight;
+            __builtin_memcpy(&weight, weights + r * kScoreBytes + s * sizeof weight, sizeof weight);
+            uint32_t seen = Ragged ? Format::seen(s, a.rows[r].from, a.rows[r].to) : 0;
 #pragma GCC unroll 8
-            for (int i = 0; i < Vectors; ++i) acc[r][i] = fma(values[i], weight, acc[r][i]);
+            for (int i = 0; i < Vectors; ++i)
+                acc[r][i] = Format::step(acc[r][i], Ragged ? keep_bits(values[i], seen) : values[i], weight);
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
-        for (int i = 0; i < Vectors; ++i) store(tile.sums[first_row + r] + e + i * kLanes, acc[r][i]);
+        for (int i = 0; i < Vectors; ++i) store(sums + r * a.sum_floats + i * kLanes, acc[r][i]);
 }
 
-template <int Count, typename T>
-HEXAD_INLINE void score_rows(int rows, Tile& tile, int first, const Pages<T>& pages, int page, int head_dim,
-                             float scale) {
+template <typename Format, int Count, bool Fetch>
+HEXAD_INLINE void score_rows(int rows, const char* queries, const Pages& pages, int page, int units, char* scores) {
     switch (rows) {
-        case 1: return score_pages<1, Count>(tile, first, pages, page, head_dim, scale);
-        case 2: return score_pages<2, Count>(tile, first, pages, page, head_dim, scale);
-        case 3: return score_pages<(kRowBlock >= 3 ? 3 : 1), Count>(tile, first, pages, page, head_dim, scale);
-        case 4: return score_pages<(kRowBlock >= 4 ? 4 : 1), Count>(tile, first, pages, page, head_dim, scale);
-        case 5: return score_pages<(kRowBlock >= 5 ? 5 : 1), Count>(tile, first, pages, page, head_dim, scale);
-        default: return score_pages<(kRowBlock >= 6 ? 6 : 1), Count>(tile, first, pages, page, head_dim, scale);
+        case 1: return score_pages<Format, 1, Count, Fetch>(queries, pages, page, units, scores);
+        case 2: return score_pages<Format, 2, Count, Fetch>(queries, pages, page, units, scores);
+        case 3: return score_pages<Format, (kRowBlock >= 3 ? 3 : 1), Count, Fetch>(queries, pages, page, units, scores);
+        case 4: return score_pages<Format, (kRowBlock >= 4 ? 4 : 1), Count, Fetch>(queries, pages, page, units, scores);
+        case 5: return score_pages<Format, (kRowBlock >= 5 ? 5 : 1), Count, Fetch>(queries, pages, page, units, scores);
+        default: return score_pages<Format, (kRowBlock >= 6 ? 6 : 1), Count, Fetch>(queries, pages, page, units, scores);
     }
 }
 
-template <int Vectors, typename T>
-HEXAD_INLINE void value_rows(int rows, Tile& tile, int first, const Pages<T>& pages, int from, int to, int head_dim,
-                             int e) {
+template <typename Format, int Vectors, bool Fetch, bool Ragged>
+HEXAD_INLINE void value_rows(int rows, const Values& a, int from, int to, int e) {
     switch (rows) {
-        case 1: return add_values<1, Vectors>(tile, first, pages, from, to, head_dim, e);
-        case 2: return add_values<2, Vectors>(tile, first, pages, from, to, head_dim, e);
-        case 3: return add_values<(kRowBlock >= 3 ? 3 : 1), Vectors>(tile, first, pages, from, to, head_dim, e);
-        case 4: return add_values<(kRowBlock >= 4 ? 4 : 1), Vectors>(tile, first, pages, from, to, head_dim, e);
-        case 5: return add_values<(kRowBlock >= 5 ? 5 : 1), Vectors>(tile, first, pages, from, to, head_dim, e);
-        default: return add_values<(kRowBlock >= 6 ? 6 : 1), Vectors>(tile, first, pages, from, to, head_dim, e);
+        case 1: return add_values<Format, 1, Vectors, Fetch, Ragged>(a, from, to, e);
+        case 2: return add_values<Format, 2, Vectors, Fetch, Ragged>(a, from, to, e);
+        case 3: return add_values<Format, (kRowBlock >= 3 ? 3 : 1), Vectors, Fetch, Ragged>(a, from, to, e);
+        case 4: return add_values<Format, (kRowBlock >= 4 ? 4 : 1), Vectors, Fetch, Ragged>(a, from, to, e);
+        case 5: return add_values<Format, (kRowBlock >= 5 ? 5 : 1), Vectors, Fetch, Ragged>(a, from, to, e);
+        default: return add_values<Format, (kRowBlock >= 6 ? 6 : 1), Vectors, Fetch, Ragged>(a, from, to, e);
     }
 }
 
-template <typename T>
-HEXAD_INLINE void score_block(Tile& tile, int first, int rows, const Pages<T>& pages, int first_page, int last_page,
-                              int head_dim, float scale) {
-    for (int page = first_page; page < last_page;) {
-        if (last_page - page >= kTileBlock && kTileBlock > 1) {
-            score_rows<kTileBlock>(rows, tile, first, pages, page, head_dim, scale);
-            page += kTileBlock;
-        } else {
-            score_rows<1>(rows, tile, first, pages, page, head_dim, scale);
-            page += 1;
-        }
-    }
+template <typename Format, bool Fetch>
+HEXAD_INLINE void score_block(int rows, const char* queries, const Pages& pages, int from, int to, int units,
+                              char* scores) {
+    for (int page = from / kTileBlock * kTileBlock; page < to; page += kTileBlock)
+        score_rows<Format, kTileBlock, Fetch>(rows, queries, pages, page, units, scores);
 }
 
-template <typename T>
-HEXAD_INLINE void value_block(Tile& tile, int first, int rows, const Pages<T>& pages, int from, int to, int head_dim) {
+template <typename Format, bool Fetch, bool Ragged>
+HEXAD_INLINE void value_block(int rows, const Values& a, int from, int to) {
     if (from >= to) return;
     int e = 0;
-    for (; kTileBlock > 1 && e + kTileBlock * kLanes <= head_dim; e += kTileBlock * kLanes)
-        value_rows<kTileBlock>(rows, tile, first, pages, from, to, head_dim, e);
-    for (; e < head_dim; e += kLanes) value_rows<1>(rows, tile, first, pages, from, to, head_dim, e);
+    for (; kTileBlock > 1 && e + kTileBlock * kLanes <= a.head_dim; e += kTileBlock * kLanes)
+        value_rows<Format, kTileBlock, Fetch, Ragged>(rows, a, from, to, e);
+    for (; e < a.head_dim; e += kLanes) value_rows<Format, 1, Fetch, Ragged>(rows, a, from, to, e);
 }
 
-// Scores become weights exp(score - greatest); what was summed before is rescaled.
-void soften(Row& row, float* scores, float* sums, int head_dim) {
-    int first_page = row.from / kPageTokens, last_page = (row.to - 1) / kPageTokens;
-    V lanes[kBlockPages];
+// The greatest score so far; what was summed before is rescaled. Scores are scaled in place,
+// and -infinity where the row does not see the key. `Whole`: it sees every key of the block.
+template <bool Whole>
+HEXAD_INLINE void raise(Row& row, char* row_scores, float scale, float* sums, int head_dim) {
+    float* scores = reinterpret_cast<float*>(row_scores);
+    int first = Whole ? 0 : row.from / kPageTokens, last = Whole ? kBlockPages : (row.to - 1) / kPageTokens + 1;
     V best = set1(row.greatest);
-    for (int page = first_page; page <= last_page; ++page) {
-        int base = page * kPageTokens;
-        int from = row.from > base ? row.from - base : 0,
-            to = row.to < base + kPageTokens ? row.to - base : kPageTokens;
-        lanes[page] = keep_lanes(load(scores + base), from, to, -kInfinity);
-        best = vmax(lanes[page], best);
+#pragma GCC unroll 8
+    for (int page = first; page < last; ++page) {
+        V lanes = mul(load(scores + page * kPageTokens), set1(scale));
+        if (!Whole) {
+            int from = row.from - page * kPageTokens, to = row.to - page * kPageTokens;
+            lanes = keep_lanes(lanes, from > 0 ? from : 0, to < kPageTokens ? to : kPageTokens, -kInfinity);
+        }
+        store(scores + page * kPageTokens, lanes);
+        best = vmax(lanes, best);
     }
     float greatest = hmax(best);
-    V sum = vzero();
-    for (int page = first_page; page <= last_page; ++page) {
-        V weights = vexp(sub(lanes[page], set1(greatest)));
-        store(scores + page * kPageTokens, weights);
-        sum = add(sum, weights);
-    }
-    float rescale[kLanes];
-    store(rescale, vexp(set1(row.greatest - greatest)));
-    row.sum = row.sum * rescale[0] + hsum(sum);
+    if (greatest == row.greatest) return;
+    V rescale = vexp2(set1(row.greatest - greatest));
     row.greatest = greatest;
-    if (rescale[0] == 1.0f) return;
-    for (int e = 0; e < head_dim; e += kLanes) store(sums + e, mul(load(sums + e), set1(rescale[0])));
+    store(row.sum, mul(load(row.sum), rescale));
+    for (int e = 0; e < head_dim; e += kLanes) store(sums + e, mul(load(sums + e), rescale));
 }
 
-// The rows [first, first + rows) share the loads of the keys that all of them see; those
-// that only some see, at either end, are walked row by row.
-template <typename T>
-HEXAD_INLINE void add_block(Tile& tile, int first, int rows, const Block<T>& block, int head_dim, float scale) {
-    int shared_from = 0, shared_to = kBlockKeys, from = kBlockKeys, to = 0;
-    for (int r = first; r < first + rows; ++r) {
-        const Row& row = tile.rows[r];
-        shared_from = row.from > shared_from ? row.from : shared_from;
-        shared_to = row.to < shared_to ? row.to : shared_to;
-        if (row.from >= row.to) continue;
-        from = row.from < from ? row.from : from;
-        to = row.to > to ? row.to : to;
+// Scores become weights, 0 where the row does not see a key of the visit.
+template <typename Format, bool Whole>
+HEXAD_INLINE void soften(Row& row, char* scores, const Visit& visit) {
+    constexpr int kPageBytes = kPageTokens / Format::kWidth * int(sizeof(typename Format::X));
+    int first = Whole ? 0 : row.from / kPageTokens, last = Whole ? kBlockPages : (row.to - 1) / kPageTokens + 1;
+    V greatest = set1(row.greatest), sum = load(row.sum);
+#pragma GCC unroll 8
+    for (int page = first; page < last; ++page) {
+        V lanes = load(reinterpret_cast<const float*>(scores) + page * kPageTokens);
+        sum = add(sum, Format::store_x(scores + page * kPageBytes, vexp2(sub(lanes, greatest))));
     }
-    if (from >= to) return;
-    score_block(tile, first, rows, block.k, from / kPageTokens, (to - 1) / kPageTokens + 1, head_dim, scale);
-    for (int r = first; r < first + rows; ++r)
-        if (tile.rows[r].from < tile.rows[r].to) soften(tile.rows[r], tile.scores[r], tile.sums[r], head_dim);
-    if (shared_from >= shared_to) shared_from = shared_to = kBlockKeys;
-    for (int r = first; r < first + rows; ++r) {
-        const Row& row = tile.rows[r];
-        value_block(tile, r, 1, block.v, row.from, row.to < shared_from ? row.to : shared_from, head_dim);
+    store(row.sum, sum);
+    if (Whole) return;
+    for (int page = visit.from_page; page < first; ++page) Format::store_x(scores + page * kPageBytes, vzero());
+    for (int page = last; page < visit.to_page; ++page) Format::store_x(scores + page * kPageBytes, vzero());
+}
+
+// The rows [first, first + rows) of the visit, as many as fit the registers.
+template <typename Format, bool Fetch>
+HEXAD_INLINE void add_block(Tile& tile, int first, int rows, const Visit& visit, const Block& block, int head_dim,
+                            float scale) {
+    constexpr int kPageSteps = kPageTokens / Format::kWidth;
+    char* scores = tile.scores + first * kScoreBytes;
+    float* sums = tile.sums + first * tile.sum_floats;
+    score_block<Format, Fetch>(rows, tile.queries + first * kQueryBytes, block.k, visit.from_page, visit.to_page,
+                               head_dim / Format::kWidth, scores);
+    int from = 0, to = kBlockKeys;  // keys that all see
+    for (int r = 0; r < rows; ++r) {
+        from = tile.rows[first + r].from > from ? tile.rows[first + r].from : from;
+        to = tile.rows[first + r].to < to ? tile.rows[first + r].to : to;
     }
-    value_block(tile, first, rows, block.v, shared_from, shared_to, head_dim);
-    if (shared_to == kBlockKeys) return;
-    for (int r = first; r < first + rows; ++r) value_block(tile, r, 1, block.v, shared_to, tile.rows[r].to, head_dim);
+    // Row after row in each of two passes: the rows' long chains of latencies overlap.
+    bool whole = from == 0 && to == kBlockKeys;
+    for (int r = 0; r < rows; ++r) {
+        char* row = scores + r * kScoreBytes;
+        if (whole)
+            raise<true>(tile.rows[first + r], row, scale, sums + r * tile.sum_floats, head_dim);
+        else
+            raise<false>(tile.rows[first + r], row, scale, sums + r * tile.sum_floats, head_dim);
+    }
+    for (int r = 0; r < rows; ++r) {
+        char* row = scores + r * kScoreBytes;
+        if (whole)
+            soften<Format, true>(tile.rows[first + r], row, visit);
+        else
+            soften<Format, false>(tile.rows[first + r], row, visit);
+    }
+    // Steps that all see whole; none may be left over in between.
+    from = (from + Format::kWidth - 1) / Format::kWidth;
+    to = to / Format::kWidth;
+    int all_from = visit.from_page * kPageSteps, all_to = visit.to_page * kPageSteps;
+    if (from > to) from = to = all_to;
+    Values values{block.v, head_dim, scores, tile.rows + first, sums, tile.sum_floats};
+    value_block<Format, false, true>(rows, values, all_from, from);
+    value_block<Format, Fetch, false>(rows, values, from, to);
+    value_block<Format, false, true>(rows, values, to, all_to);
 }
 
-HEXAD_INLINE size_t page_start(const AttentionArgs& a, int32_t page, int64_t kv_head) {
-    return (size_t(page) * size_t(a.kv_heads) + size_t(kv_head)) * size_t(kPageTokens) * size_t(a.head_dim);
+HEXAD_INLINE void fetch(const char* from, const char* to) {
+    for (; from < to; from += kUnitBytes) __builtin_prefetch(from, 0, 2);
 }
 
-// What is fetched beside the last block: the first pages of the next KV head, which this
-// thread likely does next.
-HEXAD_INLINE size_t after_last(const AttentionArgs& a, const int32_t* pages, int64_t page, int64_t begin,
-                               int64_t kv_head) {
-    if (kv_head + 1 == a.kv_heads) return page_start(a, pages[page], kv_head);
-    int64_t first = begin / kBlockKeys * kBlockPages + page % kBlockPages;
-    return page_start(a, pages[first * kPageTokens < begin ? page : first], kv_head + 1);
-}
-
-template <typename T>
-HEXAD_INLINE void walk_keys(const AttentionArgs& a, Tile& tile, const int32_t* pages, int64_t kv_head) {
+template <typename Format>
+HEXAD_INLINE void visit_block(const AttentionArgs& a, Tile& tile, const Visit& visit, const Visit& next) {
     int head_dim = int(a.head_dim);
-    int64_t begin = tile.rows[0].begin, end = tile.rows[tile.count - 1].end;
-    for (int64_t first_key = begin / kBlockKeys * kBlockKeys; first_key < end; first_key += kBlockKeys) {
-        Block<T> block = {};
-        int64_t low = begin > first_key ? begin : first_key,
-                high = end < first_key + kBlockKeys ? end : first_key + kBlockKeys;
-        for (int64_t page = low / kPageTokens; page * kPageTokens < high; ++page) {
-            bool more = (page + kBlockPages) * kPageTokens < end;
-            size_t at = page_start(a, pages[page], kv_head);
-            size_t then =
-                more ? page_start(a, pages[page + kBlockPages], kv_head) : after_last(a, pages, page, begin, kv_head);
-            int i = int(page % kBlockPages);
-            block.k.now[i] = static_cast<const T*>(a.k_pages) + at;
-            block.k.next[i] = static_cast<const T*>(a.k_pages) + then;
-            block.v.now[i] = static_cast<const T*>(a.v_pages) + at;
-            block.v.next[i] = static_cast<const T*>(a.v_pages) + then;
+    size_t page_bytes = size_t(head_dim) * (kPageTokens / Format::kWidth) * sizeof(float);
+    const char *keys = static_cast<const char*>(a.k_pages), *values = static_cast<const char*>(a.v_pages);
+    auto page_start = [&](const Visit& of, int i) {
+        return (size_t(of.pages[i]) * size_t(a.kv_heads) + size_t(of.kv_head)) * page_bytes;
+    };
+    Block block;
+    int end_page = (visit.to_page + kTileBlock - 1) / kTileBlock * kTileBlock;
+    for (int i = visit.from_page / kTileBlock * kTileBlock; i < end_page; ++i) {
+        // Pages are scored kTileBlock at a time: a neighbour stands in for one that nobody sees.
+        int seen = i < visit.from_page ? visit.from_page : i < visit.to_page ? i : visit.to_page - 1;
+        size_t at = page_start(visit, seen);
+        size_t then = i >= next.from_page && i < next.to_page ? page_start(next, i) : at;
+        block.k.now[i] = keys + at;
+        block.k.next[i] = keys + then;
+        block.v.now[i] = values + at;
+        block.v.next[i] = values + then;
+    }
+    for (int r = visit.first; r < visit.last; ++r) {
+        Row& row = tile.rows[r];
+        row.from = row.begin > visit.first_key ? int(row.begin - visit.first_key) : 0;
+        row.to = row.end < visit.first_key + kBlockKeys ? int(row.end - visit.first_key) : kBlockKeys;
+    }
+    int rows = visit.last - visit.first, groups = (rows + kRowBlock - 1) / kRowBlock;
+    for (int i = 0; i < groups; ++i) {
+        int first = visit.first + rows * i / groups, last = visit.first + rows * (i + 1) / groups;
+        if (i == 0)
+            add_block<Format, true>(tile, first, last - first, visit, block, head_dim, a.scale * kLog2E);
+        else
+            add_block<Format, false>(tile, first, last - first, visit, block, head_dim, a.scale * kLog2E);
+    }
+    // What had no place in this block to be fetched beside.
+    for (int i = next.from_page; i < next.to_page; ++i) {
+        if (i >= visit.from_page && i < visit.to_page) continue;
+        size_t at = page_start(next, i);
+        if (i < visit.from_page / kTileBlock * kTileBlock || i >= end_page) fetch(keys + at, keys + at + page_bytes);
+        fetch(values + at, values + at + page_bytes);
+    }
+}
+
+// The pages of the block at first_key in which rows [first, last) see keys; none are left
+// out: a run's ranges ascend.
+HEXAD_INLINE Visit visit_of(const Tile& tile, const Run& run, int64_t first_key, int64_t kv_head) {
+    int64_t end_key = first_key + kBlockKeys;
+    int first = run.first, last = run.last;
+    while (first < last && tile.rows[first].end <= first_key) ++first;
+    while (first < last && tile.rows[last - 1].begin >= end_key) --last;
+    Visit visit{run.pages + first_key / kPageTokens, first_key, first, last, 0, 0, kv_head};
+    if (first == last) return visit;
+    int64_t from = tile.rows[first].begin, to = tile.rows[last - 1].end;
+    if (from > first_key) visit.from_page = int(from - first_key) / kPageTokens;
+    visit.to_page = to < end_key ? int(to - first_key + kPageTokens - 1) / kPageTokens : kBlockPages;
+    return visit;
+}
+
+HEXAD_INLINE bool same_pages(const Visit& a, const Visit& b) {
+    if (a.from_page != b.from_page || a.to_page != b.to_page) return false;
+    for (int i = a.from_page; i < a.to_page; ++i)
+        if (a.pages[i] != b.pages[i]) return false;
+    return true;
+}
+
+// Where a walk over a tile is: blocks ascend, and within a block runs.
+struct Place {
+    int64_t block;
+    int run;
+};
+
+// The next visit from `at`, which moves on; false at the end. Neighbouring runs with the same
+// pages are one visit.
+bool next_visit(const Tile& tile, Place& at, int64_t kv_head, Visit& visit) {
+    for (; at.block < tile.end_block; ++at.block, at.run = 0) {
+        visit.first = visit.last = 0;
+        for (; at.run < tile.num_runs; ++at.run) {
+            Visit found = visit_of(tile, tile.runs[at.run], at.block * kBlockKeys, kv_head);
+            if (found.first == found.last) continue;
+            if (visit.first == visit.last)
+                visit = found;
+            else if (found.first == visit.last && same_pages(visit, found))
+                visit.last = found.last;
+            else
+                return true;
         }
-        for (int r = 0; r < tile.count; ++r) {
+        if (visit.first < visit.last) {
+            ++at.block, at.run = 0;
+            return true;
+        }
+    }
+    return false;
+}
+
+HEXAD_INLINE int64_t first_key_of(const AttentionArgs& a, int64_t end) {
+    return a.window > 0 && end > a.window ? end - a.window : 0;
+}
+
+// What a tile reads first, to be fetched before it begins.
+Visit first_visit(const AttentionArgs& a, const QueryTile& where, int64_t kv_head) {
+    const QueryRun& run = a.runs[where.first_run];
+    int64_t end = int64_t(a.positions[run.first_token]) + 1, first_key = first_key_of(a, end);
+    int64_t block = first_key / kBlockKeys, left = end - block * kBlockKeys;
+    Visit visit{a.page_table + run.sequence * a.page_table_stride + block * kBlockPages, 0, 0, 0, 0, 0, kv_head};
+    visit.from_page = int(first_key % kBlockKeys) / kPageTokens;
+    visit.to_page = left < kBlockKeys ? int(left + kPageTokens - 1) / kPageTokens : kBlockPages;
+    return visit;
+}
+
+template <typename Format>
+void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int64_t first_head, int64_t heads,
+                int64_t kv_head) {
+    tile.num_runs = where.num_runs;
+    tile.end_block = 0;
+    tile.sum_floats = int(a.head_dim + kLanes - 1) / kLanes * kLanes;
+    int r = 0;
+    for (int i = 0; i < where.num_runs; ++i) {
+        const QueryRun& run = a.runs[where.first_run + i];
+        tile.runs[i] = {a.page_table + run.sequence * a.page_table_stride, r, r + int(run.num_tokens * heads)};
+        for (; r < tile.runs[i].last; ++r) {
+            int64_t token = run.first_token + (r - tile.runs[i].first) / heads;
+            int64_t head = first_head + (r - tile.runs[i].first) % heads;
+            int64_t end = int64_t(a.positions[token]) + 1, blocks = (end + kBlockKeys - 1) / kBlockKeys;
             Row& row = tile.rows[r];
-            row.from = row.begin > first_key ? int((row.begin < high ? row.begin : high) - first_key) : 0;
-            row.to =
-                row.end < high ? int((row.end > first_key ? row.end : first_key) - first_key) : int(high - first_key);
-        }
-        int groups = (tile.count + kRowBlock - 1) / kRowBlock;
-        for (int i = 0; i < groups; ++i) {
-            int first = tile.count * i / groups, last = tile.count * (i + 1) / groups;
-            add_block(tile, first, last - first, block, head_dim, a.scale);
+            row.out = a.out + (token * a.heads + head) * a.head_dim;
+            row.begin = first_key_of(a, end);
+            row.end = end;
+            row.greatest = -kInfinity;
+            store(row.sum, vzero());
+            tile.end_block = blocks > tile.end_block ? blocks : tile.end_block;
+            const float* q = a.q + (token * a.heads + head) * a.head_dim;
+            char* query = tile.queries + r * kQueryBytes;
+            for (int64_t e = 0; e < a.head_dim; e += kLanes) {
+                int lanes = a.head_dim - e < kLanes ? int(a.head_dim - e) : kLanes;
+                if (kv_head + 1 < a.kv_heads) __builtin_prefetch(q + a.heads / a.kv_heads * a.head_dim + e, 0, 2);
+                Format::store_x(query + e / Format::kWidth * sizeof(typename Format::X), loadn(q + e, lanes));
+                store(tile.sums + r * tile.sum_floats + e, vzero());
+            }
         }
     }
 }
 
-void attend(const AttentionArgs& a, const QueryTile& where, int64_t first_head, int64_t heads, int64_t kv_head) {
-    Tile tile;
-    tile.count = int(where.num_rows * heads);
-    for (int r = 0; r < tile.count; ++r) {
-        int64_t token = where.first_row + r / heads, head = first_head + r % heads;
-        int64_t end = int64_t(a.positions[token]) + 1;
-        Row& row = tile.rows[r];
-        row.q = a.q + (token * a.heads + head) * a.head_dim;
-        row.out = a.out + (token * a.heads + head) * a.head_dim;
-        row.begin = a.window > 0 && end > a.window ? end - a.window : 0;
-        row.end = end;
-        row.greatest = -kInfinity;
-        row.sum = 0.0f;
-        for (int64_t e = 0; e < a.head_dim; e += kLanes) store(tile.sums[r] + e, vzero());
-    }
-    const int32_t* pages = a.page_table + where.sequence * a.page_table_stride;
-    if (a.kv_dtype == Dtype::f32)
-        walk_keys<float>(a, tile, pages, kv_head);
-    else
-        walk_keys<bf16>(a, tile, pages, kv_head);
-    for (int r = 0; r < tile.count; ++r) {
-        Row& row = tile.rows[r];
+// Rows leave with + 0: whether a key that a row does not see was stepped over or masked can
+// be told from the sign of a 0 only.
+void end_tile(const AttentionArgs& a, const Tile& tile) {
+    for (int r = 0; r < tile.runs[tile.num_runs - 1].last; ++r) {
+        const Row& row = tile.rows[r];
+        V sum = set1(hsum(load(row.sum)));
         for (int64_t e = 0; e < a.head_dim; e += kLanes) {
             int lanes = a.head_dim - e < kLanes ? int(a.head_dim - e) : kLanes;
-            storen(row.out + e, div(load(tile.sums[r] + e), set1(row.sum)), lanes);
+            storen(row.out + e, add(div(load(tile.sums + r * tile.sum_floats + e), sum), vzero()), lanes);
+        }
+    }
+}
+
+template <typename Format>
+void attend(const AttentionArgs& a, const QueryTile& where, int64_t first_head, int64_t heads, int64_t kv_head,
+            const Visit& after) {
+    Tile tile;
+    begin_tile<Format>(a, tile, where, first_head, heads, kv_head);
+    Place place{tile.rows[0].begin / kBlockKeys, 0};
+    for (int i = 1; i < tile.num_runs; ++i) {
+        int64_t block = tile.rows[tile.runs[i].first].begin / kBlockKeys;
+        place.block = block < place.block ? block : place.block;
+    }
+    Visit now, next;
+    bool more = next_visit(tile, place, kv_head, now);
+    while (more) {
+        more = next_visit(tile, place, kv_head, next);
+        if (!more) next = after;
+        visit_block<Format>(a, tile, now, next);
+        now = next;
+    }
+    end_tile(a, tile);
+}
+
+template <typename Format>
+HEXAD_INLINE void attend_item(const AttentionArgs& a, int64_t item) {
+    int64_t items_per_tile = a.kv_heads / a.kv_heads_per_item, group = a.heads / a.kv_heads;
+    const QueryTile& where = a.tiles[item / items_per_tile];
+    int64_t first = item % items_per_tile * a.kv_heads_per_item, last = first + a.kv_heads_per_item;
+    int64_t later = item + 1 < a.items ? item + 1 : item;
+    for (int64_t kv_head = first; kv_head < last; ++kv_head) {
+        Visit after = kv_head + 1 < last ? first_visit(a, where, kv_head + 1)
+                                         : first_visit(a, a.tiles[later / items_per_tile],
+                                                       later % items_per_tile * a.kv_heads_per_item);
+        for (int64_t head = 0; head < group; head += kQueryRows) {
+            int64_t heads = group - head < kQueryRows ? group - head : kQueryRows;
+            attend<Format>(a, where, kv_head * group + head, heads, kv_head, after);
         }
     }
 }
 
 void attention(const AttentionArgs& a, int64_t item) {
-    int64_t items_per_tile = a.kv_heads / a.kv_heads_per_item, group = a.heads / a.kv_heads;
-    const QueryTile& where = a.tiles[item / items_per_tile];
-    int64_t first = item % items_per_tile * a.kv_heads_per_item;
-    for (int64_t kv_head = first; kv_head < first + a.kv_heads_per_item; ++kv_head)
-        for (int64_t head = 0; head < group; head += kQueryRows)
-            attend(a, where, kv_head * group + head, group - head < kQueryRows ? group - head : kQueryRows, kv_head);
+    if (a.kv_dtype == Dtype::f32)
+        attend_item<Single>(a, item);
+    else
+        attend_item<Pair>(a, item);
 }
 
 }  // namespace

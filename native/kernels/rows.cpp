@@ -82,38 +82,52 @@ HEXAD_INLINE void rotate(const float* x, const float* cosines, int64_t head_dim,
     });
 }
 
-// K stands 16 keys side by side per head dimension; V a row a key.
-template <typename T>
-HEXAD_INLINE void write_kv(const RopeArgs& a, const float* key, const float* value, int64_t slot, int64_t head) {
-    int64_t page_head = slot / kPageTokens * a.kv_heads + head, offset = slot % kPageTokens;
-    T* k = static_cast<T*>(a.k_pages) + page_head * a.head_dim * kPageTokens + offset;
-    T* v = static_cast<T*>(a.v_pages) + (page_head * kPageTokens + offset) * a.head_dim;
-    each_vector(a.head_dim, [&](int64_t i, int lanes) {
-        T column[kLanes];
-        store(column, get(key + i, lanes));
-        for (int lane = 0; lane < lanes; ++lane) k[(i + lane) * kPageTokens] = column[lane];
-        put(v + i, get(value + i, lanes), lanes);
+// The layouts are told at AttentionArgs.
+HEXAD_INLINE void write_kv(float* keys, float* values, const float* key, const float* value, int64_t at,
+                           int64_t head_dim) {
+    for (int64_t e = 0; e < head_dim; ++e) keys[e * kPageTokens + at] = key[e];
+    each_vector(head_dim,
+                [&](int64_t e, int lanes) { put(values + at * head_dim + e, get(value + e, lanes), lanes); });
+}
+
+HEXAD_INLINE void write_kv(bf16* keys, bf16* values, const float* key, const float* value, int64_t at,
+                           int64_t head_dim) {
+    bf16* row = values + at / 2 * 2 * head_dim + at % 2;
+    each_vector(head_dim, [&](int64_t e, int lanes) {
+        bf16 narrow[kLanes];
+        store(narrow, get(key + e, lanes));
+        for (int i = 0; i < lanes; i += 2)
+            __builtin_memcpy(keys + (e + i) * kPageTokens + at * 2, narrow + i, 2 * sizeof(bf16));
+        store(narrow, get(value + e, lanes));
+        for (int i = 0; i < lanes; ++i) row[(e + i) * 2] = narrow[i];
     });
+}
+
+// Norm of a head where there is one, then its turn.
+HEXAD_INLINE void rope_head(const float* x, const float* weight, float eps, const float* cosines, int64_t head_dim,
+                            float* out) {
+    float normed[kMaxHeadDim];
+    if (weight) norm_row(x, weight, eps, head_dim, normed);
+    rotate(weight ? normed : x, cosines, head_dim, out);
 }
 
 void rope(const RopeArgs& a, int64_t token) {
     const float* cosines = a.cos_sin + a.positions[token] * a.head_dim;
-    float normed[kMaxHeadDim], key[kMaxHeadDim];
-    auto norm_head = [&](const float* x, const float* weight) -> const float* {
-        if (!weight) return x;
-        norm_row(x, weight, a.eps, a.head_dim, normed);
-        return normed;
-    };
     for (int64_t head = 0; head < a.heads; ++head)
-        rotate(norm_head(a.q + token * a.q_token + head * a.q_head, a.q_weight), cosines, a.head_dim,
-               a.q_out + (token * a.heads + head) * a.head_dim);
+        rope_head(a.q + token * a.q_token + head * a.q_head, a.q_weight, a.eps, cosines, a.head_dim,
+                  a.q_out + (token * a.heads + head) * a.head_dim);
+    float key[kMaxHeadDim];
+    int64_t page = a.slots[token] / kPageTokens, at = a.slots[token] % kPageTokens;
     for (int64_t head = 0; head < a.kv_heads; ++head) {
-        rotate(norm_head(a.k + token * a.k_token + head * a.k_head, a.k_weight), cosines, a.head_dim, key);
+        rope_head(a.k + token * a.k_token + head * a.k_head, a.k_weight, a.eps, cosines, a.head_dim, key);
         const float* value = a.v + token * a.v_token + head * a.v_head;
+        int64_t first = (page * a.kv_heads + head) * kPageTokens * a.head_dim;
         if (a.kv_dtype == Dtype::f32)
-            write_kv<float>(a, key, value, a.slots[token], head);
+            write_kv(static_cast<float*>(a.k_pages) + first, static_cast<float*>(a.v_pages) + first, key, value, at,
+                     a.head_dim);
         else
-            write_kv<bf16>(a, key, value, a.slots[token], head);
+            write_kv(static_cast<bf16*>(a.k_pages) + first, static_cast<bf16*>(a.v_pages) + first, key, value, at,
+                     a.head_dim);
     }
 }
 

@@ -138,7 +138,6 @@ HEXAD_INLINE PairW load_pairs(const void* p) {
 // The odd half first, as AVX-512's instruction does it.
 HEXAD_INLINE V dot(V acc, PairW w, PairX x) { return fma(w.even, set1(x.even), fma(w.odd, set1(x.odd), acc)); }
 
-
 // Sixteen int32 sums, and four inputs of sixteen outputs.
 struct I {
     __m256i lo, hi;
@@ -190,6 +189,27 @@ HEXAD_INLINE I dot(I acc, Bytes w, uint32_t x) {
 HEXAD_INLINE I dot_nibbles(I acc, Bytes w, uint32_t x) {
     __m256i inputs = _mm256_set1_epi32(int(x));
     return {dot8(acc.lo, w.lo, inputs), dot8(acc.hi, w.hi, inputs)};
+}
+
+HEXAD_INLINE PairW loadn_pairs(const void* p, int n) {
+    uint32_t lanes[kLanes] = {};
+    __builtin_memcpy(lanes, p, sizeof(uint32_t) * n);
+    return load_pairs(lanes);
+}
+// Sixteen neighbouring inputs to eight pairs at p; returns them as they were rounded.
+HEXAD_INLINE V store_pairs(void* p, V x) {
+    V rounded = {_mm256_castsi256_ps(_mm256_slli_epi32(narrow8(x.lo), 16)),
+                 _mm256_castsi256_ps(_mm256_slli_epi32(narrow8(x.hi), 16))};
+    store(static_cast<float*>(p), rounded);
+    return rounded;
+}
+// The bits that are set in `bits`: of a pair the even half is the lower one.
+HEXAD_INLINE V keep_bits(V x, uint32_t bits) {
+    __m256 kept = _mm256_castsi256_ps(_mm256_set1_epi32(int(bits)));
+    return {_mm256_and_ps(x.lo, kept), _mm256_and_ps(x.hi, kept)};
+}
+HEXAD_INLINE PairW keep_bits(PairW w, uint32_t bits) {
+    return {keep_bits(w.even, bits << 16), keep_bits(w.odd, bits & 0xffff0000)};
 }
 
 }  // namespace

@@ -84,6 +84,18 @@ HEXAD_INLINE PairX pair(float even, float odd) {
     return {uint32_t(_mm_cvtsi128_si32((__m128i)rounded))};
 }
 HEXAD_INLINE PairW load_pairs(const void* p) { return {_mm512_loadu_si512(p)}; }
+HEXAD_INLINE PairW loadn_pairs(const void* p, int n) { return {_mm512_maskz_loadu_epi32(first_lanes(n), p)}; }
+// Sixteen neighbouring inputs to eight pairs at p; returns them as they were rounded.
+HEXAD_INLINE V store_pairs(void* p, V x) {
+    __m256i rounded = (__m256i)_mm512_cvtneps_pbh(x.v);
+    _mm256_storeu_si256((__m256i*)p, rounded);
+    return widen16(rounded);
+}
+// The bits that are set in `bits`: of a pair the even half is the lower one.
+HEXAD_INLINE V keep_bits(V x, uint32_t bits) {
+    return {_mm512_and_ps(x.v, _mm512_castsi512_ps(_mm512_set1_epi32(int(bits))))};
+}
+HEXAD_INLINE PairW keep_bits(PairW w, uint32_t bits) { return {_mm512_and_si512(w.v, _mm512_set1_epi32(int(bits)))}; }
 HEXAD_INLINE V dot(V acc, PairW w, PairX x) {
     return {_mm512_dpbf16_ps(acc.v, (__m512bh)w.v, (__m512bh)_mm512_set1_epi32(int(x.bits)))};
 }

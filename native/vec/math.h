@@ -22,6 +22,22 @@ HEXAD_INLINE V vexp(V x) {
     return zero_below(scale2(y, n), x, lowest);
 }
 
+// 2^x for x <= 0, the polynomial of Cephes' exp2f: at most 1 ulp. Below -126 it is 0; NaN stays NaN.
+HEXAD_INLINE V vexp2(V x) {
+    const V lowest = set1(-126.0f);
+    V clamped = vmax(lowest, x);
+    V n = vround(clamped);
+    V r = sub(clamped, n);
+    V y = set1(1.535336188319500e-4f);
+    y = fma(y, r, set1(1.339887440266574e-3f));
+    y = fma(y, r, set1(9.618437357674640e-3f));
+    y = fma(y, r, set1(5.550332471162809e-2f));
+    y = fma(y, r, set1(2.402264791363012e-1f));
+    y = fma(y, r, set1(6.931472028550421e-1f));
+    y = fma(y, r, set1(1.0f));
+    return zero_below(scale2(y, n), x, lowest);
+}
+
 // x / (1 + exp(-x))
 HEXAD_INLINE V vsilu(V x) { return div(x, add(set1(1.0f), vexp(sub(vzero(), x)))); }
 

@@ -231,6 +231,28 @@ HEXAD_INLINE I dot(I acc, Bytes w, uint32_t x) {
 }
 HEXAD_INLINE I dot_nibbles(I acc, Bytes w, uint32_t x) { return dot(acc, w, x); }
 
+HEXAD_INLINE PairW loadn_pairs(const void* p, int n) {
+    uint32_t lanes[kLanes] = {};
+    __builtin_memcpy(lanes, p, sizeof(uint32_t) * n);
+    return load_pairs(lanes);
+}
+// Sixteen neighbouring inputs to eight pairs at p; returns them as they were rounded.
+HEXAD_INLINE V store_pairs(void* p, V x) {
+    float lanes[kLanes];
+    store(lanes, x);
+    for (int i = 0; i < kLanes; ++i) lanes[i] = widen(narrow(lanes[i]));
+    __builtin_memcpy(p, lanes, sizeof lanes);
+    return load(lanes);
+}
+// The bits that are set in `bits`: of a pair the even half is the lower one.
+HEXAD_INLINE V keep_bits(V x, uint32_t bits) {
+    HEXAD_EACH x.q[i] = (f32x4)((i32x4)x.q[i] & int32_t(bits));
+    return x;
+}
+HEXAD_INLINE PairW keep_bits(PairW w, uint32_t bits) {
+    return {keep_bits(w.even, bits << 16), keep_bits(w.odd, bits & 0xffff0000)};
+}
+
 #undef HEXAD_EACH
 
 }  // namespace

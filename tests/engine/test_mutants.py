@@ -128,7 +128,7 @@ def threads_that_split_a_sum(patch: pytest.MonkeyPatch) -> None:
         def linear(self, x_TK: np.ndarray, weight: Any, bias_N: np.ndarray | None = None) -> np.ndarray:
             return super().linear(x_TK, weight, bias_N) * self.nudge
 
-    def load(kind: str, threads: int, device: str) -> Loaded:
+    def load(kind: str, threads: int, *_: object) -> Loaded:
         ops = Threaded()
         ops.nudge = NUDGE if threads > 1 else np.float32(1)
         return Loaded(ops, "")

@@ -216,15 +216,15 @@ def test_rope_turns_halves_and_reads_strided_views(ops: Ops) -> None:
     turned = (points[:, :, 0] + 1j * points[:, :, 1]) * np.exp(1j * angles)[:, None]
     np.testing.assert_allclose(got, np.concatenate((turned.real, turned.imag), axis=-1), atol=1e-6)
     page, offset = divmod(int(ops.to_host(steps[0].slots_T)[17]), PAGE_SIZE)
-    np.testing.assert_array_equal(ops.to_host(kv.v_PG16E)[page, 0, offset], fused[17, 24:])
+    np.testing.assert_array_equal(ops.to_host(kv.v_pages)[page, 0, offset], fused[17, 24:])
 
 
 def test_copy_pages(ops: Ops) -> None:
     kv = ops.new_kv(4, 2, 8, "float32")
-    kv.k_PGE16[1], kv.v_PG16E[2] = 5.0, 7.0
+    kv.k_pages[1], kv.v_pages[2] = 5.0, 7.0
     ops.copy_pages(kv, ops.array(np.array([1, 2], np.int32)), ops.array(np.array([3, 0], np.int32)))
-    np.testing.assert_array_equal(ops.to_host(kv.k_PGE16)[:, 0, 0, 0], [0, 5, 0, 5])
-    np.testing.assert_array_equal(ops.to_host(kv.v_PG16E)[:, 0, 0, 0], [7, 0, 7, 0])
+    np.testing.assert_array_equal(ops.to_host(kv.k_pages)[:, 0, 0, 0], [0, 5, 0, 5])
+    np.testing.assert_array_equal(ops.to_host(kv.v_pages)[:, 0, 0, 0], [7, 0, 7, 0])
 
 
 # ---- sampling
