@@ -29,9 +29,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"  note: {loaded.note}")
     _print_memory(resolved)
     if path := packed_file(config, resolved, loaded.ops):
-        print(
-            f"  {'packed weights':24} {path}: {'mapped at a start' if path.exists() else 'written at the first start'}"
-        )
+        when = "mapped at each start" if path.exists() else "kept after the next start"
+        print(f"  {'packed weights':24} {when:28} {path}")
     print(
         f"sampling defaults of the model\n  {sampling_fields(read_generation_defaults(resolved.directory)) or 'none'}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from hexad.checkpoints import packed
 from hexad.checkpoints.packed import PackedFiles, digest
 from hexad.engine import setup
 from hexad.errors import CheckpointError
+from hexad.kernels.ops import LEAVES, PackingOps, WeightFormat
 from hexad.testing.zoo import ZOO, write_model
 from hexad.text.tokenizer import Tokenizer
 from tests.kernel_sets import ops_of
@@ -243,6 +246,19 @@ def test_no_place_for_the_cache_is_one_line_and_no_more(
     assert start(model)[1] == expected
     assert [record.message for record in caplog.records if "not kept" in record.message]
     assert len(caplog.records) <= 2
+
+
+def test_other_bytes_have_another_layout() -> None:
+    """Who changes how weights are packed or rounded raises LAYOUT, so that older files are not used, and then this."""
+    ops = ops_of("native")
+    assert isinstance(ops, PackingOps)
+    hashed = hashlib.sha256()
+    weight = (np.arange(40 * 328, dtype=np.int64) * 2654435761 % 2**32 / 2**31 - 1).astype(np.float32).reshape(40, 328)
+    for format in typing.get_args(WeightFormat):
+        for leaves in (1, LEAVES):
+            for part in ops.packed_parts(ops_of("native").pack_linear(weight, format, leaves=leaves)).values():
+                hashed.update(part.tobytes())
+    assert (ops.layout, hashed.hexdigest()[:16]) == ("native 1", "0033c7e2ab037807")
 
 
 STARTER = """

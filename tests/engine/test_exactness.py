@@ -22,6 +22,8 @@ LENGTHS += [128, 129, 200, 270]
 CASES = [
     ("native", "llama", "float32"),
     ("native", "qwen2-window", "bfloat16"),
+    ("native", "qwen3-bias", "int8"),
+    ("native", "llama-bias", "int4-32"),
     ("reference", "mistral-window", "float32"),
     ("reference", "qwen3", "bfloat16"),
 ]

@@ -12,7 +12,8 @@ import pytest
 from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import Weights
 from hexad.kernels.load import Kind
-from hexad.kernels.ops import SAMPLING, Dtype
+from hexad.kernels.ops import SAMPLING
+from hexad.kernels.precision import Precision
 from hexad.kernels.precision import Precision
 from hexad.models.build import build
 from hexad.testing.step import Replay
@@ -20,14 +21,17 @@ from hexad.testing.zoo import ZOO, write_model
 from tests.kernel_sets import ops_of
 
 KINDS: tuple[Kind, ...] = ("reference", "native")
-DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16")
 VARIANTS = ("llama-bias", "mistral-window", "qwen2-window", "qwen3")
+CASES = [(kind, variant, dtype) for kind in KINDS for variant in VARIANTS for dtype in DTYPES]
+CASES += [("native", "llama-bias", "int8"), ("native", "qwen3", "int4"), ("native", "qwen2-window", "int4-32")]
+CASES += [("reference", "llama-bias", "int4-32")]
 LENGTHS = [1, 2, 3, 5, 7, 8, 9, 12, 15, 16, 17, 18, 20, 23, 24, 25, 28, 30, 31, 32, 33, 34, 40, 41, 47, 48, 49, 50]
 LENGTHS += [64, 65, 130, 270]
 PROMPTS = [np.random.default_rng(n).integers(0, 512, n).tolist() for n in LENGTHS]
 SOME = (0, 9, 10, 20, 31)
 
-Case = tuple[Kind, Path, Dtype, Replay, list[np.ndarray]]
+Case = tuple[Kind, Path, str, Replay, list[np.ndarray]]
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +40,13 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {variant: write_model(root / variant, ZOO[variant]) for variant in VARIANTS}
 
 
-def replay_of(directory: Path, kind: Kind, dtype: Dtype, threads: int = 1) -> Replay:
+def replay_of(directory: Path, kind: Kind, dtype: str, threads: int = 1) -> Replay:
     ops, config = ops_of(kind, threads), read_model_config(directory)
     precision = Precision.of(dtype, config.dtype)
     return Replay(config, build(config, Weights.open(directory), ops, precision), ops, precision.kv)
 
 
-@pytest.fixture(scope="module", params=[(k, v, d) for k in KINDS for v in VARIANTS for d in DTYPES], ids="-".join)
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest, directories: dict[str, Path]) -> Iterator[Case]:
     """A set, a model and a dtype, with the logits of a batch of 32 prompts, each in one chunk."""
     kind, variant, dtype = request.param
