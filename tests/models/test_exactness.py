@@ -14,7 +14,6 @@ from hexad.checkpoints.weights import Weights
 from hexad.kernels.load import Kind
 from hexad.kernels.ops import SAMPLING
 from hexad.kernels.precision import Precision
-from hexad.kernels.precision import Precision
 from hexad.models.build import build
 from hexad.testing.step import Replay
 from hexad.testing.zoo import ZOO, write_model
