@@ -102,29 +102,32 @@ def output_offsets(chunk: Chunk) -> range:
 
 def make_step(ops: Ops, chunks: tuple[Chunk, ...]) -> Step:
     """Lay the chunks' tokens one after another."""
-    counts = [chunk.count for chunk in chunks]
-    starts = np.zeros(len(chunks) + 1, np.int32)
-    np.cumsum(counts, out=starts[1:])
-    tokens = np.empty(starts[-1], np.int32)
-    positions = np.empty(starts[-1], np.int32)
-    slots = np.empty(starts[-1], np.int32)
-    table = np.zeros((len(chunks), max(len(chunk.sequence.pages) for chunk in chunks)), np.int32)
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    starts = [0]
+    ends: list[int] = []
     outputs: list[int] = []
+    table = np.zeros((len(chunks), max([len(chunk.sequence.pages) for chunk in chunks])), np.int32)
     for i, chunk in enumerate(chunks):
-        end = chunk.start + chunk.count
-        here = slice(starts[i], starts[i + 1])
-        tokens[here] = chunk.sequence.tokens[chunk.start : end]
-        positions[here] = np.arange(chunk.start, end)
-        table[i, : len(chunk.sequence.pages)] = chunk.sequence.pages
-        pages, offsets = np.divmod(positions[here], PAGE_SIZE)
-        slots[here] = table[i, pages] * PAGE_SIZE + offsets
-        outputs.extend(int(starts[i]) + offset for offset in output_offsets(chunk))
+        pages, here, end = chunk.sequence.pages, starts[-1], chunk.start + chunk.count
+        tokens += chunk.sequence.tokens[chunk.start : end]
+        positions += range(chunk.start, end)
+        slots += [pages[at // PAGE_SIZE] * PAGE_SIZE + at % PAGE_SIZE for at in range(chunk.start, end)]
+        outputs += [here + offset for offset in output_offsets(chunk)]
+        starts.append(here + chunk.count)
+        ends.append(end)
+        table[i, : len(pages)] = pages
+
+    def array(values: list[int]) -> Array:
+        return ops.array(np.array(values, np.int32))
+
     return Step(
-        token_ids_T=ops.array(tokens),
-        positions_T=ops.array(positions),
-        slots_T=ops.array(slots),
-        query_starts_S1=ops.array(starts),
-        context_lens_S=ops.array(np.array([chunk.start + chunk.count for chunk in chunks], np.int32)),
+        token_ids_T=array(tokens),
+        positions_T=array(positions),
+        slots_T=array(slots),
+        query_starts_S1=array(starts),
+        context_lens_S=array(ends),
         page_table_SP=ops.array(table),
-        output_rows_R=ops.array(np.array(outputs, np.int32)),
+        output_rows_R=array(outputs),
     )
