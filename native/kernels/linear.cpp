@@ -15,11 +15,10 @@ constexpr int kUnitBytes = 64;
 // Units walked before the next block of rows takes its turn: a panel of tiles stays in L2. Whole groups.
 constexpr int kChunkUnits = 512;
 // How far ahead weights are fetched: from memory by the first to walk them, then from L2.
-constexpr int kPrefetchUnits = 24;
+constexpr int kPrefetchUnits = 32;
 constexpr int kL2PrefetchUnits = 6;
 constexpr int kMaxRowsPerItem = 96;
 constexpr int kMaxRowsWithLeaves = 48;
-constexpr int kMaxTiles = kStreamTiles > kPanelTiles ? kStreamTiles : kPanelTiles;
 
 // A format of weights: `kParts` vectors of weights in a unit, each of which meets one X of a row.
 struct Single {
@@ -77,7 +76,7 @@ struct Walk {
     const char *w, *up;
     size_t tile_bytes;
     int units;
-    char* sums;        // [row][kMaxTiles][16] float32 (int8: int32), taken up and left there
+    char* sums;        // [row][kPanelTiles][16] float32 (int8: int32), taken up and left there
     int ahead;             // units that weights are fetched ahead
     const char* next;      // what is walked after `w`, or null: there the last units' successors lie
     const char* later[2];  // weights for a later walk, a unit of each fetched with each unit
@@ -89,7 +88,7 @@ struct Walk {
 };
 
 constexpr size_t kSumBytes = kLanes * 4;
-constexpr size_t kSumRow = kMaxTiles * kSumBytes;
+constexpr size_t kSumRow = kPanelTiles * kSumBytes;
 
 // `Rows` x `Tiles` accumulators over units [from, to), weights fetched `ahead` bytes ahead.
 template <typename F, int Rows, int Tiles>
@@ -296,8 +295,8 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
 
 template <typename F, typename Done>
 HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a, const Done& done) {
-    if (rows == 1 && panel.tiles == kStreamTiles) {
-        walk_one<F, 1, kStreamTiles>(a);
+    if (rows == 1 && panel.tiles == kPanelTiles) {
+        walk_one<F, 1, kPanelTiles>(a);
         return done(0, 1);
     }
     if (panel.tiles == kTileBlock) return walk_blocks<F, kTileBlock>(rows, a, done);
@@ -413,7 +412,6 @@ void HEXAD_REGISTER(linear)(Kernels& k) {
     k.linear[int(Format::bf16)] = linear_bf16;
     k.linear[int(Format::int8)] = linear_int8;
     k.linear[int(Format::int4)] = linear_int4;
-    k.stream_tiles = kStreamTiles;
     k.panel_tiles = kPanelTiles;
     k.fma_peak = fma_peak;
     k.pair_peak = pair_peak;
