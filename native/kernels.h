@@ -144,7 +144,7 @@ struct AttentionArgs {
 struct Kernels {
     const char* isa;
     size_t pair_bytes;  // of a pair of activations in a packed bfloat16 row
-    int stream_tiles, panel_tiles;  // tiles of a panel: for a single row, for several
+    int panel_tiles;    // tiles that are walked together
 
     // By Format.
     void (*linear[kFormats])(const LinearArgs&, int64_t item);

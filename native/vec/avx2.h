@@ -10,7 +10,6 @@ constexpr const char* kIsaName = "avx2";
 constexpr int kRowBlock = 6;
 constexpr int kTileBlock = 1;
 constexpr int kPanelTiles = 4;
-constexpr int kStreamTiles = 4;
 
 struct V {
     __m256 lo, hi;

@@ -10,7 +10,6 @@ constexpr const char* kIsaName = "avx512";
 constexpr int kRowBlock = 6;
 constexpr int kTileBlock = 4;
 constexpr int kPanelTiles = 4;
-constexpr int kStreamTiles = 8;
 
 struct V {
     __m512 v;

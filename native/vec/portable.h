@@ -9,7 +9,6 @@ constexpr const char* kIsaName = "portable";
 constexpr int kRowBlock = 2;
 constexpr int kTileBlock = 1;
 constexpr int kPanelTiles = 2;
-constexpr int kStreamTiles = 2;
 
 typedef float f32x4 __attribute__((vector_size(16)));
 typedef int32_t i32x4 __attribute__((vector_size(16)));
