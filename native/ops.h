@@ -14,8 +14,9 @@ namespace hexad {
 // Who walks the keys together, and in which order the work is handed out.
 struct AttentionPlan {
     std::vector<QueryRun> runs;
-    std::vector<QueryTile> tiles;  // the dearest first
-    double ns;                     // of all, on one thread
+    std::vector<QueryTile> tiles;
+    std::vector<AttentionItem> items;
+    double ns;  // of all, on one thread
 };
 
 // The kernels of one instruction set and the threads they run on.
