@@ -76,44 +76,60 @@ void share_tiles(const Runs& about, std::vector<QueryRun> runs, int32_t capacity
 
 }  // namespace
 
+// Items in the order in which threads take them. First long chunks, head by head, so that a
+// head's pages stay in a core's cache from tile to tile; then, the dearest first, the tiles
+// that are alone with their pages.
 AttentionPlan Engine::plan_attention(const AttentionArgs& a, const int32_t* starts, int64_t sequences,
                                      bool cascade) const {
-    int32_t capacity = int32_t(std::max<int64_t>(1, kQueryRows / (a.heads / a.kv_heads)));
+    int32_t capacity = int32_t(std::max<int64_t>(1, kQueryRows / (a.heads / a.kv_heads))), heads = int32_t(a.kv_heads);
     Runs about(a);
     AttentionPlan plan{};
-    std::vector<DearTile> tiles;
     std::vector<QueryRun> small;
-    for (int64_t sequence = 0; sequence < sequences; ++sequence) {
-        for (int32_t token = starts[sequence]; token < starts[sequence + 1]; token += capacity) {
-            QueryRun run{int32_t(sequence), token, std::min(capacity, starts[sequence + 1] - token)};
-            if (cascade && run.num_tokens < capacity && about.from_the_start(run)) {
-                small.push_back(run);
-                continue;
-            }
-            tiles.push_back({{int32_t(plan.runs.size()), 1}, about.ns(run, 0)});
+    std::vector<DearTile> single;
+    for (int32_t sequence = 0; sequence < sequences; ++sequence) {
+        int32_t first = starts[sequence], tokens = starts[sequence + 1] - first;
+        int32_t full = tokens / capacity, rest = tokens % capacity, first_tile = int32_t(plan.tiles.size());
+        QueryRun last{sequence, first + full * capacity, rest};
+        bool shares = cascade && rest && about.from_the_start(last);
+        for (int32_t i = shares || !rest ? full - 1 : full; i >= 0; --i) {
+            QueryRun run = i == full ? last : QueryRun{sequence, first + i * capacity, capacity};
+            plan.tiles.push_back({int32_t(plan.runs.size()), 1});
             plan.runs.push_back(run);
+            plan.ns += about.ns(run, 0);
         }
+        if (shares) small.push_back(last);
+        int32_t end_tile = int32_t(plan.tiles.size());
+        if (end_tile - first_tile == 1) {
+            single.push_back({plan.tiles.back(), about.ns(plan.runs.back(), 0)});
+            plan.ns -= single.back().ns;
+            plan.tiles.pop_back();
+            continue;
+        }
+        for (int32_t head = 0; head < heads; ++head)
+            for (int32_t tile = first_tile; tile < end_tile; ++tile) plan.items.push_back({tile, head, head + 1});
     }
-    share_tiles(about, std::move(small), capacity, ceil_div(threads(), a.kv_heads), plan.runs, tiles);
-    std::stable_sort(tiles.begin(), tiles.end(), [](const DearTile& x, const DearTile& y) { return x.ns > y.ns; });
-    // Each thread's run of items begins with its share of the dear ones.
-    size_t hands = size_t(threads());
-    for (size_t hand = 0; hand < hands; ++hand)
-        for (size_t i = hand; i < tiles.size(); i += hands) plan.tiles.push_back(tiles[i].tile);
-    for (const DearTile& tile : tiles) plan.ns += tile.ns;
+    share_tiles(about, std::move(small), capacity, ceil_div(threads(), a.kv_heads), plan.runs, single);
+    std::stable_sort(single.begin(), single.end(), [](const DearTile& x, const DearTile& y) { return x.ns > y.ns; });
+    int32_t heads_per_item = int64_t(single.size()) >= 4 * threads() ? heads : 1;
+    for (const DearTile& tile : single) {
+        plan.ns += tile.ns;
+        for (int32_t head = 0; head < heads; head += heads_per_item)
+            plan.items.push_back({int32_t(plan.tiles.size()), head, head + heads_per_item});
+        plan.tiles.push_back(tile.tile);
+    }
     return plan;
 }
 
 void Engine::attention(AttentionArgs a, const AttentionPlan& plan) {
     a.runs = plan.runs.data();
     a.tiles = plan.tiles.data();
-    a.kv_heads_per_item = int64_t(plan.tiles.size()) >= 4 * threads() ? a.kv_heads : 1;
-    a.items = int64_t(plan.tiles.size()) * (a.kv_heads / a.kv_heads_per_item);
+    a.items = plan.items.data();
+    a.num_items = int64_t(plan.items.size());
     if (plan.ns < kAloneNs) {
-        for (int64_t item = 0; item < a.items; ++item) kernels_.attention(a, item);
+        for (int64_t item = 0; item < a.num_items; ++item) kernels_.attention(a, item);
         return;
     }
-    pool_.run(a.items, [&](int64_t item) { kernels_.attention(a, item); });
+    pool_.run(a.num_items, [&](int64_t item) { kernels_.attention(a, item); });
 }
 
 }  // namespace hexad

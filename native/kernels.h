@@ -13,8 +13,8 @@ namespace hexad {
 constexpr int kPageTokens = 16;
 constexpr int kMaxLeaves = 8;
 constexpr int kMaxHeadDim = 512;
-// Keys of one softmax block: four pages, aligned to absolute positions.
-constexpr int kBlockPages = 4;
+// Keys of one softmax block: eight pages, aligned to absolute positions.
+constexpr int kBlockPages = 8;
 constexpr int kBlockKeys = kBlockPages * kPageTokens;
 // Query rows (tokens x heads of one KV head) that walk the keys together.
 constexpr int kQueryRows = 24;
@@ -121,9 +121,14 @@ struct QueryTile {
     int32_t first_run, num_runs;
 };
 
+// A tile and some KV heads, one after another.
+struct AttentionItem {
+    int32_t tile, first_kv_head, last_kv_head;
+};
+
 // Pages as the native set lays them out, in units of 64 bytes. float32: keys [P, G, E, 16],
 // values [P, G, 16, E]. bfloat16: two neighbouring dimensions of 16 keys, [P, G, E/2, 16, 2],
-// and two neighbouring keys' values, [P, G, 8, E, 2]. An item is a tile and some KV heads.
+// and two neighbouring keys' values, [P, G, 8, E, 2].
 struct AttentionArgs {
     const float* q;  // [T, heads, head_dim]
     int64_t heads, kv_heads, head_dim;
@@ -131,14 +136,14 @@ struct AttentionArgs {
     Dtype kv_dtype;
     const QueryRun* runs;
     const QueryTile* tiles;
+    const AttentionItem* items;
+    int64_t num_items;
     const int32_t* positions;
     const int32_t* page_table;
     int64_t page_table_stride;
     float scale;
     int64_t window;
-    int64_t kv_heads_per_item;  // divides kv_heads
-    int64_t items;
-    float* out;                  // [T, heads * head_dim]
+    float* out;  // [T, heads * head_dim]
 };
 
 struct Kernels {

@@ -21,7 +21,8 @@ struct LinearOut {
 struct AttentionPlan {
     std::vector<QueryRun> runs;
     std::vector<QueryTile> tiles;
-    double ns;                     // of all, on one thread
+    std::vector<AttentionItem> items;
+    double ns;  // of all, on one thread
 };
 
 // The kernels of one instruction set and the threads they run on.

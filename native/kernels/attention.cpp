@@ -216,8 +216,13 @@ HEXAD_INLINE void value_rows(int rows, const Values& a, int from, int to, int e)
 template <typename Format, bool Fetch>
 HEXAD_INLINE void score_block(int rows, const char* queries, const Pages& pages, int from, int to, int units,
                               char* scores) {
-    for (int page = from / kTileBlock * kTileBlock; page < to; page += kTileBlock)
-        score_rows<Format, kTileBlock, Fetch>(rows, queries, pages, page, units, scores);
+    constexpr int kHalf = kTileBlock > 1 ? kTileBlock / 2 : 1;
+    for (int page = from / kTileBlock * kTileBlock; page < to; page += kTileBlock) {
+        if (to - page > kHalf || rows <= 2)
+            score_rows<Format, kTileBlock, Fetch>(rows, queries, pages, page, units, scores);
+        else
+            score_rows<Format, kHalf, Fetch>(rows, queries, pages, page, units, scores);
+    }
 }
 
 template <typename Format, bool Fetch, bool Ragged>
@@ -230,43 +235,38 @@ HEXAD_INLINE void value_block(int rows, const Values& a, int from, int to) {
 }
 
 // The greatest score so far; what was summed before is rescaled. Scores are scaled in place,
-// and -infinity where the row does not see the key. `Whole`: it sees every key of the block.
-template <bool Whole>
+// and -infinity where the row does not see the key.
 HEXAD_INLINE void raise(Row& row, char* row_scores, float scale, float* sums, int head_dim) {
     float* scores = reinterpret_cast<float*>(row_scores);
-    int first = Whole ? 0 : row.from / kPageTokens, last = Whole ? kBlockPages : (row.to - 1) / kPageTokens + 1;
     V best = set1(row.greatest);
-#pragma GCC unroll 8
-    for (int page = first; page < last; ++page) {
+    for (int page = row.from / kPageTokens; page * kPageTokens < row.to; ++page) {
         V lanes = mul(load(scores + page * kPageTokens), set1(scale));
-        if (!Whole) {
-            int from = row.from - page * kPageTokens, to = row.to - page * kPageTokens;
+        int from = row.from - page * kPageTokens, to = row.to - page * kPageTokens;
+        if (from > 0 || to < kPageTokens)
             lanes = keep_lanes(lanes, from > 0 ? from : 0, to < kPageTokens ? to : kPageTokens, -kInfinity);
-        }
         store(scores + page * kPageTokens, lanes);
         best = vmax(lanes, best);
     }
-    float greatest = hmax(best);
-    if (greatest == row.greatest) return;
-    V rescale = vexp2(set1(row.greatest - greatest));
+    float before = row.greatest, greatest = hmax(best);
     row.greatest = greatest;
+    if (greatest == before || before == -kInfinity) return;
+    V rescale = vexp2(set1(before - greatest));
     store(row.sum, mul(load(row.sum), rescale));
     for (int e = 0; e < head_dim; e += kLanes) store(sums + e, mul(load(sums + e), rescale));
 }
 
-// Scores become weights, 0 where the row does not see a key of the visit.
-template <typename Format, bool Whole>
+// Scores become weights, 0 where the row does not see a key of the visit. The weights of a
+// page lie at or before its scores, and pages ascend.
+template <typename Format>
 HEXAD_INLINE void soften(Row& row, char* scores, const Visit& visit) {
     constexpr int kPageBytes = kPageTokens / Format::kWidth * int(sizeof(typename Format::X));
-    int first = Whole ? 0 : row.from / kPageTokens, last = Whole ? kBlockPages : (row.to - 1) / kPageTokens + 1;
+    int first = row.from / kPageTokens, last = (row.to - 1) / kPageTokens + 1;
     V greatest = set1(row.greatest), sum = load(row.sum);
-#pragma GCC unroll 8
     for (int page = first; page < last; ++page) {
         V lanes = load(reinterpret_cast<const float*>(scores) + page * kPageTokens);
         sum = add(sum, Format::store_x(scores + page * kPageBytes, vexp2(sub(lanes, greatest))));
     }
     store(row.sum, sum);
-    if (Whole) return;
     for (int page = visit.from_page; page < first; ++page) Format::store_x(scores + page * kPageBytes, vzero());
     for (int page = last; page < visit.to_page; ++page) Format::store_x(scores + page * kPageBytes, vzero());
 }
@@ -275,41 +275,32 @@ HEXAD_INLINE void soften(Row& row, char* scores, const Visit& visit) {
 template <typename Format, bool Fetch>
 HEXAD_INLINE void add_block(Tile& tile, int first, int rows, const Visit& visit, const Block& block, int head_dim,
                             float scale) {
-    constexpr int kPageSteps = kPageTokens / Format::kWidth;
     char* scores = tile.scores + first * kScoreBytes;
     float* sums = tile.sums + first * tile.sum_floats;
     score_block<Format, Fetch>(rows, tile.queries + first * kQueryBytes, block.k, visit.from_page, visit.to_page,
                                head_dim / Format::kWidth, scores);
-    int from = 0, to = kBlockKeys;  // keys that all see
-    for (int r = 0; r < rows; ++r) {
-        from = tile.rows[first + r].from > from ? tile.rows[first + r].from : from;
-        to = tile.rows[first + r].to < to ? tile.rows[first + r].to : to;
+    int from = 0, to = kBlockKeys, any_from = kBlockKeys, any_to = 0;  // keys that all see, and that any sees
+    for (int r = first; r < first + rows; ++r) {
+        const Row& row = tile.rows[r];
+        from = row.from > from ? row.from : from;
+        to = row.to < to ? row.to : to;
+        any_from = row.from < any_from ? row.from : any_from;
+        any_to = row.to > any_to ? row.to : any_to;
     }
-    // Row after row in each of two passes: the rows' long chains of latencies overlap.
-    bool whole = from == 0 && to == kBlockKeys;
-    for (int r = 0; r < rows; ++r) {
-        char* row = scores + r * kScoreBytes;
-        if (whole)
-            raise<true>(tile.rows[first + r], row, scale, sums + r * tile.sum_floats, head_dim);
-        else
-            raise<false>(tile.rows[first + r], row, scale, sums + r * tile.sum_floats, head_dim);
-    }
-    for (int r = 0; r < rows; ++r) {
-        char* row = scores + r * kScoreBytes;
-        if (whole)
-            soften<Format, true>(tile.rows[first + r], row, visit);
-        else
-            soften<Format, false>(tile.rows[first + r], row, visit);
-    }
-    // Steps that all see whole; none may be left over in between.
+    // In two passes: the rows' long chains of latencies overlap.
+    for (int r = 0; r < rows; ++r)
+        raise(tile.rows[first + r], scores + r * kScoreBytes, scale, sums + r * tile.sum_floats, head_dim);
+    for (int r = 0; r < rows; ++r) soften<Format>(tile.rows[first + r], scores + r * kScoreBytes, visit);
+    // In steps: those that all see whole, and ragged ones on either side.
     from = (from + Format::kWidth - 1) / Format::kWidth;
     to = to / Format::kWidth;
-    int all_from = visit.from_page * kPageSteps, all_to = visit.to_page * kPageSteps;
-    if (from > to) from = to = all_to;
+    any_from = any_from / Format::kWidth;
+    any_to = (any_to + Format::kWidth - 1) / Format::kWidth;
+    if (from > to) from = to = any_to;
     Values values{block.v, head_dim, scores, tile.rows + first, sums, tile.sum_floats};
-    value_block<Format, false, true>(rows, values, all_from, from);
+    value_block<Format, false, true>(rows, values, any_from, from);
     value_block<Format, Fetch, false>(rows, values, from, to);
-    value_block<Format, false, true>(rows, values, to, all_to);
+    value_block<Format, false, true>(rows, values, to, any_to);
 }
 
 HEXAD_INLINE void fetch(const char* from, const char* to) {
@@ -425,8 +416,7 @@ Visit first_visit(const AttentionArgs& a, const QueryTile& where, int64_t kv_hea
 }
 
 template <typename Format>
-void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int64_t first_head, int64_t heads,
-                int64_t kv_head) {
+void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int64_t first_head, int64_t heads) {
     tile.num_runs = where.num_runs;
     tile.end_block = 0;
     tile.sum_floats = int(a.head_dim + kLanes - 1) / kLanes * kLanes;
@@ -448,9 +438,9 @@ void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int6
             const float* q = a.q + (token * a.heads + head) * a.head_dim;
             char* query = tile.queries + r * kQueryBytes;
             for (int64_t e = 0; e < a.head_dim; e += kLanes) {
-                int lanes = a.head_dim - e < kLanes ? int(a.head_dim - e) : kLanes;
-                if (kv_head + 1 < a.kv_heads) __builtin_prefetch(q + a.heads / a.kv_heads * a.head_dim + e, 0, 2);
-                Format::store_x(query + e / Format::kWidth * sizeof(typename Format::X), loadn(q + e, lanes));
+                int64_t lanes = a.head_dim - e;
+                Format::store_x(query + e / Format::kWidth * sizeof(typename Format::X),
+                                lanes < kLanes ? loadn(q + e, int(lanes)) : load(q + e));
                 store(tile.sums + r * tile.sum_floats + e, vzero());
             }
         }
@@ -464,8 +454,9 @@ void end_tile(const AttentionArgs& a, const Tile& tile) {
         const Row& row = tile.rows[r];
         V sum = set1(hsum(load(row.sum)));
         for (int64_t e = 0; e < a.head_dim; e += kLanes) {
-            int lanes = a.head_dim - e < kLanes ? int(a.head_dim - e) : kLanes;
-            storen(row.out + e, add(div(load(tile.sums + r * tile.sum_floats + e), sum), vzero()), lanes);
+            int64_t lanes = a.head_dim - e;
+            V value = add(div(load(tile.sums + r * tile.sum_floats + e), sum), vzero());
+            lanes < kLanes ? storen(row.out + e, value, int(lanes)) : store(row.out + e, value);
         }
     }
 }
@@ -474,7 +465,7 @@ template <typename Format>
 void attend(const AttentionArgs& a, const QueryTile& where, int64_t first_head, int64_t heads, int64_t kv_head,
             const Visit& after) {
     Tile tile;
-    begin_tile<Format>(a, tile, where, first_head, heads, kv_head);
+    begin_tile<Format>(a, tile, where, first_head, heads);
     Place place{tile.rows[0].begin / kBlockKeys, 0};
     for (int i = 1; i < tile.num_runs; ++i) {
         int64_t block = tile.rows[tile.runs[i].first].begin / kBlockKeys;
@@ -491,19 +482,30 @@ void attend(const AttentionArgs& a, const QueryTile& where, int64_t first_head, 
     end_tile(a, tile);
 }
 
+HEXAD_INLINE void fetch_queries(const AttentionArgs& a, const QueryTile& where, int64_t kv_head) {
+    int64_t floats = a.heads / a.kv_heads * a.head_dim;
+    for (int i = where.first_run; i < where.first_run + where.num_runs; ++i) {
+        for (int64_t token = a.runs[i].first_token; token < a.runs[i].first_token + a.runs[i].num_tokens; ++token) {
+            const char* q = reinterpret_cast<const char*>(a.q + (token * a.kv_heads + kv_head) * floats);
+            fetch(q, q + floats * sizeof(float));
+        }
+    }
+}
+
 template <typename Format>
 HEXAD_INLINE void attend_item(const AttentionArgs& a, int64_t item) {
-    int64_t items_per_tile = a.kv_heads / a.kv_heads_per_item, group = a.heads / a.kv_heads;
-    const QueryTile& where = a.tiles[item / items_per_tile];
-    int64_t first = item % items_per_tile * a.kv_heads_per_item, last = first + a.kv_heads_per_item;
-    int64_t later = item + 1 < a.items ? item + 1 : item;
-    for (int64_t kv_head = first; kv_head < last; ++kv_head) {
-        Visit after = kv_head + 1 < last ? first_visit(a, where, kv_head + 1)
-                                         : first_visit(a, a.tiles[later / items_per_tile],
-                                                       later % items_per_tile * a.kv_heads_per_item);
+    const AttentionItem& now = a.items[item];
+    const AttentionItem& later = a.items[item + 1 < a.num_items ? item + 1 : item];
+    int64_t group = a.heads / a.kv_heads;
+    for (int kv_head = now.first_kv_head; kv_head < now.last_kv_head; ++kv_head) {
+        bool last = kv_head + 1 == now.last_kv_head;
+        const QueryTile& next = a.tiles[last ? later.tile : now.tile];
+        int next_head = last ? later.first_kv_head : kv_head + 1;
+        fetch_queries(a, next, next_head);
+        Visit after = first_visit(a, next, next_head);
         for (int64_t head = 0; head < group; head += kQueryRows) {
             int64_t heads = group - head < kQueryRows ? group - head : kQueryRows;
-            attend<Format>(a, where, kv_head * group + head, heads, kv_head, after);
+            attend<Format>(a, a.tiles[now.tile], kv_head * group + head, heads, kv_head, after);
         }
     }
 }
