@@ -194,28 +194,6 @@ HEXAD_INLINE void walk_rows(int rows, const Walk& a) {
     }
 }
 
-// Rows in blocks that fit the registers. A single block waits for its weights; several share the
-// fetching of what is walked next among them, so that memory is as busy as the arithmetic.
-template <typename F, int Tiles>
-HEXAD_INLINE void walk_blocks(int rows, Walk a) {
-    const Walk all = a;
-    const int blocks = (rows + kRowBlock - 1) / kRowBlock;
-    for (int b = 0; b < blocks; ++b) {
-        int first = int(int64_t(rows) * b / blocks), count = int(int64_t(rows) * (b + 1) / blocks) - first;
-        a.x = all.x + first * a.x_stride;
-        a.row_scales = all.row_scales + first * a.x_stride;
-        a.row_sums = all.row_sums + first * a.x_stride;
-        a.sums = all.sums + first * kSumRow;
-        a.ahead = b == 0 ? kPrefetchUnits : kL2PrefetchUnits;
-        for (int i = 0; i < 2; ++i) {
-            int t = (2 * b + i) * Tiles / (2 * blocks);
-            const char* tile = t < (Tiles + 1) / 2 ? all.w + t * a.tile_bytes : all.up + (t - Tiles / 2) * a.tile_bytes;
-            a.later[i] = all.next && blocks > 1 ? tile + (all.next - all.w) : all.w;
-        }
-        walk_rows<F, Tiles>(count, a);
-    }
-}
-
 // Tiles that are walked together, in two halves: with silu_mul gates and their ups, else neighbours.
 struct Panel {
     int64_t tile, up_tile;
@@ -233,21 +211,6 @@ HEXAD_INLINE Panel panel_of(const LinearArgs& a, int64_t index) {
     int64_t first = index * a.panel_tiles;
     int tiles = int(all - first < a.panel_tiles ? all - first : a.panel_tiles), half = (tiles + 1) / 2;
     return {first, first + half, tiles, half};
-}
-
-template <typename F>
-HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a) {
-    if (rows == 1 && panel.tiles == kStreamTiles) return walk_one<F, 1, kStreamTiles>(a);
-    if (panel.tiles == kTileBlock) return walk_blocks<F, kTileBlock>(rows, a);
-    const Walk all = a;
-    for (int t = 0; t < panel.tiles; ++t) {
-        int64_t tile = panel.tile_of(t) - panel.tile;
-        a.w = all.w + tile * a.tile_bytes;
-        a.scales = all.scales + tile * a.tile_scales;
-        a.sums = all.sums + t * kSumBytes;
-        a.next = all.next ? all.next + tile * a.tile_bytes : nullptr;
-        walk_blocks<F, 1>(rows, a);
-    }
 }
 
 // ((0+1)+(2+3)) + ((4+5)+(6+7)), or the one leaf as it is.
@@ -275,10 +238,11 @@ HEXAD_INLINE V total(const LinearArgs& a, const char* sums, size_t leaf_bytes, c
     return add(sum, left < kLanes ? loadn(a.bias + tile * kLanes, int(left)) : load(a.bias + tile * kLanes));
 }
 
+// Writes rows [first, last) of an item's panel.
 template <typename F>
-HEXAD_INLINE void finish(const LinearArgs& a, const char* sums, size_t leaf_bytes, int64_t first_row, int rows,
-                         const Panel& panel) {
-    for (int r = 0; r < rows; ++r) {
+HEXAD_INLINE void finish(const LinearArgs& a, const char* sums, size_t leaf_bytes, int64_t first_row, int first,
+                         int last, const Panel& panel) {
+    for (int r = first; r < last; ++r) {
         const char* x_row = a.x + (first_row + r) * a.x_stride;
         const char* row = sums + r * kSumRow;
         if (a.finish == Finish::silu_mul) {
@@ -302,6 +266,51 @@ HEXAD_INLINE void finish(const LinearArgs& a, const char* sums, size_t leaf_byte
             }
         }
     }
+}
+
+// Rows in blocks that fit the registers. A single block waits for its weights; several share the
+// fetching of what is walked next among them, so that memory is as busy as the arithmetic.
+//
+// done(first, last) is called when these rows have been walked: what it writes goes to memory while
+// the next block is multiplied.
+template <typename F, int Tiles, typename Done>
+HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
+    const Walk all = a;
+    const int blocks = (rows + kRowBlock - 1) / kRowBlock;
+    for (int b = 0; b < blocks; ++b) {
+        int first = int(int64_t(rows) * b / blocks), count = int(int64_t(rows) * (b + 1) / blocks) - first;
+        a.x = all.x + first * a.x_stride;
+        a.row_scales = all.row_scales + first * a.x_stride;
+        a.row_sums = all.row_sums + first * a.x_stride;
+        a.sums = all.sums + first * kSumRow;
+        a.ahead = b == 0 ? kPrefetchUnits : kL2PrefetchUnits;
+        for (int i = 0; i < 2; ++i) {
+            int t = (2 * b + i) * Tiles / (2 * blocks);
+            const char* tile = t < (Tiles + 1) / 2 ? all.w + t * a.tile_bytes : all.up + (t - Tiles / 2) * a.tile_bytes;
+            a.later[i] = all.next && blocks > 1 ? tile + (all.next - all.w) : all.w;
+        }
+        walk_rows<F, Tiles>(count, a);
+        done(first, first + count);
+    }
+}
+
+template <typename F, typename Done>
+HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a, const Done& done) {
+    if (rows == 1 && panel.tiles == kStreamTiles) {
+        walk_one<F, 1, kStreamTiles>(a);
+        return done(0, 1);
+    }
+    if (panel.tiles == kTileBlock) return walk_blocks<F, kTileBlock>(rows, a, done);
+    const Walk all = a;
+    for (int t = 0; t < panel.tiles; ++t) {
+        int64_t tile = panel.tile_of(t) - panel.tile;
+        a.w = all.w + tile * a.tile_bytes;
+        a.scales = all.scales + tile * a.tile_scales;
+        a.sums = all.sums + t * kSumBytes;
+        a.next = all.next ? all.next + tile * a.tile_bytes : nullptr;
+        walk_blocks<F, 1>(rows, a, [](int, int) {});
+    }
+    done(0, rows);
 }
 
 // What the sums of a leaf begin with.
@@ -345,10 +354,13 @@ HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Pa
                 walk.scales = a.scales + panel.tile * walk.tile_scales + group * kLanes * 2;
                 walk.up_scales = walk.scales + (panel.up_tile - panel.tile) * walk.tile_scales;
             }
-            walk_panel<F>(rows, panel, walk);
+            const bool last = u + walk.units == a.units;
+            walk_panel<F>(rows, panel, walk, [&](int from, int to) {
+                if (last) finish<F>(a, sums, leaf_bytes, first_row, from, to, panel);
+            });
         }
     }
-    finish<F>(a, sums, leaf_bytes, first_row, rows, panel);
+    if (a.units == 0) finish<F>(a, sums, leaf_bytes, first_row, 0, rows, panel);
 }
 
 template <typename F>
