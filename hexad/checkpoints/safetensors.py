@@ -163,6 +163,14 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
             self._map.madvise(_POPULATE_READ)
         return np.frombuffer(self._map, np.uint8)
 
+    def release(self, name: str) -> None:
+        """Give back the memory of a tensor that is done with; who touches it again reads it again."""
+        info = self.infos[name]
+        first = -(-(self._data_start + info.start) // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (self._data_start + info.stop) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if length > 0:
+            self._map.madvise(mmap.MADV_DONTNEED, first, length)
+
     def __iter__(self) -> Any:
         return iter(self.infos)
 

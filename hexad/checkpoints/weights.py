@@ -120,6 +120,12 @@ class Weights(Tensors):
         self._taken.add(name)
         return shard[name]
 
+    def pack(self, ops: Ops, outputs: Mapping[str, int], inputs: int, format: WeightFormat, leaves: int) -> Any:
+        packed = super().pack(ops, outputs, inputs, format, leaves)
+        for name in outputs:
+            self._shards[name].release(name)
+        return packed
+
     def unused(self) -> list[str]:
         """Names that were never taken, without buffers that are recomputed."""
         return sorted(name for name in self._shards if name not in self._taken and not _BUFFERS.search(name))

@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
     if loaded.note:
         print(f"  note: {loaded.note}")
     _print_memory(resolved)
-    if path := packed_file(config, resolved, loaded.ops):
-        when = "mapped at each start" if path.exists() else "kept after the next start"
-        print(f"  {'packed weights':24} {when:28} {path}")
+    path = packed_file(config, resolved, loaded.ops)
+    when = "made at each start" if path is None else "mapped" if path.exists() else "kept after the next start"
+    print(f"  {'packed weights':24} {when:28} {path or ''}")
     print(
         f"sampling defaults of the model\n  {sampling_fields(read_generation_defaults(resolved.directory)) or 'none'}"
     )

@@ -19,7 +19,7 @@ from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.hub import resolve
 from hexad.checkpoints.packed import MIN_BYTES, PackedFiles, PackedWeights, made_from
 from hexad.checkpoints.read_config import read_model_config
-from hexad.checkpoints.weights import DummyWeights, Tensors, Weights
+from hexad.checkpoints.weights import DummyWeights, Tensors, Weights, has_weights
 from hexad.config import Config
 from hexad.engine.messages import EngineInfo
 from hexad.engine.runner import Runner
@@ -132,7 +132,7 @@ def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tupl
 
 def packed_file(config: Config, resolved: Resolved, ops: Ops) -> Path | None:
     """Where the packed weights are kept, or will be after a start; None where they are not."""
-    if config.load_format == "dummy" or not isinstance(ops, PackingOps):
+    if config.load_format == "dummy" or not isinstance(ops, PackingOps) or not has_weights(resolved.directory):
         return None
     origin = _origin(config, resolved, ops, Weights.open(resolved.directory))
     return None if origin is None else PackedFiles().path(origin)
@@ -162,7 +162,7 @@ def _keep_packed(weights: Tensors) -> str:
     if weights.refused:
         logger.warning("hexad: the packed weights cannot be used, and are made again: %s", weights.refused)
     threading.Thread(target=_save, args=(weights,), name="packed-cache").start()
-    return f"packed, and kept in {weights.path}"
+    return f"packed, to be kept in {weights.path}"
 
 
 def _save(weights: PackedWeights) -> None:

@@ -66,10 +66,11 @@ def test_mapped_weights_give_the_same_bits(cache: Path, model: Path, dtype: str)
     source, expected = start(model, dtype, packed_cache=False)
     assert source == "packed" and not cache.exists()
     source, first = start(model, dtype)
-    assert source.startswith("packed, and kept in") and first == expected
+    assert source.startswith("packed, to be kept in") and first == expected
     (file,) = cache.iterdir()
     assert (cache.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
     assert start(model, dtype) == (f"mapped from {file}", expected)
+    assert start(model, dtype, load_format="dummy")[0] == "packed" and list(cache.iterdir()) == [file]
 
 
 def test_what_a_file_was_made_from_decides_whether_it_is_used(cache: Path, model: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_explain_shows_each_value_and_its_origin(tmp_path: Path) -> None:
     assert "7" in lines["max_num_seqs"] and "hexad.yaml" in lines["max_num_seqs"]
     assert "81" in lines["port"] and "command line" in lines["port"]
     assert "from the checkpoint" in lines["dtype"]
-    assert "tokens" in shown
+    assert "tokens" in shown and "packed weights           made at each start" in shown
 
 
 def test_doctor_measures_the_machine() -> None:
