@@ -70,11 +70,10 @@ def _given(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _offline(args: argparse.Namespace, config: Config, given: dict[str, Any], workload: Workload) -> list[Figures]:
-    names = ["hexad", args.peer] if args.peer else ["hexad"]
     if args.peer:
         model = read_model_config(resolve(config.model, config.revision))
         given = {**given, "dtype": resolve_dtype(config, model)}
-    return offline.compare(names, {"model": config.model, **given}, workload, args.repeats)
+    return offline.compare(args.peer, {"model": config.model, **given}, workload, args.repeats)
 
 
 def _serve(args: argparse.Namespace, given: dict[str, Any], workload: Workload) -> list[Figures]:
