@@ -1,4 +1,4 @@
-"""Model shapes for benchmarks: a config.json alone, or with random weights and a tokenizer for engines that want them."""
+"""Model shapes for benchmarks: a config.json alone, or a checkpoint of random weights with a tokenizer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def random_checkpoint(name: str, directory: Path) -> Path:
     generator = np.random.default_rng(0)
     weights = {
         tensor: (
-            np.ones(size, np.float32) if len(size) == 1 else generator.standard_normal(size, np.float32) * np.float32(0.02)
+            np.ones(size, np.float32)
+            if len(size) == 1
+            else generator.standard_normal(size, np.float32) * np.float32(0.02)
         ).astype(ml_dtypes.bfloat16)
         for tensor, size in weight_shapes(shape).items()
     }
@@ -91,9 +93,8 @@ def _write_tokenizer(directory: Path, vocab_size: int) -> None:
     words = [*special, *letters, *(a + b for a, b in merges)]
     model = tokenizers.models.BPE({word: i for i, word in enumerate(words)}, merges)
     tokenizer = tokenizers.Tokenizer(model)
-    split = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    split = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    split += r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
             tokenizers.pre_tokenizers.Split(tokenizers.Regex(split), "isolated"),

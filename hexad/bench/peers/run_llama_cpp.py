@@ -89,7 +89,7 @@ class Engine:
 def load(settings: dict[str, Any]) -> Any:
     engine = Engine(settings)
 
-    def run(message: dict[str, Any]) -> list[list[float]]:
+    def run(message: dict[str, Any]) -> Any:
         engine.shared = 0
         if shared := message.get("shared"):
             engine.share(message["requests"][0][0][:shared])

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 
-class Steps(transformers.LogitsProcessor):  # type: ignore[misc]
+class Steps(transformers.LogitsProcessor):
     """Notes when each step's logits are there; a streamer would not take a batch."""
 
     def __init__(self) -> None:
