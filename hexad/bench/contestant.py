@@ -7,6 +7,7 @@ stopped (SIGSTOP to its process group), so that no thread of it spins on the cor
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -25,6 +26,7 @@ from hexad.errors import HexadError
 
 PEERS = Path(__file__).parent / "peers"
 HEXAD = (sys.executable, "-m", "hexad.bench.run_hexad")
+PR_SET_PDEATHSIG = 1
 TIMEOUT_S = 1200.0
 """For one answer: several times the slowest run seen."""
 
@@ -61,6 +63,7 @@ class Contestant:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         answer = self._ask(self._settings)
         return float(answer["first_token_at"]) - started
@@ -122,6 +125,12 @@ class Contestant:
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").split("\n") if self._log.is_file() else []
         return "its process ended. " + next((line for line in reversed(lines) if line.strip()), "")
+
+
+def _die_with_parent() -> None:
+    """A stopped process whose parent was killed would stay for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def hexad(settings: dict[str, Any], **options: Any) -> Contestant:

@@ -149,6 +149,6 @@ class Group:
         return c.start()
 
     def fail(self, name: str, c: Contestant, error: HexadError) -> None:
-        self.say(f"{self.bits} bits  {name}  {c.name}: {error}")
+        self.say(f"{self.bits} bits  {name}  {error}")
         if not any(row.workload == name and row.name == c.name and row.error for row in self.rows):
             self.rows.append(Row(workload=name, bits=self.bits, name=c.name, error=str(error)[:300]))

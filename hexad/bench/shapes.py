@@ -43,9 +43,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def shape_directory(name: str) -> Iterator[Path]:
-    """A temporary model directory of that shape, to be loaded with `load_format="dummy"`."""
-    shape = known_shape(name)
+def shape_directory(name: str, **changes: Any) -> Iterator[Path]:
+    """A temporary model directory of that shape, `changes` over it, to be loaded with `load_format="dummy"`."""
+    shape = {**known_shape(name), **changes}
     with tempfile.TemporaryDirectory(prefix="hexad-shape-") as folder:
         directory = Path(folder)
         (directory / "config.json").write_text(json.dumps(shape))

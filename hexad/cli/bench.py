@@ -14,7 +14,7 @@ import msgspec
 
 import hexad
 import hexad.config
-from hexad.bench import compare, offline, report, serve
+from hexad.bench import compare, growth, offline, report, serve
 from hexad.bench.compare import DTYPES
 from hexad.bench.document import WORKLOADS
 from hexad.bench.install import PEERS, cache_dir
@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1", param=name)
     if args.kind == "compare":
         return _compare(args)
+    if args.kind == "growth":
+        return _growth(args)
     if args.json:
         Path(args.json).touch()  # better to know now than after the runs
     with _given(args) as given:
@@ -79,6 +81,17 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _growth(args: argparse.Namespace) -> int:
+    with _given(args) as given:
+        directory = resolve(given.get("model", "demo"), given.get("revision"))
+        out = Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
+        model = read_model_config(directory)
+        growth.growth({**given, "model": str(directory)}, model, out, lambda line: print(line, flush=True))
+    print(f"written: {out}/growth.json and plots")
+    return 0
+
+
 def _words(text: str, known: Collection[str], flag: str) -> list[str]:
     words = [word for word in text.split(",") if word]
     if unknown := [word for word in words if word not in known]:
@@ -94,7 +107,8 @@ def _given(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if not args.shape:
         yield given
         return
-    with shape_directory(args.shape) as directory:
+    longest = {"max_position_embeddings": 1 << 16} if args.kind == "growth" else {}
+    with shape_directory(args.shape, **longest) as directory:
         yield {**given, "model": str(directory), "load_format": "dummy"}
 
 

@@ -14,6 +14,7 @@ import protocol
 os.environ |= {
     "VLLM_CPU_KVCACHE_SPACE": "4",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_AOT_COMPILE": "0",  # its CPU backend cannot load what it saved, and would compile at every start
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
