@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -27,23 +29,39 @@ def parse_span(text: str) -> Span:
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """`num_prompts` requests at once: random tokens in, an exact number of tokens out, lengths drawn from spans."""
+    """`num_prompts` requests: random tokens in, an exact number of tokens out, lengths drawn from spans."""
 
     input_len: Span
     output_len: Span
     num_prompts: int
     vocab_size: int
+    shared: int = 0
+    """Tokens before these that all prompts begin with."""
+    rate: float = 0.0
+    """Requests a second, arriving as a Poisson process; 0: all at once."""
 
     def requests(self, run: int) -> list[tuple[list[int], int]]:
         """Prompt token ids and output length. The lengths are the same in each run, the tokens are not, so that no
         prefix cache helps."""
         lengths = random.Random(f"{self.input_len} {self.output_len} {self.num_prompts}")
         tokens = random.Random(run)
+
+        def draw(count: int) -> list[int]:
+            return [tokens.randrange(3, self.vocab_size) for _ in range(count)]
+
+        prefix = draw(self.shared)
         return [
-            ([tokens.randrange(3, self.vocab_size) for _ in range(lengths.randint(*self.input_len))],
-             lengths.randint(*self.output_len))
+            (prefix + draw(lengths.randint(*self.input_len)), lengths.randint(*self.output_len))
             for _ in range(self.num_prompts)
-        ]  # fmt: skip
+        ]
+
+    def arrivals(self, run: int) -> list[float]:
+        """Seconds from the start, the first at 0. The same pattern, stretched, at every rate."""
+        if not self.rate:
+            return [0.0] * self.num_prompts
+        gaps = random.Random(f"arrivals {run}")
+        moments = itertools.accumulate((gaps.expovariate(self.rate) for _ in range(self.num_prompts - 1)), initial=0.0)
+        return list(moments)
 
     def output_tokens(self) -> int:
         return sum(length for _, length in self.requests(0))
@@ -57,10 +75,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float
     first_token_s: list[float]
-    """Of each request."""
+    """Of each request, from its arrival."""
     last_token_s: list[float]
     output_tokens: int
     peak_rss_bytes: int
+    gaps_s: list[float] = []
+    """Between the tokens of a request, of all requests."""
+    other_cpus: float = 0.0
+    """CPUs that other processes, or other machines on the same cores, took meanwhile."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,12 +104,25 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     peak_rss_mib: float
     cold_start_s: float
     """Process start to first token, on the first run."""
+    ttft_p99_ms: float = 0.0
+    gap_p50_ms: float = 0.0
+    """Between tokens, over all requests of all runs; p99 too."""
+    gap_p99_ms: float = 0.0
+    other_cpus: float = 0.0
+    """The most in a run."""
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that `percent` of all do not exceed (nearest rank); 0 for none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)] if ordered else 0.0
 
 
 def figures(name: str, workload: Workload, runs: Sequence[Run], cold_start_s: float) -> Figures:
     median = statistics.median
     rest = [max(1, length - 1) for _, length in workload.requests(0)]
     prompt_tokens = workload.input_tokens()
+    gaps = [gap for run in runs for gap in run.gaps_s]
 
     def decode(run: Run) -> float:
         """With several requests the first tokens come at different times: count from the last of them."""
@@ -110,6 +145,10 @@ def figures(name: str, workload: Workload, runs: Sequence[Run], cold_start_s: fl
         total_tps=median((run.output_tokens + prompt_tokens) / run.seconds for run in runs),
         peak_rss_mib=max(run.peak_rss_bytes for run in runs) / 2**20,
         cold_start_s=cold_start_s,
+        ttft_p99_ms=1e3 * percentile([first for run in runs for first in run.first_token_s], 99),
+        gap_p50_ms=1e3 * percentile(gaps, 50),
+        gap_p99_ms=1e3 * percentile(gaps, 99),
+        other_cpus=max(run.other_cpus for run in runs),
     )
 
 

@@ -1,4 +1,4 @@
-"""`hexad bench offline|serve|skills|start`: figures on the terminal, and as JSON if asked."""
+"""`hexad bench KIND`: figures on the terminal, and as JSON or a report if asked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ import msgspec
 
 import hexad
 import hexad.config
-from hexad.bench import offline, serve
-from hexad.bench.shapes import shape_directory
+from hexad.bench import compare, growth, offline, report, serve
+from hexad.bench.compare import DTYPES
+from hexad.bench.document import WORKLOADS
+from hexad.bench.install import PEERS, cache_dir
+from hexad.bench.shapes import SHAPES, random_checkpoint, shape_directory
 from hexad.bench.start import measure_start
 from hexad.bench.workload import Figures, Workload, parse_span, table
 from hexad.checkpoints.hub import resolve
@@ -39,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
     for name in ("num_prompts", "repeats"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1", param=name)
+    if args.kind == "compare":
+        return _compare(args)
+    if args.kind == "growth":
+        return _growth(args)
     if args.json:
         Path(args.json).touch()  # better to know now than after the runs
     with _given(args) as given:
@@ -58,6 +65,41 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(args: argparse.Namespace) -> int:
+    peers = _words(args.peers, PEERS, "peers")
+    names = _words(args.workloads, WORKLOADS, "workloads")
+    bits = [int(word) for word in _words(args.bits, [str(width) for width in DTYPES], "bits")]
+    config, origins = settings(args)
+    if origins["model"] == "default":
+        shape = args.shape or next(iter(SHAPES))
+        checkpoint = random_checkpoint(shape, cache_dir() / shape)
+    else:
+        checkpoint = resolve(config.model, config.revision)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    document = compare.compare(checkpoint, peers, names, bits, args.repeats, out, lambda line: print(line, flush=True))
+    print("\n" + report.markdown(document) + f"\nwritten: {out}/results.json, report.md, report.html")
+    return 0
+
+
+def _growth(args: argparse.Namespace) -> int:
+    with _given(args) as given:
+        directory = resolve(given.get("model", "demo"), given.get("revision"))
+        out = Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
+        model = read_model_config(directory)
+        growth.growth({**given, "model": str(directory)}, model, out, lambda line: print(line, flush=True))
+    print(f"written: {out}/growth.json and plots")
+    return 0
+
+
+def _words(text: str, known: Collection[str], flag: str) -> list[str]:
+    words = [word for word in text.split(",") if word]
+    if unknown := [word for word in words if word not in known]:
+        raise ConfigError(f"--{flag} has {unknown[0]!r}; known: {', '.join(known)}", param=flag)
+    return words
+
+
 @contextlib.contextmanager
 def _given(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The settings that differ from the defaults; a --shape becomes a directory for as long as it is needed."""
@@ -66,19 +108,20 @@ def _given(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if not args.shape:
         yield given
         return
-    with shape_directory(args.shape) as directory:
+    longest = {"max_position_embeddings": 1 << 16} if args.kind == "growth" else {}
+    with shape_directory(args.shape, **longest) as directory:
         yield {**given, "model": str(directory), "load_format": "dummy"}
 
 
 def _offline(args: argparse.Namespace, config: Config, given: dict[str, Any], workload: Workload) -> list[Figures]:
-    names = ["hexad", args.peer] if args.peer else ["hexad"]
     if args.peer:
         model = read_model_config(resolve(config.model, config.revision))
         dtype = resolve_precision(config, model).linear
         if dtype not in FLOATS:
             raise ConfigError(f"dtype is {config.dtype}; {args.peer} runs {' or '.join(FLOATS)}", param="dtype")
         given = {**given, "dtype": dtype}
-    return offline.compare(names, {"model": config.model, **given}, workload, args.repeats)
+    given = {**given, "model": str(resolve(config.model, config.revision))}
+    return offline.compare(args.peer, given, workload, args.repeats)
 
 
 def _serve(args: argparse.Namespace, given: dict[str, Any], workload: Workload) -> list[Figures]:

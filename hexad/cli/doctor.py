@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import platform
-from pathlib import Path
 
 import hexad
 from hexad.kernels.load import load
-from hexad.kernels.threads import default_threads
+from hexad.kernels.threads import default_threads, processor
 from hexad.placement.memory import available_memory, gib
 
 READ_BYTES = 1 << 30
@@ -21,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"hexad      {hexad.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
-    print(f"processor  {_processor()}, {threads} threads for kernels")
+    print(f"processor  {processor()}, {threads} threads for kernels")
     print(f"memory     {gib(available_memory())} available")
     print(f"kernels    {loaded.ops.name}" + (f" ({loaded.note})" if loaded.note else ""))
     try:
@@ -33,13 +32,3 @@ def run(args: argparse.Namespace) -> int:
     print(f"native     instruction sets here: {', '.join(native.available_isas())}; chosen: {ops.isa}")
     print(f"bandwidth  {ops.read_bandwidth(READ_BYTES):.1f} GB/s read by {threads} threads")
     return 0
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

@@ -38,7 +38,7 @@ POSITIONALS = {
     "serve": "[MODEL]",
     "generate": "[MODEL] [PROMPT]",
     "chat": "[MODEL]",
-    "bench": "offline|serve|skills|start [MODEL]",
+    "bench": "offline|serve|compare|growth|skills|start [MODEL]",
     "explain": "[MODEL]",
     "doctor": "",
 }
@@ -127,10 +127,14 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "  hexad bench offline demo --input-len 128 --output-len 128 --num-prompts 1 --json out.json\n"
         "  hexad bench serve demo --num-prompts 64 --concurrency 16\n"
         "  hexad bench offline --shape qwen3-0.5b --num-prompts 32 --peer transformers\n"
+        "  hexad bench compare --peers openvino,llama.cpp --bits 8,4 --out report\n"
+        "  hexad bench growth --shape qwen3-0.5b --dtype bfloat16 --out report\n"
         "  hexad bench skills demo\n"
         "  hexad bench start"
     )
-    parser.add_argument("kind", choices=("offline", "serve", "skills", "start"), help="what to measure")
+    parser.add_argument(
+        "kind", choices=("offline", "serve", "compare", "growth", "skills", "start"), help="what to measure"
+    )
     add_settings(parser, ("model", "engine"), show_all)
     group = parser.add_argument_group("workload")
     group.add_argument("--input-len", default="128", metavar="N", help="prompt tokens, or a range 64:256 (default 128)")
@@ -146,6 +150,20 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "--examples", type=int, default=50, metavar="N", help="skills: questions a skill (default %(default)s)"
     )
     group.add_argument("--json", metavar="FILE", help="also write the figures there")
+    group = parser.add_argument_group(
+        "compare", "Peers are installed and models converted once, in ~/.cache/hexad/bench."
+    )
+    peers = "openvino,llama.cpp,vllm,onnxruntime-genai,ctranslate2,transformers"
+    group.add_argument("--peers", default=peers, metavar="NAMES", help="(default %(default)s)")
+    workloads = "W1,W2,W3,W4,W5,W6,concurrency,load"
+    group.add_argument("--workloads", default=workloads, metavar="NAMES", help="(default %(default)s)")
+    group.add_argument("--bits", default="16,8,4", metavar="BITS", help="weight bits (default %(default)s)")
+    group.add_argument(
+        "--out",
+        default="bench-report",
+        metavar="DIR",
+        help="compare, growth: the report goes there (default %(default)s)",
+    )
 
 
 if __name__ == "__main__":

@@ -138,23 +138,31 @@ class LLM:
 
         Iterators may be open side by side: each step serves all of them.
         """
-        mine = {stream.request.request_id: stream for stream in streams}
-        self._live |= mine
-        self._mail.commands.extend(Add(stream.request) for stream in streams)
+        mine = self.begin(streams)
         try:
             finished = False
             while not finished:
                 if not mine.keys().isdisjoint(self._live):
-                    self._loop.step()
-                    self._deliver()
+                    self.step()
                 finished = mine.keys().isdisjoint(self._live)
                 yield
         finally:
             left = [request_id for request_id in mine if self._live.pop(request_id, None)]
             if left:
                 self._mail.commands.extend(Abort(request_id) for request_id in left)
-                self._loop.step()
-                self._deliver()
+                self.step()
+
+    def begin(self, streams: list[Stream]) -> dict[str, Stream]:
+        """Put `streams` among those that `step` computes; returns them by request id."""
+        mine = {stream.request.request_id: stream for stream in streams}
+        self._live |= mine
+        self._mail.commands.extend(Add(stream.request) for stream in streams)
+        return mine
+
+    def step(self) -> None:
+        """One step of all that has begun and not ended."""
+        self._loop.step()
+        self._deliver()
 
     def _deliver(self) -> None:
         while self._mail.outputs:

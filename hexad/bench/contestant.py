@@ -1,0 +1,141 @@
+"""One engine in a process of its own, as `hexad bench` measures it (protocol: `peers/protocol.py`).
+
+All contestants are measured alike and none sees another's memory. One that is not measured is
+stopped (SIGSTOP to its process group), so that no thread of it spins on the cores of another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hexad.bench.workload import Run, Workload
+from hexad.errors import HexadError
+
+PEERS = Path(__file__).parent / "peers"
+HEXAD = (sys.executable, "-m", "hexad.bench.run_hexad")
+PR_SET_PDEATHSIG = 1
+TIMEOUT_S = 1200.0
+"""For one answer: several times the slowest run seen."""
+
+
+class Contestant:
+    """`command` speaks the protocol and loads `settings`; `what` says in words what it runs."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        settings: dict[str, Any],
+        *,
+        what: str = "",
+        continuous: bool = True,
+        log: Path = Path(os.devnull),
+    ) -> None:
+        self.name, self.what, self.continuous = name, what, continuous
+        self._command, self._settings, self._log = command, settings, log
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._process is not None
+
+    def start(self) -> float:
+        """Load, and stop again; returns the seconds from process start to first token."""
+        started = time.time()
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        answer = self._ask(self._settings)
+        return float(answer["first_token_at"]) - started
+
+    def run(self, workload: Workload, run: int, *, ahead: bool = False) -> Run:
+        """Raises HexadError when the contestant fails, or gives another number of tokens than each request asks."""
+        arrivals = workload.arrivals(run)
+        requests = workload.requests(run)
+        answer = self._ask(
+            {
+                "requests": [[*request, moment] for request, moment in zip(requests, arrivals, strict=True)],
+                "shared": workload.shared,
+                "ahead": ahead,
+            }
+        )
+        counts = [len(moments) for moments in answer["token_s"]]
+        asked = [length for _, length in requests]
+        if counts != asked:
+            wrong = next(i for i, count in enumerate(counts) if count != asked[i])
+            self.close()
+            raise HexadError(f"{self.name} gave {counts[wrong]} tokens for request {wrong}, not {asked[wrong]}")
+        return Run(
+            seconds=answer["seconds"],
+            first_token_s=[moments[0] - at for moments, at in zip(answer["token_s"], arrivals, strict=True)],
+            last_token_s=[moments[-1] - at for moments, at in zip(answer["token_s"], arrivals, strict=True)],
+            output_tokens=sum(counts),
+            peak_rss_bytes=answer["peak_rss_bytes"],
+            gaps_s=[b - a for moments in answer["token_s"] for a, b in zip(moments, moments[1:], strict=False)],
+            other_cpus=answer["other_cpus"],
+        )
+
+    def close(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
+        answer: dict[str, Any] = {"error": ""}
+        try:
+            os.killpg(self._process.pid, signal.SIGCONT)
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], TIMEOUT_S)[0]:
+                answer = {"error": f"no answer in {TIMEOUT_S:.0f} s"}
+            elif line := self._process.stdout.readline():
+                answer = msgspec.json.decode(line, type=dict)
+        except (BrokenPipeError, ProcessLookupError):  # it ended
+            pass
+        if "error" in answer:
+            self.close()
+            raise HexadError(f"{self.name}: {answer['error'] or self._last_words()}")
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        return answer
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").split("\n") if self._log.is_file() else []
+        return "its process ended. " + next((line for line in reversed(lines) if line.strip()), "")
+
+
+def _die_with_parent() -> None:
+    """A stopped process whose parent was killed would stay for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def hexad(settings: dict[str, Any], **options: Any) -> Contestant:
+    return Contestant("hexad", HEXAD, settings, **options)
+
+
+def peer_script(name: str) -> str:
+    return str(PEERS / f"run_{name.replace('.', '_').replace('-', '_')}.py")
