@@ -17,7 +17,7 @@ constexpr int kMaxHeadDim = 512;
 constexpr int kBlockPages = 8;
 constexpr int kBlockKeys = kBlockPages * kPageTokens;
 // Query rows (tokens x heads of one KV head) that walk the keys together.
-constexpr int kQueryRows = 24;
+constexpr int kQueryRows = 48;
 
 enum class Dtype { f32, bf16 };
 
@@ -100,7 +100,7 @@ struct QueryTile {
 
 // A tile and some KV heads, one after another.
 struct AttentionItem {
-    int32_t tile, first_kv_head, last_kv_head;
+    int32_t tile, first_kv_head, end_kv_head;
 };
 
 // Pages as the native set lays them out, in units of 64 bytes. float32: keys [P, G, E, 16],
