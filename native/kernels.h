@@ -17,7 +17,7 @@ constexpr int kMaxHeadDim = 512;
 constexpr int kBlockPages = 8;
 constexpr int kBlockKeys = kBlockPages * kPageTokens;
 // Query rows (tokens x heads of one KV head) that walk the keys together.
-constexpr int kQueryRows = 24;
+constexpr int kQueryRows = 48;
 
 enum class Dtype { f32, bf16 };
 
@@ -123,7 +123,7 @@ struct QueryTile {
 
 // A tile and some KV heads, one after another.
 struct AttentionItem {
-    int32_t tile, first_kv_head, last_kv_head;
+    int32_t tile, first_kv_head, end_kv_head;
 };
 
 // Pages as the native set lays them out, in units of 64 bytes. float32: keys [P, G, E, 16],
@@ -144,6 +144,9 @@ struct AttentionArgs {
     float scale;
     int64_t window;
     float* out;  // [T, heads * head_dim]
+    // Where every run is one token: an item first turns its queries, writes its keys and values.
+    const RopeArgs* rope;
+    void (*rope_heads)(const RopeArgs&, int64_t token, int64_t first_kv_head, int64_t end_kv_head);
 };
 
 struct Kernels {
@@ -159,7 +162,7 @@ struct Kernels {
     void (*norm_row)(const float* x, const float* weight, float eps, int64_t width, float* out);
     void (*embedding)(const EmbeddingArgs&, int64_t token);
     void (*silu_mul)(const SiluArgs&, int64_t token);
-    void (*rope)(const RopeArgs&, int64_t token);
+    void (*rope_heads)(const RopeArgs&, int64_t token, int64_t first_kv_head, int64_t end_kv_head);
     void (*attention)(const AttentionArgs&, int64_t item);
 
     // The vector part of sampling, over one row of logits.

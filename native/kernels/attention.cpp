@@ -65,16 +65,17 @@ struct Row {
     float* out;
 };
 
-// Rows [first, last) of a tile belong to one sequence.
+// Rows [first, last) of each KV head belong to one sequence.
 struct Run {
     const int32_t* pages;
     int first, last;
 };
 
 struct Tile {
-    Row rows[kQueryRows];
+    Row rows[kQueryRows];  // KV head after KV head
     Run runs[kQueryRows];
-    int num_runs;
+    int num_runs, head_rows, num_rows;
+    int64_t first_kv_head, end_kv_head;
     int64_t end_block;
     int sum_floats;  // between two rows of sums
     alignas(64) char queries[kQueryRows * kQueryBytes];
@@ -349,14 +350,14 @@ HEXAD_INLINE void visit_block(const AttentionArgs& a, Tile& tile, const Visit& v
     }
 }
 
-// The pages of the block at first_key in which rows [first, last) see keys; none are left
-// out: a run's ranges ascend.
+// The pages of the block at first_key in which rows of a run see keys; none are left out: a
+// run's ranges ascend.
 HEXAD_INLINE Visit visit_of(const Tile& tile, const Run& run, int64_t first_key, int64_t kv_head) {
     int64_t end_key = first_key + kBlockKeys;
-    int first = run.first, last = run.last;
+    int first = run.first, last = run.last, skipped = int(kv_head - tile.first_kv_head) * tile.head_rows;
     while (first < last && tile.rows[first].end <= first_key) ++first;
     while (first < last && tile.rows[last - 1].begin >= end_key) --last;
-    Visit visit{run.pages + first_key / kPageTokens, first_key, first, last, 0, 0, kv_head};
+    Visit visit{run.pages + first_key / kPageTokens, first_key, skipped + first, skipped + last, 0, 0, kv_head};
     if (first == last) return visit;
     int64_t from = tile.rows[first].begin, to = tile.rows[last - 1].end;
     if (from > first_key) visit.from_page = int(from - first_key) / kPageTokens;
@@ -371,30 +372,33 @@ HEXAD_INLINE bool same_pages(const Visit& a, const Visit& b) {
     return true;
 }
 
-// Where a walk over a tile is: blocks ascend, and within a block runs.
+// Where a walk over a tile is: blocks ascend, within a block KV heads, whose pages are
+// neighbours in memory, and within a head runs.
 struct Place {
-    int64_t block;
+    int64_t block, kv_head;
     int run;
 };
 
 // The next visit from `at`, which moves on; false at the end. Neighbouring runs with the same
 // pages are one visit.
-bool next_visit(const Tile& tile, Place& at, int64_t kv_head, Visit& visit) {
-    for (; at.block < tile.end_block; ++at.block, at.run = 0) {
-        visit.first = visit.last = 0;
-        for (; at.run < tile.num_runs; ++at.run) {
-            Visit found = visit_of(tile, tile.runs[at.run], at.block * kBlockKeys, kv_head);
-            if (found.first == found.last) continue;
-            if (visit.first == visit.last)
-                visit = found;
-            else if (found.first == visit.last && same_pages(visit, found))
-                visit.last = found.last;
-            else
+bool next_visit(const Tile& tile, Place& at, Visit& visit) {
+    for (; at.block < tile.end_block; ++at.block, at.kv_head = tile.first_kv_head) {
+        for (; at.kv_head < tile.end_kv_head; ++at.kv_head, at.run = 0) {
+            visit.first = visit.last = 0;
+            for (; at.run < tile.num_runs; ++at.run) {
+                Visit found = visit_of(tile, tile.runs[at.run], at.block * kBlockKeys, at.kv_head);
+                if (found.first == found.last) continue;
+                if (visit.first == visit.last)
+                    visit = found;
+                else if (found.first == visit.last && same_pages(visit, found))
+                    visit.last = found.last;
+                else
+                    return true;
+            }
+            if (visit.first < visit.last) {
+                ++at.kv_head, at.run = 0;
                 return true;
-        }
-        if (visit.first < visit.last) {
-            ++at.block, at.run = 0;
-            return true;
+            }
         }
     }
     return false;
@@ -416,41 +420,54 @@ Visit first_visit(const AttentionArgs& a, const QueryTile& where, int64_t kv_hea
 }
 
 template <typename Format>
-void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int64_t first_head, int64_t heads) {
+HEXAD_INLINE void begin_row(const AttentionArgs& a, Tile& tile, int r, int64_t token, int64_t head) {
+    int64_t end = int64_t(a.positions[token]) + 1, blocks = (end + kBlockKeys - 1) / kBlockKeys;
+    Row& row = tile.rows[r];
+    row.out = a.out + (token * a.heads + head) * a.head_dim;
+    row.begin = first_key_of(a, end);
+    row.end = end;
+    row.greatest = -kInfinity;
+    store(row.sum, vzero());
+    tile.end_block = blocks > tile.end_block ? blocks : tile.end_block;
+    const float* q = a.q + (token * a.heads + head) * a.head_dim;
+    char* query = tile.queries + r * kQueryBytes;
+    for (int64_t e = 0; e < a.head_dim; e += kLanes) {
+        int64_t lanes = a.head_dim - e;
+        Format::store_x(query + e / Format::kWidth * sizeof(typename Format::X),
+                        lanes < kLanes ? loadn(q + e, int(lanes)) : load(q + e));
+        store(tile.sums + r * tile.sum_floats + e, vzero());
+    }
+}
+
+// Query heads [first_head, first_head + heads) of `where`, as many of each KV head.
+template <typename Format>
+void begin_tile(const AttentionArgs& a, Tile& tile, const QueryTile& where, int64_t first_head, int64_t heads,
+                int64_t first_kv_head, int64_t end_kv_head) {
     tile.num_runs = where.num_runs;
+    tile.first_kv_head = first_kv_head;
+    tile.end_kv_head = end_kv_head;
     tile.end_block = 0;
     tile.sum_floats = int(a.head_dim + kLanes - 1) / kLanes * kLanes;
+    int64_t group = heads / (end_kv_head - first_kv_head);
     int r = 0;
-    for (int i = 0; i < where.num_runs; ++i) {
-        const QueryRun& run = a.runs[where.first_run + i];
-        tile.runs[i] = {a.page_table + run.sequence * a.page_table_stride, r, r + int(run.num_tokens * heads)};
-        for (; r < tile.runs[i].last; ++r) {
-            int64_t token = run.first_token + (r - tile.runs[i].first) / heads;
-            int64_t head = first_head + (r - tile.runs[i].first) % heads;
-            int64_t end = int64_t(a.positions[token]) + 1, blocks = (end + kBlockKeys - 1) / kBlockKeys;
-            Row& row = tile.rows[r];
-            row.out = a.out + (token * a.heads + head) * a.head_dim;
-            row.begin = first_key_of(a, end);
-            row.end = end;
-            row.greatest = -kInfinity;
-            store(row.sum, vzero());
-            tile.end_block = blocks > tile.end_block ? blocks : tile.end_block;
-            const float* q = a.q + (token * a.heads + head) * a.head_dim;
-            char* query = tile.queries + r * kQueryBytes;
-            for (int64_t e = 0; e < a.head_dim; e += kLanes) {
-                int64_t lanes = a.head_dim - e;
-                Format::store_x(query + e / Format::kWidth * sizeof(typename Format::X),
-                                lanes < kLanes ? loadn(q + e, int(lanes)) : load(q + e));
-                store(tile.sums + r * tile.sum_floats + e, vzero());
-            }
+    for (int64_t head = first_head; head < first_head + heads; head += group) {
+        int before = r;
+        for (int i = 0; i < where.num_runs; ++i) {
+            const QueryRun& run = a.runs[where.first_run + i];
+            int first = r;
+            for (int64_t token = run.first_token; token < run.first_token + run.num_tokens; ++token)
+                for (int64_t h = head; h < head + group; ++h) begin_row<Format>(a, tile, r++, token, h);
+            tile.runs[i] = {a.page_table + run.sequence * a.page_table_stride, first - before, r - before};
         }
+        tile.head_rows = r - before;
     }
+    tile.num_rows = r;
 }
 
 // Rows leave with + 0: whether a key that a row does not see was stepped over or masked can
 // be told from the sign of a 0 only.
 void end_tile(const AttentionArgs& a, const Tile& tile) {
-    for (int r = 0; r < tile.runs[tile.num_runs - 1].last; ++r) {
+    for (int r = 0; r < tile.num_rows; ++r) {
         const Row& row = tile.rows[r];
         V sum = set1(hsum(load(row.sum)));
         for (int64_t e = 0; e < a.head_dim; e += kLanes) {
@@ -462,19 +479,19 @@ void end_tile(const AttentionArgs& a, const Tile& tile) {
 }
 
 template <typename Format>
-void attend(const AttentionArgs& a, const QueryTile& where, int64_t first_head, int64_t heads, int64_t kv_head,
-            const Visit& after) {
+void attend(const AttentionArgs& a, const QueryTile& where, int64_t first_head, int64_t heads, int64_t first_kv_head,
+            int64_t end_kv_head, const Visit& after) {
     Tile tile;
-    begin_tile<Format>(a, tile, where, first_head, heads);
-    Place place{tile.rows[0].begin / kBlockKeys, 0};
-    for (int i = 1; i < tile.num_runs; ++i) {
+    begin_tile<Format>(a, tile, where, first_head, heads, first_kv_head, end_kv_head);
+    Place place{tile.end_block, first_kv_head, 0};
+    for (int i = 0; i < tile.num_runs; ++i) {
         int64_t block = tile.rows[tile.runs[i].first].begin / kBlockKeys;
         place.block = block < place.block ? block : place.block;
     }
     Visit now, next;
-    bool more = next_visit(tile, place, kv_head, now);
+    bool more = next_visit(tile, place, now);
     while (more) {
-        more = next_visit(tile, place, kv_head, next);
+        more = next_visit(tile, place, next);
         if (!more) next = after;
         visit_block<Format>(a, tile, now, next);
         now = next;
@@ -492,20 +509,37 @@ HEXAD_INLINE void fetch_queries(const AttentionArgs& a, const QueryTile& where, 
     }
 }
 
+// As many KV heads side by side as there is room for their rows.
+// What a thread writes it finds in its own cache.
+void turn_item(const AttentionArgs& a, const AttentionItem& item) {
+    const QueryTile& tile = a.tiles[item.tile];
+    for (int i = tile.first_run; i < tile.first_run + tile.num_runs; ++i)
+        a.rope_heads(*a.rope, a.runs[i].first_token, item.first_kv_head, item.end_kv_head);
+}
+
 template <typename Format>
 HEXAD_INLINE void attend_item(const AttentionArgs& a, int64_t item) {
     const AttentionItem& now = a.items[item];
     const AttentionItem& later = a.items[item + 1 < a.num_items ? item + 1 : item];
-    int64_t group = a.heads / a.kv_heads;
-    for (int kv_head = now.first_kv_head; kv_head < now.last_kv_head; ++kv_head) {
-        bool last = kv_head + 1 == now.last_kv_head;
-        const QueryTile& next = a.tiles[last ? later.tile : now.tile];
-        int next_head = last ? later.first_kv_head : kv_head + 1;
+    const QueryTile& tile = a.tiles[now.tile];
+    int64_t group = a.heads / a.kv_heads, head_rows = 0;
+    for (int i = tile.first_run; i < tile.first_run + tile.num_runs; ++i) head_rows += a.runs[i].num_tokens * group;
+    if (a.rope) turn_item(a, now);
+    int64_t together = head_rows < kQueryRows ? kQueryRows / head_rows : 1;
+    for (int64_t first = now.first_kv_head, end; first < now.end_kv_head; first = end) {
+        end = first + together < now.end_kv_head ? first + together : now.end_kv_head;
+        bool last = end == now.end_kv_head;
+        const QueryTile& next = last ? a.tiles[later.tile] : tile;
+        int64_t next_head = last ? later.first_kv_head : end;
         fetch_queries(a, next, next_head);
         Visit after = first_visit(a, next, next_head);
+        if (group <= kQueryRows) {
+            attend<Format>(a, tile, first * group, (end - first) * group, first, end, after);
+            continue;
+        }
         for (int64_t head = 0; head < group; head += kQueryRows) {
             int64_t heads = group - head < kQueryRows ? group - head : kQueryRows;
-            attend<Format>(a, a.tiles[now.tile], kv_head * group + head, heads, kv_head, after);
+            attend<Format>(a, tile, first * group + head, heads, first, end, after);
         }
     }
 }
