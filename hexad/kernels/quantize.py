@@ -75,9 +75,10 @@ def _int4_by(weight_NGK: np.ndarray, scales_NG: np.ndarray) -> Quantized:
 def _squared_error(weight_NGK: np.ndarray, q: Quantized) -> np.ndarray:
     """[N, groups] float32, summed in the order of the inputs."""
     error_NG = np.zeros(q.scales.shape, np.float32)
-    for k in range(weight_NGK.shape[-1]):
-        left = weight_NGK[..., k] - q.values[..., k] * q.scales
-        error_NG += left * left
+    with np.errstate(over="ignore"):  # huge weights: neither scale is better then
+        for k in range(weight_NGK.shape[-1]):
+            left = weight_NGK[..., k] - q.values[..., k] * q.scales
+            error_NG += left * left
     return error_NG
 
 
