@@ -388,12 +388,15 @@ HEXAD_INLINE double peak(int64_t rounds) {
     char* opaque = sums;
     asm volatile("" : "+r"(opaque) : : "memory");
     auto weights = F::weights(opaque, 0);
-    auto x = read<typename F::X>(opaque);
 #pragma GCC unroll 18
     for (int i = 0; i < kChains; ++i) acc[i] = get(opaque + i * kSumBytes, &acc[i]);
     for (int64_t round = 0; round < rounds; ++round) {
+        asm volatile("" : : : "memory");  // or what is the same in each round is done once
 #pragma GCC unroll 18
-        for (int i = 0; i < kChains; ++i) acc[i] = F::step(acc[i], weights, x);
+        for (int i = 0; i < kChains; ++i) {
+            using X = typename F::X;
+            acc[i] = F::step(acc[i], weights, read<X>(opaque + i / kTileBlock * sizeof(X)));
+        }
     }
 #pragma GCC unroll 18
     for (int i = 0; i < kChains; ++i) put(opaque + i * kSumBytes, acc[i]);

@@ -12,6 +12,7 @@ constexpr int kPanelTiles = 2;
 
 typedef float f32x4 __attribute__((vector_size(16)));
 typedef int32_t i32x4 __attribute__((vector_size(16)));
+typedef int16_t i16x8 __attribute__((vector_size(16)));
 
 struct V {
     f32x4 q[4];
@@ -176,7 +177,7 @@ struct I {
     i32x4 q[4];
 };
 struct Bytes {
-    int8_t b[4 * kLanes];
+    i16x8 q[4];
 };
 // What a packed int8 row's bytes are above their values.
 constexpr int kByteOffset = 0;
@@ -213,19 +214,22 @@ HEXAD_INLINE Bytes load_bytes(const void* p) {
 // The low or high four bits of each byte.
 HEXAD_INLINE Bytes load_low(const void* p) {
     Bytes r = load_bytes(p);
-    for (int8_t& b : r.b) b = int8_t(b & 15);
+    HEXAD_EACH r.q[i] = r.q[i] & 0x0f0f;
     return r;
 }
 HEXAD_INLINE Bytes load_high(const void* p) {
     Bytes r = load_bytes(p);
-    for (int8_t& b : r.b) b = int8_t(uint8_t(b) >> 4);
+    HEXAD_EACH r.q[i] = (r.q[i] >> 4) & 0x0f0f;
     return r;
 }
+// In 16 bits, where the sum of two products fits: |w| <= 128 and |x| <= 127. Little-endian, as the tiles are.
 HEXAD_INLINE I dot(I acc, Bytes w, uint32_t x) {
-    int8_t inputs[4];
-    __builtin_memcpy(inputs, &x, sizeof inputs);
-    for (int lane = 0; lane < kLanes; ++lane)
-        for (int k = 0; k < 4; ++k) acc.q[lane / 4][lane % 4] += int32_t(w.b[lane * 4 + k]) * int32_t(inputs[k]);
+    const int16_t x0 = int8_t(x), x1 = int8_t(x >> 8), x2 = int8_t(x >> 16), x3 = int8_t(x >> 24);
+    const i16x8 even = {x0, x2, x0, x2, x0, x2, x0, x2}, odd = {x1, x3, x1, x3, x1, x3, x1, x3};
+    HEXAD_EACH {
+        i32x4 pairs = (i32x4)(((w.q[i] << 8) >> 8) * even + (w.q[i] >> 8) * odd);
+        acc.q[i] = acc.q[i] + ((pairs << 16) >> 16) + (pairs >> 16);
+    }
     return acc;
 }
 HEXAD_INLINE I dot_nibbles(I acc, Bytes w, uint32_t x) { return dot(acc, w, x); }
