@@ -71,13 +71,13 @@ DOCUMENT = Document(
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
-        ("W1", (1.6, "a")),  # 80 / 50
-        ("W2", (0.5, "c")),  # 1500 / 3000
-        ("W3", (2.5, "a")),  # 25 / 10
-        ("W4", (3.5, "a")),  # c failed
+        ("W1 decode", (1.6, "a")),  # 80 / 50
+        ("W2 prefill", (0.5, "c")),  # 1500 / 3000
+        ("W3 batch", (2.5, "a")),  # 25 / 10
+        ("W4 prefix", (3.5, "a")),  # c failed
         ("W5 first token", (1.1, "c")),  # each pair at its own load: 1000 / 400 and 990 / 900
         ("W5 between tokens", (1.5, "a")),  # 45 / 30 and 180 / 60
-        ("W6", (2.5, "a")),  # 2.0 / median of 0.9, 0.7, 0.8
+        ("W6 start", (2.5, "a")),  # 2.0 / median of 0.9, 0.7, 0.8
     ],
 )
 def test_the_ratio_is_against_the_best_peer(column: str, expected: tuple[float, str]) -> None:
