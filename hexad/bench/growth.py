@@ -27,7 +27,7 @@ Measure = Callable[[contestant.Contestant, int], tuple[float, Run]]
 
 def growth(settings: dict[str, Any], model: ModelConfig, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Writes growth.json and an SVG for each plot into `out`; `settings` are those of `LLM`."""
-    longest = model.max_position - NEW_TOKENS
+    longest = settings.get("max_model_len", model.max_position) - NEW_TOKENS
 
     def alone(length: int, new_tokens: int) -> Workload:
         return Workload(
@@ -59,12 +59,8 @@ def growth(settings: dict[str, Any], model: ModelConfig, out: Path, say: Callabl
     ]
     result: dict[str, Any] = {"settings": settings}
     for name, x_label, y_label, measure, points in sweeps:
-        measured = sweep(
-            {"prefix_caching": name == "context", **settings},
-            measure,
-            points,
-            lambda line, name=name: say(f"{name} {line}"),
-        )  # type: ignore[misc]
+        say(name)
+        measured = sweep({"prefix_caching": name == "context", **settings}, measure, points, say)
         result[name] = {"x": x_label, "y": y_label, "points": measured}
         for kind, label, column in (("", y_label, 1), ("-memory", "peak resident MiB", 2)):
             curve = plot.Series("hexad", [(point[0], point[column]) for point in measured])
@@ -86,7 +82,7 @@ def sweep(
         for point in points:
             figure, run = measure(c, point)
             measured.append([float(point), figure, run.peak_rss_bytes / 2**20])
-            say(f"{point}: {plot.number(figure)} ({plot.number(measured[-1][2])} MiB)")
+            say(f"  {point:>6}: {plot.number(figure)} ({plot.number(measured[-1][2])} MiB)")
     finally:
         c.close()
     return measured

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 62, 128, 44, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, 128, 62, 46
 LABEL_STEP = 15
 STYLE = """
 .plot{font:12px system-ui,sans-serif;--ink:#1b1f24;--soft:#667080;--line:#e3e6ea;--paper:#fff;

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hexad.bench import plot
 from hexad.bench.document import WORKLOADS, Document, Row
 
-COLUMNS = ("W1", "W2", "W3", "W4", "W5 first token", "W5 between tokens", "W6")
+COLUMNS = ("W1 decode", "W2 prefill", "W3 batch", "W4 prefix", "W5 first token", "W5 between tokens", "W6 start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def value(column: str, row: Row) -> float:
         "W2": f.prefill_tps,
         "W5 first token": f.ttft_p99_ms,
         "W5 between tokens": f.gap_p99_ms,
-    }[column]
+    }[column if workload == "W5" else workload]
 
 
 def ratio(column: str, ours: Row, theirs: Row) -> float:
@@ -41,7 +41,7 @@ def ratio(column: str, ours: Row, theirs: Row) -> float:
     a, b = value(column, ours), value(column, theirs)
     if not a or not b:
         return 0.0
-    return a / b if column in ("W1", "W2") else b / a
+    return a / b if column[:2] in ("W1", "W2") else b / a
 
 
 def against_best(document: Document, column: str, bits: int) -> tuple[float, str]:

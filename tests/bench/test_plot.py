@@ -24,7 +24,10 @@ def drawn(log_y: bool = False) -> ElementTree.Element:
 def test_points_lie_where_the_ticks_say(log_y: bool) -> None:
     """The scale is read back from the tick labels, as an eye does."""
     root = drawn(log_y)
-    texts = [(float(t.get("x", 0)), float(t.get("y", 0)), t.text or "", t.get("text-anchor")) for t in root.iter(f"{SVG}text")]
+    texts = [
+        (float(t.get("x", 0)), float(t.get("y", 0)), t.text or "", t.get("text-anchor"))
+        for t in root.iter(f"{SVG}text")
+    ]
     y_ticks = sorted((float(text.replace(",", "")), y - 4) for _, y, text, anchor in texts if anchor == "end")
     x_ticks = {float(text): x for x, _, text, anchor in texts if anchor == "middle" and text.isdigit()}
     assert set(x_ticks) == {1, 4, 32}
@@ -61,7 +64,8 @@ def test_one_point_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.0123, "0.0123"), (1.0, "1"), (1.5, "1.5"), (12.34, "12.3"), (100.4, "100"), (12345.6, "12,346")]
+    ("value", "shown"),
+    [(0.0123, "0.0123"), (1.0, "1"), (1.5, "1.5"), (12.34, "12.3"), (100.4, "100"), (12345.6, "12,346")],
 )
 def test_numbers_have_three_digits(value: float, shown: str) -> None:
     assert number(value) == shown

@@ -61,7 +61,12 @@ def test_figures_pool_the_gaps_and_first_tokens_of_all_runs() -> None:
     def run(first: float, gap: float) -> Run:
         last = first + 2 * gap
         return Run(
-            seconds=last, first_token_s=[first], last_token_s=[last], output_tokens=3, peak_rss_bytes=1, gaps_s=[gap] * 2
+            seconds=last,
+            first_token_s=[first],
+            last_token_s=[last],
+            output_tokens=3,
+            peak_rss_bytes=1,
+            gaps_s=[gap] * 2,
         )
 
     shown = figures("x", workload, [run(0.1, 0.01), run(0.2, 0.02), run(0.9, 0.03)], 1.0)

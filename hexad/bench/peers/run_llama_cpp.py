@@ -5,10 +5,6 @@ Greedy: the argmax of the logits. Its KV cache holds STREAMS sequences; more req
 
 from __future__ import annotations
 
-import runpy
-import subprocess
-import sys
-import tarfile
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +16,6 @@ import protocol
 
 STREAMS = 32
 BATCH = 512
-FORMATS = {8: api.LLAMA_FTYPE_MOSTLY_Q8_0, 4: api.LLAMA_FTYPE_MOSTLY_Q4_0}
 
 
 class Engine:
@@ -99,38 +94,9 @@ def load(settings: dict[str, Any]) -> Any:
 
 
 def convert(checkpoint: str, target: str, bits: int) -> None:
-    """By the converter in the source distribution, then llama.cpp's own quantization."""
-    folder = Path(target).with_suffix(".source")
-    words = ["--no-deps", "--no-binary", "llama-cpp-python", f"llama-cpp-python=={api.__version__}", "-d", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", *words], check=True)
-    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-        members = [m for m in archive if "/llama.cpp/con" in m.name or "/llama.cpp/gguf-py/" in m.name]
-        archive.extractall(folder, members, filter="data")
-    script = next(folder.glob("*/vendor/llama.cpp/convert_hf_to_gguf.py"))
-    sys.path[:0] = [str(script.parent), str(script.parent / "gguf-py")]
-    import conversion.base
+    from convert_llama_cpp import convert
 
-    known = conversion.base.TextModel.get_vocab_base_pre
-
-    def nearest(model: Any, tokenizer: Any) -> str:
-        """It knows tokenizers by a hash of what they make of a text; one of a random model is taken for Qwen's."""
-        try:
-            return str(known(model, tokenizer))
-        except NotImplementedError:
-            return "qwen2"
-
-    conversion.base.TextModel.get_vocab_base_pre = nearest
-    whole = f"{target}.bf16"
-    sys.argv = [str(script), checkpoint, "--outtype", "bf16", "--outfile", whole]
-    runpy.run_path(str(script), run_name="__main__")
-    if bits == 16:
-        Path(whole).rename(target)
-        return
-    params = api.llama_model_quantize_default_params()
-    params.ftype = FORMATS[bits]
-    if status := api.llama_model_quantize(whole.encode(), target.encode(), params):
-        raise RuntimeError(f"llama_model_quantize gave {status}")
-    Path(whole).unlink()
+    convert(Path(checkpoint), Path(target), bits)
 
 
 protocol.main(load, convert)

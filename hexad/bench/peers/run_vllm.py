@@ -54,7 +54,8 @@ class Engine:
 
 
 def load(settings: dict[str, Any]) -> Any:
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{settings['threads'] - 1}"
+    processors = sorted(os.sched_getaffinity(0))[: settings["threads"]]
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, processors))
     engine = Engine(settings)
     return lambda message: protocol.drive(engine, message)
 
@@ -68,7 +69,7 @@ def preload() -> None:
 
 
 def convert(checkpoint: str, target: str, bits: int) -> None:
-    from quantize_vllm import quantize
+    from convert_vllm import quantize
 
     quantize(Path(checkpoint), Path(target), bits)
 

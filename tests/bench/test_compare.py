@@ -1,0 +1,181 @@
+"""The whole of `hexad bench compare` and `growth` on the built-in model, in real processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hexad.bench import install
+from hexad.bench.compare import compare
+from hexad.bench.contestant import Contestant, hexad
+from hexad.bench.document import Document
+from hexad.bench.install import PEERS, cache_dir
+from hexad.bench.shapes import SHAPES, random_checkpoint
+from hexad.bench.workload import Workload
+from hexad.checkpoints.hub import resolve
+from hexad.engine.llm import LLM
+from hexad.errors import HexadError
+
+SMALL = Workload(input_len=(8, 16), output_len=(2, 5), num_prompts=3, vocab_size=3000)
+
+
+def test_a_peer_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hexad.bench.compare.default_threads", lambda: 1)
+
+    def python(name: str, log: Path) -> Path:
+        """transformers is in this environment; nothing else is."""
+        if name != "transformers":
+            raise HexadError("no such wheel")
+        return Path(sys.executable)
+
+    said: list[str] = []
+    demo = resolve("demo", None)
+    compare(demo, ["vllm", "transformers"], ["W1", "W6"], [16], 1, tmp_path, said.append, python)
+    document = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=Document)
+    rows = {(row.workload, row.name): row for row in document.rows}
+    assert set(rows) == {(w, name) for w in ("W1", "W6") for name in ("hexad", "transformers")}
+    assert not any(row.error for row in document.rows)
+    assert all(row.figures and row.figures.decode_tps > 0 for key, row in rows.items() if key[0] != "W6")
+    assert [entry.error for entry in document.entries] == ["", "no such wheel", ""]
+    assert document.floor.read_gb > 1 and document.floor.float32 > 0.01
+    assert "no such wheel" in (tmp_path / "report.md").read_text()
+    ratio = (tmp_path / "report.md").read_text().split("| 16 bits |")[1].split("|")[0]
+    assert ratio.strip().endswith("x transformers")
+
+
+def script(tmp_path: Path, body: str) -> Contestant:
+    """A contestant whose every answer is `body`."""
+    file = tmp_path / "contestant.py"
+    file.write_text(
+        "import json, sys, time\nsys.stdin.readline()\nprint(json.dumps({'first_token_at': time.time()}), flush=True)\n"
+        f"for line in sys.stdin:\n    requests = json.loads(line)['requests']\n    {body}\n"
+    )
+    return Contestant("fake", [sys.executable, str(file)], {}, log=tmp_path / "log")
+
+
+ANSWER = "print(json.dumps({'seconds': 1, 'token_s': [[1.0] * (n - %d) for _, n, _ in requests],"
+ANSWER += " 'peak_rss_bytes': 1, 'other_cpus': 0}), flush=True)"
+
+
+def test_a_contestant_that_gives_too_few_tokens_is_refused(tmp_path: Path) -> None:
+    right = script(tmp_path, ANSWER % 0)
+    right.start()
+    assert right.run(SMALL, 0).output_tokens == SMALL.output_tokens()
+    right.close()
+    wrong = script(tmp_path, ANSWER % 1)
+    wrong.start()
+    with pytest.raises(HexadError, match=r"fake gave \d tokens for request 0, not \d"):
+        wrong.run(SMALL, 0)
+    assert not wrong.loaded
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("print(json.dumps({'error': 'out of luck'}), flush=True)", "fake: out of luck"),
+        ("sys.exit('the last words')", "its process ended. the last words"),
+    ],
+)
+def test_a_contestant_that_dies_says_why(tmp_path: Path, body: str, message: str) -> None:
+    c = script(tmp_path, body)
+    c.start()
+    with pytest.raises(HexadError, match=message):
+        c.run(SMALL, 0)
+    assert not c.loaded
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_resting_contestant_is_stopped_and_dies_with_its_parent() -> None:
+    """`T` is stopped: it cannot take a core from the one that is measured."""
+    code = (
+        "import sys; from hexad.bench.contestant import hexad\n"
+        "c = hexad({'model': 'demo'}); c.start(); print(c._process.pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        wait_for(lambda: state(pid) == "T")
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        wait_for(lambda: not Path(f"/proc/{pid}").exists() or state(pid) == "Z")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_arrivals_are_kept_and_first_tokens_count_from_them() -> None:
+    spread = msgspec.structs.replace(SMALL, num_prompts=6, rate=20.0)
+    c = hexad({"model": "demo"})
+    try:
+        c.start()
+        run = c.run(spread, 0)
+    finally:
+        c.close()
+    assert run.seconds >= spread.arrivals(0)[-1]
+    assert all(0 < first < run.seconds for first in run.first_token_s)
+    assert len(run.gaps_s) == run.output_tokens - 6
+
+
+def test_growth_writes_points_and_plots(tmp_path: Path) -> None:
+    words = ["bench", "growth", "demo", "--max-model-len", "512", "--out", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "hexad.cli.main", *words], check=True, capture_output=True)
+    grown = json.loads((tmp_path / "growth.json").read_text())
+    assert [point[0] for point in grown["concurrency"]["points"]] == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert [point[0] for point in grown["context"]["points"]] == [128, 256]
+    for name in ("concurrency", "context", "prefill"):
+        points = grown[name]["points"]
+        assert all(figure > 0 for _, figure, _ in points)
+        assert points == sorted(points, key=lambda point: point[2])  # peak memory never falls
+        assert (tmp_path / f"growth-{name}.svg").read_text().count("<circle") == len(points)
+
+
+def test_the_random_checkpoint_is_one_that_others_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    tiny = {**SHAPES["qwen3-0.5b"], "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128}
+    monkeypatch.setitem(SHAPES, "tiny", {**tiny, "num_hidden_layers": 1})
+    directory = random_checkpoint("tiny", tmp_path / "tiny")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    assert theirs.num_parameters() > 1000 * 64
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    text = "Round trip: 12 + 30 = 42, gr\u00fc\u00dfe!"
+    assert len(tokenizer) == 1000 and tokenizer.decode(tokenizer.encode(text)) == text
+    llm = LLM(str(directory), kv_memory=1 << 24)
+    assert llm.frontend.tokenizer.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+    assert random_checkpoint("tiny", directory) == directory  # written once
+
+
+def test_the_cache_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "hexad" / "bench"
+    folder = cache_dir() / "venv-vllm"
+    folder.mkdir(parents=True)
+    (folder / "hexad-requirements.txt").write_text("\n".join(PEERS["vllm"].requirements))
+    assert install.install("vllm", tmp_path / "log") == folder / "bin" / "python"  # complete: nothing is installed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_installs_converts_and_runs(name: str, tmp_path: Path) -> None:
+    """Downloads up to 2 GB a peer, unless they are in the cache."""
+    bits = min(PEERS[name].formats)
+    shape = next(iter(SHAPES))
+    checkpoint = random_checkpoint(shape, cache_dir() / shape)
+    document = compare(checkpoint, [name], ["W1", "W4"], [bits], 1, tmp_path)
+    assert not [row.error for row in document.rows if row.error and row.name == name]
+    assert {row.workload for row in document.rows if row.name == name} == {"W1", "W4"}
