@@ -132,10 +132,4 @@ void Engine::attention(AttentionArgs a, const AttentionPlan& plan) {
     pool_.run(a.num_items, [&](int64_t item) { kernels_.attention(a, item); });
 }
 
-void Engine::rope_attention(const RopeArgs& rope, AttentionArgs a, const AttentionPlan& plan) {
-    a.rope = &rope;
-    a.rope_heads = kernels_.rope_heads;
-    attention(a, plan);
-}
-
 }  // namespace hexad

@@ -63,58 +63,33 @@ void add_linear(Bound& self, nb::object weight, OperandTuple x, NormTuple norm, 
                         bias, operand(out));
 }
 
-// What a rope turns, and where its results go.
-struct Turn {
-    RopeArgs args{};
-    Operand q, k, v, out;
-};
-
-Turn turn(Bound& self, OperandTuple q, OperandTuple k, OperandTuple v, int64_t heads, nb::object cos_sin,
-          nb::object k_pages, nb::object v_pages, NormTuple q_norm, NormTuple k_norm, OperandTuple out) {
+void add_rope(Bound& self, OperandTuple q, OperandTuple k, OperandTuple v, int64_t heads, nb::object cos_sin,
+              nb::object k_pages, nb::object v_pages, NormTuple q_norm, NormTuple k_norm, OperandTuple out) {
     Cache kv = cache(k_pages, v_pages);
     View table = floats(cos_sin, "cos_sin", {kAny, kv.head_dim});
     NormSpec q_spec = norm_spec(q_norm, kv.head_dim), k_spec = norm_spec(k_norm, kv.head_dim);
     for (nb::object each : {cos_sin, k_pages, v_pages, std::get<0>(q_norm), std::get<0>(k_norm)}) self.kept.append(each);
     self.positions = std::min(self.positions, table.size(0));
     self.pages = std::min(self.pages, kv.pages);
-    Turn turn{{}, operand(q), operand(k), operand(v), operand(out)};
-    RopeArgs& args = turn.args;
-    args.q_token = turn.q.stride, args.k_token = turn.k.stride, args.v_token = turn.v.stride;
+    RopeArgs args{};
+    args.q_token = operand(q).stride, args.k_token = operand(k).stride, args.v_token = operand(v).stride;
     args.q_head = args.k_head = args.v_head = kv.head_dim;
     args.heads = heads, args.kv_heads = kv.kv_heads, args.head_dim = kv.head_dim;
     args.cos_sin = table.as<const float>();
     args.k_pages = kv.k.raw(), args.v_pages = kv.v.raw(), args.kv_dtype = kv.k.dtype();
     args.q_weight = q_spec.weight, args.k_weight = k_spec.weight, args.eps = q_spec.eps;
-    return turn;
+    self.program.rope(args, operand(q), operand(k), operand(v), operand(out));
 }
 
-AttentionArgs attend(Bound& self, int64_t heads, nb::object k_pages, nb::object v_pages, float scale, int64_t window) {
+void add_attention(Bound& self, OperandTuple q, int64_t heads, nb::object k_pages, nb::object v_pages, float scale,
+                   int64_t window, bool cascade, OperandTuple out) {
     Cache kv = cache(k_pages, v_pages);
     for (nb::object each : {k_pages, v_pages}) self.kept.append(each);
     AttentionArgs args{};
     args.heads = heads, args.kv_heads = kv.kv_heads, args.head_dim = kv.head_dim;
     args.k_pages = kv.k.raw(), args.v_pages = kv.v.raw(), args.kv_dtype = kv.k.dtype();
     args.scale = scale, args.window = window;
-    return args;
-}
-
-void add_rope(Bound& self, OperandTuple q, OperandTuple k, OperandTuple v, int64_t heads, nb::object cos_sin,
-              nb::object k_pages, nb::object v_pages, NormTuple q_norm, NormTuple k_norm, OperandTuple out) {
-    Turn t = turn(self, q, k, v, heads, cos_sin, k_pages, v_pages, q_norm, k_norm, out);
-    self.program.rope(t.args, t.q, t.k, t.v, t.out);
-}
-
-void add_attention(Bound& self, OperandTuple q, int64_t heads, nb::object k_pages, nb::object v_pages, float scale,
-                   int64_t window, bool cascade, OperandTuple out) {
-    self.program.attention(attend(self, heads, k_pages, v_pages, scale, window), cascade, operand(q), operand(out));
-}
-
-void add_rope_attention(Bound& self, OperandTuple q, OperandTuple k, OperandTuple v, int64_t heads, nb::object cos_sin,
-                        nb::object k_pages, nb::object v_pages, NormTuple q_norm, NormTuple k_norm, OperandTuple turned,
-                        float scale, int64_t window, bool cascade, OperandTuple out) {
-    Turn t = turn(self, q, k, v, heads, cos_sin, k_pages, v_pages, q_norm, k_norm, turned);
-    self.program.rope_attention(t.args, t.q, t.k, t.v, t.out, attend(self, heads, k_pages, v_pages, scale, window),
-                                cascade, operand(out));
+    self.program.attention(args, cascade, operand(q), operand(out));
 }
 
 // The logits [R, V] of the wanted rows, in the program's own memory: they stay until the next run.
@@ -168,7 +143,6 @@ void bind_program(nb::module_& m) {
                             OperandTuple out) { self.program.silu_mul(operand(x), width, operand(out)); })
         .def("rope", &add_rope)
         .def("attention", &add_attention)
-        .def("rope_attention", &add_rope_attention)
         .def("run", &run)
         .def("reset_clock", [](Bound& self, bool each) { self.program.reset_clock(each); })
         .def("clock", [](const Bound& self) {

@@ -144,9 +144,6 @@ struct AttentionArgs {
     float scale;
     int64_t window;
     float* out;  // [T, heads * head_dim]
-    // Where every run is one token: an item first turns its queries, writes its keys and values.
-    const RopeArgs* rope;
-    void (*rope_heads)(const RopeArgs&, int64_t token, int64_t first_kv_head, int64_t end_kv_head);
 };
 
 struct Kernels {
@@ -162,7 +159,7 @@ struct Kernels {
     void (*norm_row)(const float* x, const float* weight, float eps, int64_t width, float* out);
     void (*embedding)(const EmbeddingArgs&, int64_t token);
     void (*silu_mul)(const SiluArgs&, int64_t token);
-    void (*rope_heads)(const RopeArgs&, int64_t token, int64_t first_kv_head, int64_t end_kv_head);
+    void (*rope)(const RopeArgs&, int64_t token);
     void (*attention)(const AttentionArgs&, int64_t item);
 
     // The vector part of sampling, over one row of logits.

@@ -45,7 +45,7 @@ void Engine::silu_mul(const SiluArgs& a, int64_t tokens) {
 
 void Engine::rope(const RopeArgs& a, int64_t tokens) {
     each_row(pool_, tokens, double((a.heads + 4 * a.kv_heads) * a.head_dim) / 8.0,
-             [&](int64_t token) { kernels_.rope_heads(a, token, 0, a.kv_heads); });
+             [&](int64_t token) { kernels_.rope(a, token); });
 }
 
 void Engine::sample(const float* logits, int64_t rows, int64_t vocab, const RowSampling* how, int32_t* out) {

@@ -52,8 +52,6 @@ class Engine {
     AttentionPlan plan_attention(const AttentionArgs& args, const int32_t* starts, int64_t sequences,
                                  bool cascade) const;
     void attention(AttentionArgs args, const AttentionPlan& plan);
-    // The same, and before it the rope of the same tokens, of which each is alone in its sequence.
-    void rope_attention(const RopeArgs& rope, AttentionArgs args, const AttentionPlan& plan);
     void attention(const AttentionArgs& args, const int32_t* starts, int64_t sequences, bool cascade = true) {
         attention(args, plan_attention(args, starts, sequences, cascade));
     }

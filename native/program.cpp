@@ -124,48 +124,26 @@ void Program::silu_mul(Operand x, int64_t width, Operand out) {
 }
 
 void Program::rope(RopeArgs args, Operand q, Operand k, Operand v, Operand out) {
-    push([=, this] { engine_.rope(placed(args, q, k, v, out), step_.tokens); }, out);
-}
-
-void Program::attention(AttentionArgs args, bool cascade, Operand q, Operand out) {
-    push([=, this] { engine_.attention(placed(args, q, out), plan(placed(args, q, out), cascade)); }, out);
-}
-
-// Each item of a step of single tokens turns what it attends with; other steps need all keys before.
-void Program::rope_attention(RopeArgs rope, Operand q, Operand k, Operand v, Operand turned, AttentionArgs args,
-                             bool cascade, Operand out) {
-    auto call = [=, this] {
-        RopeArgs turn = placed(rope, q, k, v, turned);
-        AttentionArgs attend = placed(args, turned, out);
-        if (step_.tokens == step_.sequences) {
-            engine_.rope_attention(turn, attend, plan(attend, cascade));
-        } else {
-            engine_.rope(turn, step_.tokens);
-            engine_.attention(attend, plan(attend, cascade));
-        }
+    auto call = [=, this]() mutable {
+        args.q = at(q), args.k = at(k), args.v = at(v), args.q_out = at(out);
+        args.positions = step_.positions, args.slots = step_.slots;
+        engine_.rope(args, step_.tokens);
     };
     push(call, out);
 }
 
-RopeArgs Program::placed(RopeArgs args, Operand q, Operand k, Operand v, Operand out) const {
-    args.q = at(q), args.k = at(k), args.v = at(v), args.q_out = at(out);
-    args.positions = step_.positions, args.slots = step_.slots;
-    return args;
-}
-
-AttentionArgs Program::placed(AttentionArgs args, Operand q, Operand out) const {
-    args.q = at(q), args.out = at(out);
-    args.positions = step_.positions, args.page_table = step_.page_table;
-    args.page_table_stride = step_.page_table_stride;
-    return args;
-}
-
-const AttentionPlan& Program::plan(const AttentionArgs& args, bool cascade) {
-    auto found = plans_.find(args.window);
-    if (found == plans_.end())
-        found = plans_.emplace(args.window, engine_.plan_attention(args, step_.query_starts, step_.sequences, cascade))
-                    .first;
-    return found->second;
+void Program::attention(AttentionArgs args, bool cascade, Operand q, Operand out) {
+    auto call = [=, this]() mutable {
+        args.q = at(q), args.out = at(out);
+        args.positions = step_.positions, args.page_table = step_.page_table;
+        args.page_table_stride = step_.page_table_stride;
+        auto plan = plans_.find(args.window);
+        if (plan == plans_.end())
+            plan = plans_.emplace(args.window, engine_.plan_attention(args, step_.query_starts, step_.sequences, cascade))
+                       .first;
+        engine_.attention(args, plan->second);
+    };
+    push(call, out);
 }
 
 }  // namespace hexad

@@ -46,8 +46,6 @@ class Program {
     // q, k, v, pages and tables as in RopeArgs and AttentionArgs; pointers to activations are filled in.
     void rope(RopeArgs args, Operand q, Operand k, Operand v, Operand out);
     void attention(AttentionArgs args, bool cascade, Operand q, Operand out);
-    void rope_attention(RopeArgs rope, Operand q, Operand k, Operand v, Operand turned, AttentionArgs args,
-                        bool cascade, Operand out);
 
     // Returns the last call's output; it stays until the next run.
     const float* run(const StepArrays& step);
@@ -72,9 +70,6 @@ class Program {
 
     int64_t rows(const Operand& operand) const { return operand.wanted ? step_.outputs : step_.tokens; }
     float* at(const Operand& operand) const;
-    RopeArgs placed(RopeArgs args, Operand q, Operand k, Operand v, Operand out) const;
-    AttentionArgs placed(AttentionArgs args, Operand q, Operand out) const;
-    const AttentionPlan& plan(const AttentionArgs& args, bool cascade);
     void run_timed();
     void push(std::function<void()> call, Operand out);
 

@@ -151,24 +151,6 @@ class Program:
         out: Operand,
         /,
     ) -> None: ...
-    def rope_attention(
-        self,
-        q: Operand,
-        k: Operand,
-        v: Operand,
-        heads: int,
-        cos_sin: np.ndarray,
-        k_pages: np.ndarray,
-        v_pages: np.ndarray,
-        q_norm: Norm,
-        k_norm: Norm,
-        turned: Operand,
-        scale: float,
-        window: int,
-        cascade: bool,
-        out: Operand,
-        /,
-    ) -> None: ...
     def attention(
         self,
         q: Operand,

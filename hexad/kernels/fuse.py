@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from hexad.kernels.ops import TILE_OUTPUTS
-from hexad.kernels.record import Add, Attend, Instruction, Linear, Norm, Rope, Silu, Slice, TakeRows, Value, reads
+from hexad.kernels.record import Add, Instruction, Linear, Norm, Rope, Silu, Slice, TakeRows, Value, reads
 
 
 def narrow(code: list[Instruction], new: Callable[[Value], Value]) -> list[Instruction]:
@@ -90,22 +90,11 @@ def fuse_qk_norm(code: list[Instruction]) -> list[Instruction]:
     return [ropes.get(i.out, i) for i in code if i.out not in gone]
 
 
-def fuse_rope(code: list[Instruction]) -> list[Instruction]:
-    """Who attends with a single token turns its queries and writes its keys itself."""
-    uses = _uses(code)
-    ropes = {i.out: i for i in code if isinstance(i, Rope)}
-    fused = {i.q for i in code if isinstance(i, Attend) and i.q in ropes and uses[i.q] == 1}
-    return [
-        replace(i, rope=ropes[i.q]) if isinstance(i, Attend) and i.q in fused else i for i in code if i.out not in fused
-    ]
-
-
 FUSIONS: dict[str, Callable[[list[Instruction]], list[Instruction]]] = {
     "fuse-residual": fuse_residual,
     "fuse-silu": fuse_silu,
     "fuse-norm": fuse_norm,
     "fuse-qk-norm": fuse_qk_norm,
-    "fuse-rope": fuse_rope,
 }
 
 

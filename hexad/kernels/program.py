@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -96,10 +96,6 @@ class _Places:
             inputs = reads(instruction)
             dying = {value for value in inputs if last[value] == i}
             wanted = isinstance(instruction, TakeRows) or any(places.homes[value][0] for value in inputs)
-            if isinstance(instruction, Attend) and instruction.rope is not None:
-                turned = instruction.rope.out
-                places.homes[turned] = False, places._slot(widths[turned], False, free[False])
-                dying.add(turned)
             if isinstance(instruction, Linear) and instruction.residual is not None:
                 dying.discard(instruction.residual)  # its slot lives on as the result
                 places.homes[instruction.out] = places.homes[instruction.residual]
@@ -129,19 +125,6 @@ class _Places:
         return *self.homes[part.value], part.start, self.widths[part.value]
 
 
-def _turn(rope: Rope, at: _Places) -> tuple[Any, ...]:
-    parts = at.part(rope.q), at.part(rope.k), at.part(rope.v)
-    return (
-        *parts,
-        rope.q.heads,
-        rope.cos_sin,
-        *rope.kv,
-        _norm(rope.q_norm),
-        _norm(rope.k_norm),
-        at.whole(rope.out),
-    )
-
-
 def _norm(norm: Norm | None) -> tuple[np.ndarray | None, float]:
     return (None, 0.0) if norm is None else (norm.weight, norm.eps)
 
@@ -162,10 +145,8 @@ def _add(program: _native.Program, instruction: Instruction, at: _Places, *, cas
             program.linear(weight, at.whole(x), _norm(norm), bias, residual is not None, silu, out)
         case Silu(x):
             program.silu_mul(at.whole(x), at.widths[instruction.out], out)
-        case Rope():
-            program.rope(*_turn(instruction, at))
-        case Attend(rope=Rope() as rope):
-            rest = instruction.scale, instruction.window, cascade
-            program.rope_attention(*_turn(rope, at), *rest, out)
+        case Rope(q, k, v, cos_sin, kv, q_norm=q_norm, k_norm=k_norm):
+            parts = at.part(q), at.part(k), at.part(v)
+            program.rope(*parts, q.heads, cos_sin, *kv, _norm(q_norm), _norm(k_norm), out)
         case Attend(q, heads, kv, scale, window):
             program.attention(at.whole(q), heads, *kv, scale, window, cascade, out)

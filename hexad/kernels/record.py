@@ -101,8 +101,6 @@ class Attend:
     scale: float
     window: int
     out: Value
-    rope: Rope | None = None
-    """Fused: it makes q."""
 
 
 Instruction = Embed | TakeRows | Add | Norm | Linear | Silu | Rope | Attend
@@ -123,8 +121,6 @@ def reads(instruction: Instruction) -> list[Value]:
             return [x, residual]
         case Rope(q, k, v):
             return [q.value, k.value, v.value]
-        case Attend(rope=Rope() as rope):
-            return reads(rope)
         case TakeRows(x) | Silu(x) | Attend(x):
             return [x]
     raise AssertionError(instruction)

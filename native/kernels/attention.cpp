@@ -510,13 +510,6 @@ HEXAD_INLINE void fetch_queries(const AttentionArgs& a, const QueryTile& where, 
 }
 
 // As many KV heads side by side as there is room for their rows.
-// What a thread writes it finds in its own cache.
-void turn_item(const AttentionArgs& a, const AttentionItem& item) {
-    const QueryTile& tile = a.tiles[item.tile];
-    for (int i = tile.first_run; i < tile.first_run + tile.num_runs; ++i)
-        a.rope_heads(*a.rope, a.runs[i].first_token, item.first_kv_head, item.end_kv_head);
-}
-
 template <typename Format>
 HEXAD_INLINE void attend_item(const AttentionArgs& a, int64_t item) {
     const AttentionItem& now = a.items[item];
@@ -524,7 +517,6 @@ HEXAD_INLINE void attend_item(const AttentionArgs& a, int64_t item) {
     const QueryTile& tile = a.tiles[now.tile];
     int64_t group = a.heads / a.kv_heads, head_rows = 0;
     for (int i = tile.first_run; i < tile.first_run + tile.num_runs; ++i) head_rows += a.runs[i].num_tokens * group;
-    if (a.rope) turn_item(a, now);
     int64_t together = head_rows < kQueryRows ? kQueryRows / head_rows : 1;
     for (int64_t first = now.first_kv_head, end; first < now.end_kv_head; first = end) {
         end = first + together < now.end_kv_head ? first + together : now.end_kv_head;

@@ -111,16 +111,14 @@ HEXAD_INLINE void rope_head(const float* x, const float* weight, float eps, cons
     rotate(weight ? normed : x, cosines, head_dim, out);
 }
 
-// Of a token: some KV heads and the query heads that share them.
-void rope_heads(const RopeArgs& a, int64_t token, int64_t first_kv_head, int64_t end_kv_head) {
+void rope(const RopeArgs& a, int64_t token) {
     const float* cosines = a.cos_sin + a.positions[token] * a.head_dim;
-    int64_t group = a.heads / a.kv_heads;
-    for (int64_t head = first_kv_head * group; head < end_kv_head * group; ++head)
+    for (int64_t head = 0; head < a.heads; ++head)
         rope_head(a.q + token * a.q_token + head * a.q_head, a.q_weight, a.eps, cosines, a.head_dim,
                   a.q_out + (token * a.heads + head) * a.head_dim);
     float key[kMaxHeadDim];
     int64_t page = a.slots[token] / kPageTokens, at = a.slots[token] % kPageTokens;
-    for (int64_t head = first_kv_head; head < end_kv_head; ++head) {
+    for (int64_t head = 0; head < a.kv_heads; ++head) {
         rope_head(a.k + token * a.k_token + head * a.k_head, a.k_weight, a.eps, cosines, a.head_dim, key);
         const float* value = a.v + token * a.v_token + head * a.v_head;
         int64_t first = (page * a.kv_heads + head) * kPageTokens * a.head_dim;
@@ -141,7 +139,7 @@ void HEXAD_REGISTER(rows)(Kernels& k) {
     k.norm = norm;
     k.norm_row = norm_row;
     k.silu_mul = silu_mul;
-    k.rope_heads = rope_heads;
+    k.rope = rope;
 }
 
 }  // namespace hexad
