@@ -237,7 +237,8 @@ LinearWeight pack(Engine& engine, nb::handle weight_NK, const std::string& name,
 Bytes borrow(nb::handle array, const char* name, size_t bytes) {
     View view(array, name);
     view.type({Type::u8}).shape({int64_t(bytes)}).contiguous();
-    if (bytes && reinterpret_cast<uintptr_t>(view.raw()) % 64) view.fail("must begin at a multiple of 64 bytes in memory");
+    if (bytes && reinterpret_cast<uintptr_t>(view.raw()) % 64)
+        view.fail("must begin at a multiple of 64 bytes in memory");
     return Bytes(view.raw(), bytes);
 }
 

@@ -1,5 +1,6 @@
 #include "weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -236,7 +237,8 @@ void pack_int4(const LinearWeight& w, const Tile& tile) {
 template <HostDtype Source>
 void pack_tile(const char* weight, const LinearWeight& w, int64_t index) {
     size_t tile_bytes = size_t(w.units()) * kUnitBytes, scale_bytes = w.scales_size() / size_t(w.num_tiles());
-    Tile tile{weight + index * kTile * w.inputs * Reader<Source>::kBytes, std::min<int64_t>(w.outputs - index * kTile, kTile),
+    Tile tile{weight + index * kTile * w.inputs * Reader<Source>::kBytes,
+              std::min<int64_t>(w.outputs - index * kTile, kTile),
               w.tiles.own.data() + size_t(index) * tile_bytes, w.scales.own.data() + size_t(index) * scale_bytes,
               w.sums.own.data() + index * kTile * 4};
     std::memset(tile.out, 0, tile_bytes);
