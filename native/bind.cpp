@@ -246,7 +246,7 @@ LinearWeight adopt(Engine&, const std::string& name, int64_t outputs, int64_t in
                    nb::handle scales, nb::handle sums) {
     auto [format, group] = format_of(name);
     check_leaves(leaves);
-    constexpr int64_t kMost = int64_t(1) << 31;
+    constexpr int64_t kMost = int64_t(1) << 28;  // no size below overflows
     if (outputs < 0 || inputs < 0 || outputs >= kMost || inputs >= kMost)
         refuse("a linear of " + std::to_string(outputs) + " outputs and " + std::to_string(inputs) +
                " inputs; both must be 0 to " + std::to_string(kMost - 1));
