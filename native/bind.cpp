@@ -50,7 +50,8 @@ LinearWeight pack(Engine& engine, nb::handle weight_NK, const std::string& name,
 Bytes borrow(nb::handle array, const char* name, size_t bytes) {
     View view(array, name);
     view.type({Type::u8}).shape({int64_t(bytes)}).contiguous();
-    if (bytes && reinterpret_cast<uintptr_t>(view.raw()) % 64) view.fail("must begin at a multiple of 64 bytes in memory");
+    if (bytes && reinterpret_cast<uintptr_t>(view.raw()) % 64)
+        view.fail("must begin at a multiple of 64 bytes in memory");
     return Bytes(view.raw(), bytes);
 }
 
@@ -58,7 +59,7 @@ LinearWeight adopt(Engine&, const std::string& name, int64_t outputs, int64_t in
                    nb::handle scales, nb::handle sums) {
     auto [format, group] = format_of(name);
     check_leaves(leaves);
-    constexpr int64_t kMost = int64_t(1) << 31;
+    constexpr int64_t kMost = int64_t(1) << 28;  // no size below overflows
     if (outputs < 0 || inputs < 0 || outputs >= kMost || inputs >= kMost)
         refuse("a linear of " + std::to_string(outputs) + " outputs and " + std::to_string(inputs) +
                " inputs; both must be 0 to " + std::to_string(kMost - 1));

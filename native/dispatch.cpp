@@ -33,8 +33,9 @@ Kernels table(Register linear, Register pack_row, Register rows, Register attent
     return k;
 }
 
-#define HEXAD_TABLE(isa) \
-    table(register_linear_##isa, register_pack_row_##isa, register_rows_##isa, register_attention_##isa, register_logits_##isa)
+#define HEXAD_TABLE(isa)                                                                             \
+    table(register_linear_##isa, register_pack_row_##isa, register_rows_##isa, register_attention_##isa, \
+          register_logits_##isa)
 
 struct Set {
     const char* name;

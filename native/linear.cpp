@@ -21,7 +21,8 @@ size_t Engine::packed_row_bytes(const LinearWeight& w) const {
         case Format::int8: bytes = units * 4 + 4; break;
         case Format::int4: bytes = units * 8 + size_t(w.num_groups()) * 8; break;
     }
-    return (bytes + 63) / 64 * 64;
+    // An odd number of cache lines, so that rows do not contend for the same sets of a cache.
+    return (bytes + 63) / 64 * 64 | 64;
 }
 
 void Engine::pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, char* packed) {

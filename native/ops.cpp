@@ -87,8 +87,10 @@ double Engine::read_bandwidth(size_t bytes) {
 double Engine::arithmetic_rate(Format format) {
     constexpr int64_t kRounds = 20000;
     constexpr int64_t kItemsPerThread = 4;
-    auto kernel = format == Format::f32 ? kernels_.fma_peak : format == Format::bf16 ? kernels_.pair_peak : kernels_.byte_peak;
-    double per_step = format == Format::f32 ? 1.0 : format == Format::bf16 ? 2.0 : 4.0;
+    double (*kernel)(int64_t) = kernels_.byte_peak;
+    double per_step = 4.0;
+    if (format == Format::f32) kernel = kernels_.fma_peak, per_step = 1.0;
+    if (format == Format::bf16) kernel = kernels_.pair_peak, per_step = 2.0;
     double flops = double(kRounds) * double(kernels_.flops_per_round) * per_step;
     int64_t items = threads() * kItemsPerThread;
     double best = 0.0;

@@ -1,5 +1,6 @@
 #include "weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -159,33 +160,40 @@ void pack_int8(const LinearWeight& w, const Tile& tile) {
     std::memcpy(tile.sums, sums, sizeof sums);
 }
 
-// One scale for each of 16 outputs in a group of inputs, and what they leave.
+// The nearest level of -8 to 7, ties to even, of a value that is within [-2^22, 2^22] scales. In
+// integers, because compilers do not vectorize the comparison of floats.
+int32_t level_of(float value, float inverse) {
+    int32_t level = int32_t(to_bits(value * inverse + 12582912.0f)) - int32_t(to_bits(12582912.0f));
+    return std::clamp(level, -8, 7);
+}
+
+// One scale for each of 16 outputs in a group of inputs, and the squared error it leaves.
 struct GroupScales {
     float scale[kTile], inverse[kTile], error[kTile];
-
-    // values is [count][16]; a scale is its output's value of greatest magnitude / divisor, as bfloat16.
-    void fit(const float* values, int64_t count, const float* greatest, float divisor) {
-        for (int lane = 0; lane < kTile; ++lane) {
-            float rounded = from_bits(uint32_t(float_to_bf16(greatest[lane] / divisor)) << 16);
-            bool usable = std::fabs(rounded) >= std::numeric_limits<float>::min();  // and not NaN
-            scale[lane] = usable || rounded != rounded ? rounded : 0.0f;
-            inverse[lane] = usable ? 1.0f / rounded : 0.0f;
-            error[lane] = 0.0f;
-        }
-        for (int64_t k = 0; k < count; ++k) {
-            for (int lane = 0; lane < kTile; ++lane) {
-                float value = values[k * kTile + lane];
-                float left = value - quantized(value, lane) * scale[lane];
-                error[lane] += left * left;
-            }
-        }
-    }
-    float quantized(float value, int lane) const {
-        float level = value * inverse[lane];
-        level = level > -8.0f ? level : -8.0f;
-        return round_even(level < 7.0f ? level : 7.0f);
-    }
 };
+
+// values is [count][16]; a scale is its output's value of greatest magnitude / divisor, as bfloat16.
+GroupScales fit_scales(const float* values, int64_t count, const float* greatest, float divisor) {
+    GroupScales fit{};
+    for (int lane = 0; lane < kTile; ++lane) {
+        float rounded = from_bits(uint32_t(float_to_bf16(greatest[lane] / divisor)) << 16);
+        bool usable = std::fabs(rounded) >= std::numeric_limits<float>::min();  // and not NaN
+        fit.scale[lane] = usable || rounded != rounded ? rounded : 0.0f;
+        fit.inverse[lane] = usable ? 1.0f / rounded : 0.0f;
+    }
+    float error[kTile] = {}, scale[kTile], inverse[kTile];  // apart, so that the compiler sees no aliases
+    std::memcpy(scale, fit.scale, sizeof scale);
+    std::memcpy(inverse, fit.inverse, sizeof inverse);
+    for (int64_t k = 0; k < count; ++k) {
+        for (int lane = 0; lane < kTile; ++lane) {
+            float value = values[k * kTile + lane];
+            float left = value - float(level_of(value, inverse[lane])) * scale[lane];
+            error[lane] += left * left;
+        }
+    }
+    std::memcpy(fit.error, error, sizeof error);
+    return fit;
+}
 
 // Symmetric with levels -8 to 7, a scale an output and group: of the value of greatest magnitude
 // (the first such) / -8 (llama.cpp's Q4_0) and / -9, the one that leaves less squared error, summed in
@@ -200,18 +208,25 @@ void pack_int4(const LinearWeight& w, const Tile& tile) {
             const char* row = tile.rows + (lane * w.inputs + first) * Read::kBytes;
             for (int64_t k = 0; k < count; ++k) values[k * kTile + lane] = Read::value(row + k * Read::kBytes);
         }
-        float greatest[kTile] = {}, poison[kTile] = {};
+        std::memset(values + count * kTile, 0, size_t(w.group - count) * kTile * sizeof(float));
+        // Bits of a magnitude order as the magnitudes do, those that are not finite last.
+        uint32_t greatest_bits[kTile] = {};
         for (int64_t k = 0; k < count; ++k) {
             for (int lane = 0; lane < kTile; ++lane) {
-                float value = values[k * kTile + lane];
-                greatest[lane] = std::fabs(value) > std::fabs(greatest[lane]) ? value : greatest[lane];
-                poison[lane] += value * 0.0f;
+                uint32_t bits = to_bits(values[k * kTile + lane]);
+                bool greater = int32_t(bits & 0x7fffffff) > int32_t(greatest_bits[lane] & 0x7fffffff);
+                greatest_bits[lane] = greater ? bits : greatest_bits[lane];
             }
         }
-        for (int lane = 0; lane < kTile; ++lane) greatest[lane] += poison[lane];
-        GroupScales best, other;
-        best.fit(values, count, greatest, -8.0f);
-        other.fit(values, count, greatest, -9.0f);
+        float greatest[kTile];
+        for (int lane = 0; lane < kTile; ++lane) {
+            greatest[lane] = from_bits(greatest_bits[lane]);
+            if (std::isfinite(greatest[lane])) continue;
+            greatest[lane] = std::numeric_limits<float>::quiet_NaN();
+            for (int64_t k = 0; k < count; ++k) values[k * kTile + lane] = 0.0f;
+        }
+        GroupScales best = fit_scales(values, count, greatest, -8.0f);
+        const GroupScales other = fit_scales(values, count, greatest, -9.0f);
         for (int lane = 0; lane < kTile; ++lane) {
             if (other.error[lane] < best.error[lane]) {
                 best.scale[lane] = other.scale[lane];
@@ -220,23 +235,23 @@ void pack_int4(const LinearWeight& w, const Tile& tile) {
             uint16_t scale = float_to_bf16(best.scale[lane]);
             std::memcpy(tile.scales + (group * kTile + lane) * 2, &scale, sizeof scale);
         }
-        char* out = tile.out + first / 8 * kUnitBytes;
-        for (int64_t k = 0; k < (count + 7) / 8 * 8; ++k) {
-            char* quarter = out + k / 8 * kUnitBytes + k % 4;
-            int shift = k % 8 < 4 ? 0 : 4;
-            for (int lane = 0; lane < kTile; ++lane) {
-                bool zero = k >= count || lane >= tile.lanes || best.inverse[lane] == 0.0f;
-                int level = zero ? 0 : int(best.quantized(values[k * kTile + lane], lane));
-                quarter[lane * 4] = char(quarter[lane * 4] | (level + 8) << shift);
-            }
-        }
+        uint8_t levels[kMaxGroup][kTile];
+        for (int64_t k = 0; k < w.group; ++k)
+            for (int lane = 0; lane < kTile; ++lane)
+                levels[k][lane] = uint8_t(level_of(values[k * kTile + lane], best.inverse[lane]) + 8);
+        char* unit = tile.out + first / 8 * kUnitBytes;
+        for (int64_t k = 0; k < count; k += 8, unit += kUnitBytes)
+            for (int lane = 0; lane < kTile; ++lane)
+                for (int i = 0; i < 4; ++i)
+                    unit[lane * 4 + i] = char(levels[k + i][lane] | levels[k + 4 + i][lane] << 4);
     }
 }
 
 template <HostDtype Source>
 void pack_tile(const char* weight, const LinearWeight& w, int64_t index) {
     size_t tile_bytes = size_t(w.units()) * kUnitBytes, scale_bytes = w.scales_size() / size_t(w.num_tiles());
-    Tile tile{weight + index * kTile * w.inputs * Reader<Source>::kBytes, std::min<int64_t>(w.outputs - index * kTile, kTile),
+    Tile tile{weight + index * kTile * w.inputs * Reader<Source>::kBytes,
+              std::min<int64_t>(w.outputs - index * kTile, kTile),
               w.tiles.own.data() + size_t(index) * tile_bytes, w.scales.own.data() + size_t(index) * scale_bytes,
               w.sums.own.data() + index * kTile * 4};
     std::memset(tile.out, 0, tile_bytes);

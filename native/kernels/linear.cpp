@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kUnitBytes = 64;
 // Units walked before the next block of rows takes its turn: a panel of tiles stays in L2. Whole groups.
-constexpr int kChunkUnits = 512;
+constexpr int kChunkUnits = 768;
 // How far ahead weights are fetched: from memory by the first to walk them, then from L2.
 constexpr int kPrefetchUnits = 32;
 constexpr int kL2PrefetchUnits = 6;
@@ -228,7 +228,8 @@ HEXAD_INLINE V total(const LinearArgs& a, const char* sums, size_t leaf_bytes, c
     V sum;
     if constexpr (__is_same(F, Int8)) {
         V row_scale = set1(read<float>(x_row + size_t(a.units) * 4));
-        sum = mul(mul(to_float(iload(sums)), row_scale), load(reinterpret_cast<const float*>(a.scales) + tile * kLanes));
+        V scale = load(reinterpret_cast<const float*>(a.scales) + tile * kLanes);
+        sum = mul(mul(to_float(iload(sums)), row_scale), scale);
     } else {
         sum = sum_leaves(sums, leaf_bytes, a.leaves);
     }
@@ -322,7 +323,8 @@ HEXAD_INLINE void begin(const LinearArgs& a, const Panel& panel, int rows, char*
 }
 
 template <typename F>
-HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Panel* next, int64_t first_row, int rows) {
+HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Panel* next, int64_t first_row,
+                               int rows) {
     alignas(64) char sums[kMaxRowsPerItem * kSumRow * (kMaxLeaves * kMaxRowsWithLeaves / kMaxRowsPerItem)];
     const size_t leaf_bytes = size_t(rows) * kSumRow;
     const size_t groups = F::kGroups ? (size_t(a.units) + a.group_units - 1) / a.group_units : 0;

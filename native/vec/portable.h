@@ -201,8 +201,9 @@ HEXAD_INLINE V to_float(I x) {
 }
 // fma, rounded once on every instruction set.
 HEXAD_INLINE V fused(V a, V b, V c) {
-    for (int lane = 0; lane < kLanes; ++lane)
-        c.q[lane / 4][lane % 4] = __builtin_fmaf(a.q[lane / 4][lane % 4], b.q[lane / 4][lane % 4], c.q[lane / 4][lane % 4]);
+    HEXAD_EACH {
+        for (int j = 0; j < 4; ++j) c.q[i][j] = __builtin_fmaf(a.q[i][j], b.q[i][j], c.q[i][j]);
+    }
     return c;
 }
 

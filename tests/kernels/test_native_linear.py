@@ -223,18 +223,14 @@ def test_bytes_that_are_no_such_weight_are_refused() -> None:
     packed = engine.pack_linear(normal(20, 100), "int4-32", 1)
     tiles, scales, sums = aligned(packed.tiles), aligned(packed.scales), aligned(packed.sums)
     for format, outputs, inputs, leaves, said in (
-        ("int4-32", 20, 101, 8, None),
         ("int4-32", 20, 105, 1, r"tiles must have shape \[1792\], not \[1664\]"),
         ("int4-64", 20, 100, 1, r"scales must have shape \[128\], not \[256\]"),
         ("int8", 20, 100, 1, "tiles must have shape"),
         ("int4-16", 20, 100, 1, "format is 'int4-16'; it must be float32, bfloat16, int8, int4-128"),
         ("int4-32", 20, 100, 2, "leaves is 2"),
         ("int4-32", -20, 100, 1, "-20 outputs"),
-        ("int4-32", 2**31, 100, 1, "2147483648 outputs"),
+        ("int4-32", 2**28, 100, 1, "268435456 outputs"),
     ):
-        if said is None:
-            engine.adopt_linear(format, outputs, inputs, leaves, tiles, scales, sums)
-            continue
         with pytest.raises(KernelError, match=said):
             engine.adopt_linear(format, outputs, inputs, leaves, tiles, scales, sums)
     with pytest.raises(KernelError, match="multiple of 64 bytes"):
