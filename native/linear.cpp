@@ -53,7 +53,8 @@ void Engine::multiply(const LinearWeight& w, const char* packed, int64_t rows, c
     a.row_items = int(ceil_div(rows, a.leaves == 1 ? kMaxRowsPerItem : kMaxRowsWithLeaves));
     a.rows_per_item = int(ceil_div(rows, a.row_items));
     a.row_items = int(ceil_div(rows, a.rows_per_item));
-    a.panel_tiles = kernels_.panel_tiles;
+    // A single row waits for memory, and memory is fastest in one stream a thread.
+    a.panel_tiles = rows > 1 ? kernels_.panel_tiles : out.finish == Finish::silu_mul ? 2 : 1;
     while (a.panel_tiles > 2 && ceil_div(w.num_tiles(), a.panel_tiles) * a.row_items < 2 * threads())
         a.panel_tiles /= 2;
     a.panels = ceil_div(w.num_tiles(), a.panel_tiles);

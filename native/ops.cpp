@@ -65,7 +65,7 @@ void Engine::top_logprobs(const float* logits, int64_t rows, int64_t vocab, cons
 // left alone.
 double Engine::read_bandwidth(size_t bytes) {
     constexpr size_t kPart = size_t(1) << 20;
-    constexpr size_t kPartsPerWindow = 16;
+    constexpr size_t kPartsPerWindow = 256;
     size_t parts = std::max<size_t>(bytes / kPart, kPartsPerWindow);
     Buffer buffer(parts * kPart);
     pool_.run(int64_t(parts), [&](int64_t part) { std::memset(buffer.data() + size_t(part) * kPart, 0, kPart); });

@@ -16,6 +16,7 @@ constexpr int kUnitBytes = 64;
 constexpr int kChunkUnits = 768;
 // How far ahead weights are fetched: from memory by the first to walk them, then from L2.
 constexpr int kPrefetchUnits = 32;
+constexpr int kStreamPrefetchUnits = 128;
 constexpr int kL2PrefetchUnits = 6;
 constexpr int kMaxRowsPerItem = 96;
 constexpr int kMaxRowsWithLeaves = 48;
@@ -283,7 +284,7 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
         a.row_scales = all.row_scales + first * a.x_stride;
         a.row_sums = all.row_sums + first * a.x_stride;
         a.sums = all.sums + first * kSumRow;
-        a.ahead = b == 0 ? kPrefetchUnits : kL2PrefetchUnits;
+        a.ahead = rows == 1 ? kStreamPrefetchUnits : b == 0 ? kPrefetchUnits : kL2PrefetchUnits;
         for (int i = 0; i < 2; ++i) {
             int t = (2 * b + i) * Tiles / (2 * blocks);
             const char* tile = t < (Tiles + 1) / 2 ? all.w + t * a.tile_bytes : all.up + (t - Tiles / 2) * a.tile_bytes;
@@ -296,10 +297,6 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
 
 template <typename F, typename Done>
 HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a, const Done& done) {
-    if (rows == 1 && panel.tiles == kPanelTiles) {
-        walk_one<F, 1, kPanelTiles>(a);
-        return done(0, 1);
-    }
     if (panel.tiles == kTileBlock) return walk_blocks<F, kTileBlock>(rows, a, done);
     const Walk all = a;
     for (int t = 0; t < panel.tiles; ++t) {
