@@ -1,5 +1,7 @@
 // Attention, cut into tiles of queries.
 #include <algorithm>
+#include <functional>
+#include <queue>
 #include <vector>
 
 #include "ops.h"
@@ -74,6 +76,30 @@ void share_tiles(const Runs& about, std::vector<QueryRun> runs, int32_t capacity
     }
 }
 
+// The most KV heads in an item, for their pages are neighbours, that keep all threads busy to
+// about the same end.
+int32_t heads_together(const std::vector<DearTile>& tiles, int32_t heads, int threads) {
+    constexpr double kWaste = 1.08;
+    if (int64_t(tiles.size()) >= int64_t(threads) * 4) return heads;
+    for (int32_t together = heads; together > 1; --together) {
+        if (heads % together) continue;
+        std::priority_queue<double, std::vector<double>, std::greater<>> free_at;
+        for (int i = 0; i < threads; ++i) free_at.push(0.0);
+        double ns = 0.0, end = 0.0;
+        for (const DearTile& tile : tiles) {
+            for (int32_t head = 0; head < heads; head += together) {
+                double until = free_at.top() + tile.ns * together / heads;
+                free_at.pop();
+                free_at.push(until);
+                end = std::max(end, until);
+            }
+            ns += tile.ns;
+        }
+        if (end * threads <= ns * kWaste) return together;
+    }
+    return 1;
+}
+
 }  // namespace
 
 // Items in the order in which threads take them. First long chunks, head by head, so that a
@@ -110,7 +136,7 @@ AttentionPlan Engine::plan_attention(const AttentionArgs& a, const int32_t* star
     }
     share_tiles(about, std::move(small), capacity, ceil_div(threads(), a.kv_heads), plan.runs, single);
     std::stable_sort(single.begin(), single.end(), [](const DearTile& x, const DearTile& y) { return x.ns > y.ns; });
-    int32_t heads_per_item = int64_t(single.size()) >= 4 * threads() ? heads : 1;
+    int32_t heads_per_item = heads_together(single, heads, threads());
     for (const DearTile& tile : single) {
         plan.ns += tile.ns;
         for (int32_t head = 0; head < heads; head += heads_per_item)

@@ -191,14 +191,14 @@ __attribute__((noinline)) void add_values(const Values& a, int from, int to, int
 }
 
 template <typename Format, int Count, bool Fetch>
-HEXAD_INLINE void score_rows(int rows, const char* queries, const Pages& pages, int page, int units, char* scores) {
+HEXAD_INLINE void score_rows(int rows, const char* q, const Pages& pages, int page, int units, char* scores) {
     switch (rows) {
-        case 1: return score_pages<Format, 1, Count, Fetch>(queries, pages, page, units, scores);
-        case 2: return score_pages<Format, 2, Count, Fetch>(queries, pages, page, units, scores);
-        case 3: return score_pages<Format, (kRowBlock >= 3 ? 3 : 1), Count, Fetch>(queries, pages, page, units, scores);
-        case 4: return score_pages<Format, (kRowBlock >= 4 ? 4 : 1), Count, Fetch>(queries, pages, page, units, scores);
-        case 5: return score_pages<Format, (kRowBlock >= 5 ? 5 : 1), Count, Fetch>(queries, pages, page, units, scores);
-        default: return score_pages<Format, (kRowBlock >= 6 ? 6 : 1), Count, Fetch>(queries, pages, page, units, scores);
+        case 1: return score_pages<Format, 1, Count, Fetch>(q, pages, page, units, scores);
+        case 2: return score_pages<Format, 2, Count, Fetch>(q, pages, page, units, scores);
+        case 3: return score_pages<Format, (kRowBlock >= 3 ? 3 : 1), Count, Fetch>(q, pages, page, units, scores);
+        case 4: return score_pages<Format, (kRowBlock >= 4 ? 4 : 1), Count, Fetch>(q, pages, page, units, scores);
+        case 5: return score_pages<Format, (kRowBlock >= 5 ? 5 : 1), Count, Fetch>(q, pages, page, units, scores);
+        default: return score_pages<Format, (kRowBlock >= 6 ? 6 : 1), Count, Fetch>(q, pages, page, units, scores);
     }
 }
 
