@@ -21,6 +21,7 @@ from hexad.bench.install import PEERS, cache_dir
 from hexad.bench.shapes import SHAPES, random_checkpoint
 from hexad.bench.workload import Workload
 from hexad.checkpoints.hub import resolve
+from hexad.cli.main import main
 from hexad.engine.llm import LLM
 from hexad.errors import HexadError
 
@@ -50,14 +51,16 @@ def test_a_peer_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path, monkeyp
     assert ratio.strip().endswith("x transformers")
 
 
-def test_the_command_compares_hexad_alone_too(tmp_path: Path) -> None:
+def test_the_command_compares_hexad_alone_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hexad.bench.compare.READ_BYTES", 1 << 26)
     words = ["bench", "compare", "demo", "--peers", "", "--bits", "16", "--workloads", "W4,W6,concurrency"]
-    words += ["--repeats", "1", "--out", str(tmp_path)]
-    shown = subprocess.run([sys.executable, "-m", "hexad.cli.main", *words], check=True, capture_output=True, text=True)
+    assert main([*words, "--repeats", "1", "--out", str(tmp_path)]) == 0
     document = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=Document)
     assert [row.workload for row in document.rows] == ["W6", "W4", *["concurrency"] * 6]
     assert not any(row.error for row in document.rows)
-    assert (tmp_path / "report.md").read_text() in shown.stdout
+    assert (tmp_path / "report.md").read_text() in capsys.readouterr().out
     assert (tmp_path / "report.html").read_text().count("<circle") == 6
 
 
