@@ -13,7 +13,7 @@ import msgspec
 
 import hexad
 from hexad.bench import contestant, install, report
-from hexad.bench.document import Document, Entry, Floor
+from hexad.bench.document import Document, Entry, Floor, Row
 from hexad.bench.group import Group, Say
 from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.read_config import read_model_config
@@ -37,7 +37,7 @@ def compare(
     say: Say = print,
     python: Callable[[str, Path], Path] = install.install,
 ) -> Document:
-    """Run everything; writes results.json, report.md and report.html into `out`.
+    """Run everything; writes results.json, report.md and report.html into `out`, anew after each workload.
 
     `python` gives the interpreter of a peer, and makes its environment.
     """
@@ -52,15 +52,27 @@ def compare(
         groups[width] = Group(width, [ours], model.vocab_size, repeats, say)
     for name in peers:
         entries += _add_peer(name, checkpoint, threads, groups, out, say, python)
-    floor = measure_floor(threads)
+    floor, document = measure_floor(threads), None
     for group in groups.values():
         try:
-            group.run(names)
+            for _ in group.run(names):
+                rows = [row for each in groups.values() for row in each.rows]
+                document = _document(checkpoint.name, model, threads, floor, entries, rows)
+                _write(document, out)
         finally:
             for c in group.contestants:
                 c.close()
         floor = _better(floor, measure_floor(threads))
-    document = Document(
+    assert document is not None
+    document = msgspec.structs.replace(document, floor=floor)
+    _write(document, out)
+    return document
+
+
+def _document(
+    name: str, model: ModelConfig, threads: int, floor: Floor, entries: list[Entry], rows: list[Row]
+) -> Document:
+    return Document(
         date=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
         hexad=hexad.__version__,
         processor=processor(),
@@ -68,17 +80,19 @@ def compare(
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         python=platform.python_version(),
         kernels=load("auto", threads).ops.name,
-        model=checkpoint.name,
+        model=name,
         layer_weights=layer_weights(model),
         head_weights=model.vocab_size * model.hidden_size,
         floor=floor,
         entries=entries,
-        rows=[row for group in groups.values() for row in group.rows],
+        rows=rows,
     )
+
+
+def _write(document: Document, out: Path) -> None:
     (out / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)))
     (out / "report.md").write_text(report.markdown(document))
     (out / "report.html").write_text(report.html(document))
-    return document
 
 
 def _add_peer(

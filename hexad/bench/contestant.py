@@ -26,6 +26,9 @@ from hexad.errors import HexadError
 
 PEERS = Path(__file__).parent / "peers"
 HEXAD = (sys.executable, "-m", "hexad.bench.run_hexad")
+UNKNOWN_BYTES = 8 << 30
+"""What a contestant is given room for before it has run: the hungriest takes 6.4 GiB."""
+SPARE_BYTES = 1 << 30
 PR_SET_PDEATHSIG = 1
 TIMEOUT_S = 1200.0
 """For one answer: several times the slowest run seen."""
@@ -47,6 +50,7 @@ class Contestant:
         self.name, self.what, self.continuous = name, what, continuous
         self._command, self._settings, self._log = command, settings, log
         self._process: subprocess.Popen[str] | None = None
+        self.needed_bytes = UNKNOWN_BYTES
 
     @property
     def loaded(self) -> bool:
@@ -79,6 +83,7 @@ class Contestant:
                 "ahead": ahead,
             }
         )
+        self.needed_bytes = answer["peak_rss_bytes"] + SPARE_BYTES
         counts = [len(moments) for moments in answer["token_s"]]
         asked = [length for _, length in requests]
         if counts != asked:

@@ -7,20 +7,18 @@ stopped. One that fails has a row with the reason, and gets another chance in th
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from hexad.bench.contestant import Contestant
-from hexad.bench.document import CONCURRENCIES, LOADS, Row, workloads
+from hexad.bench.document import CONCURRENCIES, LOADS, WORKLOADS, Row, workloads
 from hexad.bench.workload import Run, Workload, figures
 from hexad.errors import HexadError
 from hexad.placement.memory import available_memory
 
-ROOM = 8 << 30
-"""Free bytes that a contestant needs to start beside those that are loaded: the hungriest takes 6.4 GiB."""
 FAR_BEHIND = 2.0
 """A peer this many times slower than the best one on W3 is not measured under load: it would take hours."""
 
@@ -39,22 +37,21 @@ class Group:
     rows: list[Row] = field(default_factory=list)
     cold_start_s: dict[str, float] = field(default_factory=dict)
 
-    def run(self, names: Sequence[str]) -> None:
+    def run(self, names: Sequence[str]) -> Iterator[str]:
+        """Yields each workload when it is done. W6 goes first: it ends with all closed."""
         known = workloads(self.vocab_size)
-        if "W6" in names:
-            self.cold()
-        for name in ("W1", "W2", "W3", "W4"):
-            if name in names:
+        for name in sorted(set(names), key=lambda name: (name != "W6", list(WORKLOADS).index(name))):
+            if name == "W6":
+                self.cold()
+            elif name in LOADS:
+                self.under_load(name, known["W3"], LOADS[name])
+            elif name == "concurrency":
+                for count in CONCURRENCIES:
+                    workload = msgspec.structs.replace(known["W3"], num_prompts=count)
+                    self.turns(name, workload, self.contestants, 1, concurrency=count)
+            else:
                 self.steady(name, known[name])
-        for name, loads in LOADS.items():
-            if name in names:
-                self.under_load(name, known["W3"], loads)
-        if "concurrency" in names:
-            for count in CONCURRENCIES:
-                workload = msgspec.structs.replace(known["W3"], num_prompts=count)
-                self.turns("concurrency", workload, self.contestants, 1, concurrency=count)
-        for c in self.contestants:
-            c.close()
+            yield name
 
     def cold(self) -> None:
         """The first start of each fills the file cache and is not counted."""
@@ -144,7 +141,7 @@ class Group:
     def start(self, c: Contestant) -> float:
         c.close()
         loaded = [other for other in self.contestants if other.loaded]
-        while loaded and available_memory() < ROOM:
+        while loaded and available_memory() < c.needed_bytes:
             loaded.pop(0).close()
         return c.start()
 

@@ -12,6 +12,8 @@ from hexad.bench.document import WORKLOADS, Document, Row
 
 COLUMNS = ("W1 decode", "W2 prefill", "W3 batch", "W4 prefix", "W5 first token", "W5 between tokens", "W6 start")
 
+QUIET_CPUS = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -182,11 +184,13 @@ def _show(x: float) -> str:
 
 def _facts(document: Document) -> list[str]:
     d = document
+    busy = max((row.figures.other_cpus for row in d.rows if row.figures), default=0.0)
     millions = (d.layer_weights + d.head_weights) / 1e6
     return [
         f"{d.date}. {d.processor}, {d.threads} cores, {d.memory_gib:.0f} GiB. Python {d.python}.",
         f"Hexad {d.hexad}, kernels {d.kernels}. Model {d.model}: {millions:.0f} M weights in linears and head.",
         "All took turns, run by run, on the same cores; each gave exactly the tokens that were asked for.",
+        *[f"Other processes took up to {busy:.1f} CPUs during a run: the figures are noisy."] * (busy > QUIET_CPUS),
     ]
 
 

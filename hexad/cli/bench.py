@@ -69,6 +69,8 @@ def _compare(args: argparse.Namespace) -> int:
     peers = _words(args.peers, PEERS, "peers")
     names = _words(args.workloads, WORKLOADS, "workloads")
     bits = [int(word) for word in _words(args.bits, [str(width) for width in DTYPES], "bits")]
+    if not names or not bits:
+        raise ConfigError("--workloads and --bits need at least one each", param="workloads")
     config, origins = settings(args)
     if origins["model"] == "default":
         shape = args.shape or next(iter(SHAPES))

@@ -21,6 +21,7 @@ from hexad.bench.install import PEERS, cache_dir
 from hexad.bench.shapes import SHAPES, random_checkpoint
 from hexad.bench.workload import Workload
 from hexad.checkpoints.hub import resolve
+from hexad.cli.main import main
 from hexad.engine.llm import LLM
 from hexad.errors import HexadError
 
@@ -29,6 +30,7 @@ SMALL = Workload(input_len=(8, 16), output_len=(2, 5), num_prompts=3, vocab_size
 
 def test_a_peer_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hexad.bench.compare.default_threads", lambda: 1)
+    monkeypatch.setattr("hexad.bench.compare.READ_BYTES", 1 << 26)
 
     def python(name: str, log: Path) -> Path:
         """transformers is in this environment; nothing else is."""
@@ -37,18 +39,29 @@ def test_a_peer_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path, monkeyp
         return Path(sys.executable)
 
     said: list[str] = []
-    demo = resolve("demo", None)
-    compare(demo, ["vllm", "transformers"], ["W1", "W6"], [16], 1, tmp_path, said.append, python)
+    compare(resolve("demo", None), ["vllm", "transformers"], ["W1"], [16], 1, tmp_path, said.append, python)
     document = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=Document)
     rows = {(row.workload, row.name): row for row in document.rows}
-    assert set(rows) == {(w, name) for w in ("W1", "W6") for name in ("hexad", "transformers")}
-    assert not any(row.error for row in document.rows)
-    assert all(row.figures and row.figures.decode_tps > 0 for key, row in rows.items() if key[0] != "W6")
+    assert set(rows) == {("W1", "hexad"), ("W1", "transformers")}
+    assert all(row.figures and row.figures.decode_tps > 0 for row in rows.values())
     assert [entry.error for entry in document.entries] == ["", "no such wheel", ""]
     assert document.floor.read_gb > 1 and document.floor.float32 > 0.01
     assert "no such wheel" in (tmp_path / "report.md").read_text()
     ratio = (tmp_path / "report.md").read_text().split("| 16 bits |")[1].split("|")[0]
     assert ratio.strip().endswith("x transformers")
+
+
+def test_the_command_compares_hexad_alone_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hexad.bench.compare.READ_BYTES", 1 << 26)
+    words = ["bench", "compare", "demo", "--peers", "", "--bits", "16", "--workloads", "W4,W6,concurrency"]
+    assert main([*words, "--repeats", "1", "--out", str(tmp_path)]) == 0
+    document = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=Document)
+    assert [row.workload for row in document.rows] == ["W6", "W4", *["concurrency"] * 6]
+    assert not any(row.error for row in document.rows)
+    assert (tmp_path / "report.md").read_text() in capsys.readouterr().out
+    assert (tmp_path / "report.html").read_text().count("<circle") == 6
 
 
 def script(tmp_path: Path, body: str) -> Contestant:

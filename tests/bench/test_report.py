@@ -144,3 +144,9 @@ def test_html_shows_every_cell_and_point_and_needs_nothing_from_elsewhere() -> N
 
 def test_a_document_survives_its_file() -> None:
     assert msgspec.json.decode(msgspec.json.encode(DOCUMENT), type=Document) == DOCUMENT
+
+
+def test_a_busy_machine_is_told() -> None:
+    assert "Other processes" not in report.markdown(DOCUMENT)
+    noisy = msgspec.structs.replace(DOCUMENT, rows=[*DOCUMENT.rows, row("W1", "x", other_cpus=1.3)])
+    assert "Other processes took up to 1.3 CPUs" in report.markdown(noisy)

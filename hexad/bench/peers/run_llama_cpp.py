@@ -19,13 +19,15 @@ BATCH = 512
 
 
 class Engine:
-    def __init__(self, settings: dict[str, Any]) -> None:
+    """A context of `streams` sequences, and one more that holds a shared prefix."""
+
+    def __init__(self, model: Any, settings: dict[str, Any], streams: int) -> None:
         params = api.llama_context_default_params()
         params.n_threads = params.n_threads_batch = settings["threads"]
         params.n_batch = params.n_ubatch = BATCH
-        params.n_seq_max = STREAMS + 1  # the last one holds a shared prefix
-        params.n_ctx = (STREAMS + 1) * settings["max_model_len"]
-        model = api.llama_model_load_from_file(settings["model"].encode(), api.llama_model_default_params())
+        params.n_seq_max = streams + 1
+        params.n_ctx = (streams + 1) * settings["max_model_len"]
+        self.streams = streams
         self.context = api.llama_init_from_model(model, params)
         self.memory = api.llama_get_memory(self.context)
         self.vocab_size = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
@@ -36,8 +38,8 @@ class Engine:
 
     def share(self, prefix: list[int]) -> None:
         """Compute a prefix once; requests that follow start behind a copy of it."""
-        api.llama_memory_seq_rm(self.memory, STREAMS, -1, -1)
-        self.running[STREAMS] = [-1, prefix, 0, 1]
+        api.llama_memory_seq_rm(self.memory, self.streams, -1, -1)
+        self.running[self.streams] = [-1, prefix, 0, 1]
         while self.running:
             list(self.step())
         self.shared = len(prefix)
@@ -46,12 +48,12 @@ class Engine:
         self.waiting.append((index, prompt[self.shared :], length))
 
     def step(self) -> Iterator[tuple[int, int]]:
-        free = [sequence for sequence in range(STREAMS) if sequence not in self.running]
+        free = [sequence for sequence in range(self.streams) if sequence not in self.running]
         for sequence in free[: len(self.waiting)]:
             index, tokens, length = self.waiting.popleft()
             api.llama_memory_seq_rm(self.memory, sequence, -1, -1)
             if self.shared:
-                api.llama_memory_seq_cp(self.memory, STREAMS, sequence, -1, -1)
+                api.llama_memory_seq_cp(self.memory, self.streams, sequence, -1, -1)
             self.running[sequence] = [index, tokens, self.shared, length]
         ends = list(self._fill())
         if status := api.llama_decode(self.context, self.batch):
@@ -82,9 +84,14 @@ class Engine:
 
 
 def load(settings: dict[str, Any]) -> Any:
-    engine = Engine(settings)
+    model = api.llama_model_load_from_file(settings["model"].encode(), api.llama_model_default_params())
+    engines: dict[int, Engine] = {}
 
     def run(message: dict[str, Any]) -> Any:
+        streams = 1 if len(message["requests"]) == 1 else STREAMS
+        if streams not in engines:  # in a run that is not counted
+            engines[streams] = Engine(model, settings, streams)
+        engine = engines[streams]
         engine.shared = 0
         if shared := message.get("shared"):
             engine.share(message["requests"][0][0][:shared])
