@@ -252,6 +252,14 @@ void top_logprobs(Engine& engine, nb::handle logits_RV, nb::handle token_ids_R, 
                         rank.as<int32_t>(), ids.as<int32_t>(), logprobs.as<float>());
 }
 
+void populate_array(nb::handle pages, int64_t first_byte, int64_t bytes) {
+    View view(pages, "pages");
+    view.contiguous().writeable();
+    if (first_byte < 0 || bytes < 0 || first_byte + bytes > view.nbytes()) refuse("bytes beyond the array");
+    Working working;
+    populate(view.as<char>() + first_byte, size_t(bytes));
+}
+
 std::vector<std::string> isas() {
     std::vector<std::string> names;
     for (const char* const* name = available_isas(); *name; ++name) names.emplace_back(*name);
@@ -299,6 +307,7 @@ NB_MODULE(_native, m) {
     translate_refusals();
     bind_program(m);
     m.def("available_isas", &isas);
+    m.def("populate", &populate_array);
     m.def("philox4x32", &philox_words, nb::arg("counter"), nb::arg("key"));
     nb::class_<LinearWeight>(m, "LinearWeight")
         .def_ro("outputs", &LinearWeight::outputs)

@@ -43,4 +43,16 @@ class Buffer {
     size_t bytes_ = 0;
 };
 
+// Has the system hand out the whole pages of [data, data + bytes) now, not at their first touch;
+// what lies in them stays. Does nothing where the system cannot (Linux 5.14 can).
+inline void populate([[maybe_unused]] char* data, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+    constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers lack
+    constexpr size_t kPage = 4096;
+    auto begin = (reinterpret_cast<size_t>(data) + kPage - 1) / kPage * kPage;
+    auto end = (reinterpret_cast<size_t>(data) + bytes) / kPage * kPage;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, kPopulateWrite);
+#endif
+}
+
 }  // namespace hexad

@@ -134,6 +134,11 @@ class View {
     int64_t size(int axis) const { return shape_[axis]; }
     int64_t stride(int axis) const { return strides_[axis] / itemsize_; }
     int dims() const { return nd_; }
+    int64_t nbytes() const {
+        int64_t bytes = itemsize_;
+        for (int i = 0; i < nd_ && i < kMaxDims; ++i) bytes *= shape_[i];
+        return bytes;
+    }
     Type type() const { return type_; }
     Dtype dtype() const { return type_ == Type::bf16 ? Dtype::bf16 : Dtype::f32; }
     void* raw() const { return data_; }

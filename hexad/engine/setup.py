@@ -25,7 +25,7 @@ from hexad.engine.messages import EngineInfo
 from hexad.engine.runner import Runner
 from hexad.errors import CheckpointError, ConfigError, HexadError
 from hexad.kernels.load import load
-from hexad.kernels.ops import Ops, PackingOps, WeightFormat
+from hexad.kernels.ops import KV, Ops, PackingOps, WeightFormat
 from hexad.kernels.precision import Precision
 from hexad.kernels.threads import default_threads
 from hexad.layers.weights import Weights as WeightSource
@@ -37,6 +37,8 @@ from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
 
 Progress = Callable[[float], None]
 """Called with the share of the weights that is loaded."""
+RESERVED_AT_ONCE = 64
+"""Pages of KV cache."""
 IDLE_NICENESS = 19
 
 logger = logging.getLogger(__name__)
@@ -117,6 +119,9 @@ def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tupl
             f"such as {left[0]}; is its config.json the right one?"
         )
     kvs = new_kvs(model_config, loaded.ops, resolved.memory.num_pages, resolved.precision.kv)
+    if config.kv_memory is not None:  # what is asked for by size is meant to be used
+        reserve = (loaded.ops, kvs, resolved.memory.num_pages)
+        threading.Thread(target=_reserve, args=reserve, name="kv-memory").start()
     info = EngineInfo(
         kernels=loaded.ops.name,
         kernels_note=loaded.note,
@@ -163,6 +168,15 @@ def _keep_packed(weights: Tensors) -> str:
         logger.warning("hexad: the packed weights cannot be used, and are made again: %s", weights.refused)
     threading.Thread(target=_save, args=(weights,), name="packed-cache").start()
     return f"packed, to be kept in {weights.path}"
+
+
+def _reserve(ops: Ops, kvs: list[KV], num_pages: int) -> None:
+    """Touching memory for the first time is slow (milliseconds a huge page on a virtual machine); do it beside."""
+    for first in range(0, num_pages, RESERVED_AT_ONCE):
+        for kv in kvs:
+            if not threading.main_thread().is_alive():  # the interpreter waits for this thread
+                return
+            ops.reserve_pages(kv, first, min(num_pages, first + RESERVED_AT_ONCE))
 
 
 def _save(weights: PackedWeights) -> None:

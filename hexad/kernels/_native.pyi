@@ -7,6 +7,9 @@ from hexad.kernels.ops import WeightFormat
 def available_isas() -> list[str]:
     """The instruction sets this build has and this CPU can run, best first."""
 
+def populate(pages: np.ndarray, first_byte: int, bytes: int, /) -> None:
+    """Have the system hand out this memory now; what lies in it stays. Raises KernelError beyond the array."""
+
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]: ...
 
 class LinearWeight:

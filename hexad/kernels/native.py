@@ -205,6 +205,11 @@ class NativeOps:
         heads = (num_pages, num_kv_heads)
         return KV(np.zeros(heads + keys, _DTYPES[dtype]), np.zeros(heads + values, _DTYPES[dtype]))
 
+    def reserve_pages(self, kv: KV, first: int, last: int) -> None:
+        for cache in kv:
+            page_bytes = cache.nbytes // len(cache)
+            _native.populate(cache, first * page_bytes, (last - first) * page_bytes)
+
     def copy_pages(self, kv: KV, sources: np.ndarray, targets: np.ndarray) -> None:
         for cache in kv:
             cache[targets] = cache[sources]

@@ -158,6 +158,9 @@ class Ops(Protocol):
     def new_kv(self, num_pages: int, num_kv_heads: int, head_dim: int, dtype: Dtype) -> KV:
         """Zeroed pages; memory is touched only when written."""
 
+    def reserve_pages(self, kv: KV, first: int, last: int) -> None:
+        """Take the memory of pages [first, last) from the system before they are written; from any thread."""
+
     def copy_pages(self, kv: KV, sources: Array, targets: Array) -> None: ...
 
 

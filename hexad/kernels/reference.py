@@ -174,6 +174,9 @@ class ReferenceOps:
             np.zeros((num_pages, num_kv_heads, PAGE_SIZE, head_dim), DTYPES[dtype]),
         )
 
+    def reserve_pages(self, kv: KV, first: int, last: int) -> None:
+        """Nothing to gain here."""
+
     def copy_pages(self, kv: KV, sources: np.ndarray, targets: np.ndarray) -> None:
         for cache in kv:
             cache[targets] = cache[sources]

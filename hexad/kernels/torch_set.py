@@ -158,6 +158,9 @@ class TorchOps:
             zeros(num_pages, num_kv_heads, PAGE_SIZE, head_dim),
         )
 
+    def reserve_pages(self, kv: KV, first: int, last: int) -> None:
+        """Torch has its own ways."""
+
     def copy_pages(self, kv: KV, sources: torch.Tensor, targets: torch.Tensor) -> None:
         for cache in kv:
             cache[targets] = cache[sources]
