@@ -21,7 +21,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 @dataclass(frozen=True, slots=True)
 class Peer:
     requirements: tuple[str, ...]
-    """In one call of pip: resolved apart, a later package replaces the torch of an earlier one."""
+    """In one call of pip, torch among them: else a later package replaces it."""
     formats: dict[int, str]
     """Weight bits -> what it runs."""
     continuous: bool = False
@@ -75,8 +75,9 @@ def install(name: str, log: Path) -> Path:
         return python
     shutil.rmtree(folder, ignore_errors=True)
     _call([sys.executable, "-m", "venv", str(folder)], log)
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--retries", "1"]
-    _call([*pip, "install", "--extra-index-url", TORCH_INDEX, *peer.requirements], log)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    _call([*pip, "install", "--retries", "1", "--no-deps", "--extra-index-url", TORCH_INDEX, TORCH], log)
+    _call([*pip, "install", *peer.requirements], log)
     if peer.remove:
         _call([*pip, "uninstall", "--yes", *peer.remove], log)
     done.write_text(wanted)
