@@ -41,10 +41,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Requests a second, arriving as a Poisson process; 0: all at once."""
 
     def requests(self, run: int) -> list[tuple[list[int], int]]:
-        """Prompt token ids and output length. The lengths are the same in each run, the tokens are not, so that no
-        prefix cache helps."""
+        """Prompt token ids and output length. The lengths are the same in each run, the tokens are not, nor those of
+        two workloads, so that no prefix cache helps."""
         lengths = random.Random(f"{self.input_len} {self.output_len} {self.num_prompts}")
-        tokens = random.Random(run)
+        tokens = random.Random(f"{run} {self}")
 
         def draw(count: int) -> list[int]:
             return [tokens.randrange(3, self.vocab_size) for _ in range(count)]

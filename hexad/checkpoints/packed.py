@@ -9,6 +9,7 @@ looked for is not used. This module does not know what the bytes of a weight mea
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import shutil
@@ -77,6 +78,7 @@ class PackedFiles:
         data = file.populate()
         if file[_DIGEST].tobytes() != digest(data[: len(data) - len(file[_DIGEST])]):
             raise CheckpointError(f"{path} is damaged: its bytes are not those that were written")
+        _keep_in_memory(data)
         with contextlib.suppress(OSError):
             os.utime(path)  # what is used last is removed last
         return file
@@ -190,6 +192,12 @@ class PackedWeights(Tensors):
         """Keep what was packed for the next start. Raises as `PackedFiles.save`."""
         parts = ((name, self._ops.packed_parts(weight)) for name, weight in self._packed.items())
         self._files.save(self._origin, {f"{name}/{part}": a for name, found in parts for part, a in found.items()})
+
+
+def _keep_in_memory(data: np.ndarray) -> None:
+    """Mapped pages are the first that a system short of memory drops. Locking may be forbidden (`ulimit -l`)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mlock(ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes))
 
 
 def digest(data: np.ndarray) -> bytes:
