@@ -58,10 +58,10 @@ async def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
 
 
 PARAMS = [
-    SamplingParams(temperature=0.0, max_tokens=500, ignore_eos=True, logprobs=2),
-    SamplingParams(temperature=1.0, seed=7, max_tokens=500, ignore_eos=True, n=3),
-    SamplingParams(temperature=1.0, seed=8, max_tokens=500, ignore_eos=True, repetition_penalty=1.3, prompt_logprobs=1),
-    SamplingParams(temperature=0.7, seed=9, max_tokens=500, ignore_eos=True, min_tokens=400, top_p=0.9),
+    SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True, logprobs=2),
+    SamplingParams(temperature=1.0, seed=7, max_tokens=200, ignore_eos=True, n=3),
+    SamplingParams(temperature=1.0, seed=8, max_tokens=200, ignore_eos=True, repetition_penalty=1.3, prompt_logprobs=1),
+    SamplingParams(temperature=0.7, seed=9, max_tokens=200, ignore_eos=True, min_tokens=150, top_p=0.9),
 ]
 
 
