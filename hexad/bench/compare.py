@@ -46,7 +46,7 @@ def compare(
     groups = {}
     entries = []
     for width in bits:
-        settings = {"model": str(checkpoint), "dtype": DTYPES[width], "kv_memory": "4GiB", "threads": threads}
+        settings = {"model": str(checkpoint), "dtype": DTYPES[width], "kv_memory": "2GiB", "threads": threads}
         ours = contestant.hexad(settings, log=out / f"hexad-{width}.log")
         entries.append(Entry(name="hexad", bits=width, what=DTYPES[width], packages=[f"hexad=={hexad.__version__}"]))
         groups[width] = Group(width, [ours], model.vocab_size, repeats, say)

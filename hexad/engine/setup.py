@@ -37,6 +37,8 @@ from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
 
 Progress = Callable[[float], None]
 """Called with the share of the weights that is loaded."""
+RESERVING, SAVING = BACKGROUND_THREADS = ("kv-memory", "packed-cache")
+"""What goes on beside the first answers."""
 RESERVED_AT_ONCE = 64
 """Pages of KV cache."""
 IDLE_NICENESS = 19
@@ -121,7 +123,7 @@ def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tupl
     kvs = new_kvs(model_config, loaded.ops, resolved.memory.num_pages, resolved.precision.kv)
     if config.kv_memory is not None:  # what is asked for by size is meant to be used
         reserve = (loaded.ops, kvs, resolved.memory.num_pages)
-        threading.Thread(target=_reserve, args=reserve, name="kv-memory").start()
+        threading.Thread(target=_reserve, args=reserve, name=RESERVING).start()
     info = EngineInfo(
         kernels=loaded.ops.name,
         kernels_note=loaded.note,
@@ -166,7 +168,7 @@ def _keep_packed(weights: Tensors) -> str:
         return f"mapped from {weights.path}"
     if weights.refused:
         logger.warning("hexad: the packed weights cannot be used, and are made again: %s", weights.refused)
-    threading.Thread(target=_save, args=(weights,), name="packed-cache").start()
+    threading.Thread(target=_save, args=(weights,), name=SAVING).start()
     return f"packed, to be kept in {weights.path}"
 
 

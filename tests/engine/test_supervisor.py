@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 
 from hexad import AsyncLLM, RequestOutput, SamplingParams
@@ -69,8 +70,10 @@ PARAMS = [
 def test_streams_survive_kill_9_bit_for_bit(config: Config, dtype: Literal["float32", "bfloat16"]) -> None:
     async def main() -> None:
         async with running(dataclasses.replace(config, dtype=dtype)) as engine:
-            undisturbed = [await answer(engine, params) for params in PARAMS]
-            asked = [asyncio.create_task(answer(engine, params)) for params in PARAMS]
+            # Long enough not to end before they are killed, on a busy machine too.
+            long = [msgspec.structs.replace(params, max_tokens=700) for params in PARAMS]
+            undisturbed = [await answer(engine, params) for params in long]
+            asked = [asyncio.create_task(answer(engine, params)) for params in long]
             for death in (20, 90):
                 await until(lambda: len(engine._live) == len(PARAMS))
                 live = [live.stream.output for live in engine._live.values()]
