@@ -28,6 +28,8 @@ struct bf16 {
 #include "avx512.h"
 #elif defined(HEXAD_ISA_AVX2)
 #include "avx2.h"
+#elif defined(HEXAD_ISA_NEON) || defined(HEXAD_ISA_NEON_DOTPROD)
+#include "neon.h"
 #else
 #include "portable.h"
 #endif
