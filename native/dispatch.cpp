@@ -4,6 +4,10 @@
 
 #include <cstring>
 
+#if defined(HEXAD_ARM64) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace hexad {
 
 #define HEXAD_DECLARE(isa)                   \
@@ -17,6 +21,9 @@ HEXAD_DECLARE(portable)
 #if defined(HEXAD_X86)
 HEXAD_DECLARE(avx2)
 HEXAD_DECLARE(avx512)
+#elif defined(HEXAD_ARM64)
+HEXAD_DECLARE(neon)
+HEXAD_DECLARE(neon_dotprod)
 #endif
 
 namespace {
@@ -51,6 +58,14 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
 }
+#elif defined(HEXAD_ARM64)
+bool has_dotprod() {
+#if defined(__linux__)
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+    return true;  // every Apple processor of this kind
+#endif
+}
 #endif
 
 // Best first.
@@ -58,6 +73,9 @@ const Set kSets[] = {
 #if defined(HEXAD_X86)
     {"avx512", has_avx512(), HEXAD_TABLE(avx512)},
     {"avx2", has_avx2(), HEXAD_TABLE(avx2)},
+#elif defined(HEXAD_ARM64)
+    {"neon_dotprod", has_dotprod(), HEXAD_TABLE(neon_dotprod)},
+    {"neon", true, HEXAD_TABLE(neon)},
 #endif
     {"portable", true, HEXAD_TABLE(portable)},
 };
