@@ -7,11 +7,6 @@
 namespace hexad {
 namespace {
 
-#if defined(__ARM_FEATURE_DOTPROD)
-constexpr const char* kIsaName = "neon_dotprod";
-#else
-constexpr const char* kIsaName = "neon";
-#endif
 // Of 32 registers: four rows' sums of a tile are 16, a unit of pairs 8.
 constexpr int kRowBlock = 4;
 constexpr int kTileBlock = 1;
