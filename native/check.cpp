@@ -126,8 +126,9 @@ void add_linears(std::vector<Case>& cases) {
         int leaves;
         float tolerance;
     };
-    for (Kind kind : {Kind{"float32", 1, 1e-5f}, Kind{"float32", kMaxLeaves, 1e-5f}, Kind{"bfloat16", 1, 0},
-                      Kind{"bfloat16", kMaxLeaves, 0}, Kind{"int8", 1, 0}, Kind{"int4-32", 1, 0}, Kind{"int4-128", 1, 0}})
+    const Kind kinds[] = {{"float32", 1, 1e-5f}, {"float32", kMaxLeaves, 1e-5f}, {"bfloat16", 1, 0},
+                          {"bfloat16", kMaxLeaves, 0}, {"int8", 1, 0}, {"int4-32", 1, 0}, {"int4-128", 1, 0}};
+    for (Kind kind : kinds)
         for (auto [outputs, inputs] : {std::pair{1, 1}, {17, 5}, {64, 64}, {203, 131}, {130, 1100}, {40, 4500}}) {
             Linear how{kind.format, kind.leaves, outputs % 2 ? Finish::store : Finish::add, outputs, inputs};
             cases.push_back({"linear " + std::string(kind.format) + (kind.leaves > 1 ? " in leaves " : " ") +
@@ -184,12 +185,11 @@ Result run_embedding(Engine& engine, Dtype dtype) {
     return result;
 }
 
-// With norms of the heads their results are fused, and nothing is written that is rounded to bfloat16.
 Result run_rope(Engine& engine, int64_t head_dim, bool norms, Dtype dtype) {
     constexpr int64_t kTokens = 20, kHeads = 3, kKvHeads = 2, kPages = 3;
     Numbers numbers{uint64_t(head_dim)};
-    std::vector<float> q = numbers.floats(kTokens * kHeads * head_dim), k = numbers.floats(kTokens * kKvHeads * head_dim);
-    std::vector<float> v = numbers.floats(kTokens * kKvHeads * head_dim), weight = numbers.floats(head_dim);
+    std::vector<float> q = numbers.floats(kTokens * kHeads * head_dim), weight = numbers.floats(head_dim);
+    std::vector<float> k = numbers.floats(kTokens * kKvHeads * head_dim), v = numbers.floats(int64_t(k.size()));
     std::vector<float> cos_sin = numbers.floats(kTokens * head_dim), out(q.size());
     std::vector<int32_t> positions, slots;
     for (int32_t token = 0; token < kTokens; ++token) {
@@ -220,10 +220,12 @@ void add_rows(std::vector<Case>& cases) {
     cases.push_back({"embedding bfloat16", 0, [](Engine& e) { return run_embedding(e, Dtype::bf16); }});
     for (int64_t head_dim : {26, 64}) {
         std::string of = " of " + std::to_string(head_dim);
-        cases.push_back({"rope float32" + of, 0, [=](Engine& e) { return run_rope(e, head_dim, false, Dtype::f32); }});
-        cases.push_back({"rope bfloat16" + of, 0, [=](Engine& e) { return run_rope(e, head_dim, false, Dtype::bf16); }});
-        cases.push_back({"norm, rope float32" + of, 1e-6f,
-                         [=](Engine& e) { return run_rope(e, head_dim, true, Dtype::f32); }});
+        auto run = [=](bool norms, Dtype dtype) {
+            return [=](Engine& engine) { return run_rope(engine, head_dim, norms, dtype); };
+        };
+        cases.push_back({"rope float32" + of, 0, run(false, Dtype::f32)});
+        cases.push_back({"rope bfloat16" + of, 0, run(false, Dtype::bf16)});
+        cases.push_back({"norm, rope float32" + of, 1e-6f, run(true, Dtype::f32)});
     }
 }
 
@@ -404,8 +406,8 @@ int main() {
     Hashes all{};
     for (const Case& c : cases) bad += !compare(c, engines, all);
     for (Engine* engine : engines) delete engine;
-    std::printf("After a hash: how far from the portable set, of the greatest magnitude. BITS: not those it must have.\n"
-                "FAR: from the portable set. ROWS: not the same alone.\n"
+    std::printf("After a hash: how far from the portable set, of the greatest magnitude.\n"
+                "BITS: not those it must have. FAR: from the portable set. ROWS: not the same alone.\n"
                 "%zu kernels and shapes, %d wrong. All bits: %08x with fma, %08x portable.\n",
                 cases.size(), bad, all.fused, all.portable);
     return bad ? 1 : 0;

@@ -219,12 +219,12 @@ HEXAD_INLINE Bytes load_bytes(const void* p) {
 }
 // The low or high four bits of each byte.
 HEXAD_INLINE Bytes load_low(const void* p) {
-    return each<Bytes>([&](int i) { return vandq_s8(vld1q_s8(static_cast<const int8_t*>(p) + 16 * i), vdupq_n_s8(15)); });
+    Bytes both = load_bytes(p);
+    return each<Bytes>([&](int i) { return vandq_s8(both.q[i], vdupq_n_s8(15)); });
 }
 HEXAD_INLINE Bytes load_high(const void* p) {
-    return each<Bytes>([&](int i) {
-        return vreinterpretq_s8_u8(vshrq_n_u8(vld1q_u8(static_cast<const uint8_t*>(p) + 16 * i), 4));
-    });
+    Bytes both = load_bytes(p);
+    return each<Bytes>([&](int i) { return vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(both.q[i]), 4)); });
 }
 HEXAD_INLINE int32x4_t dot4(int32x4_t acc, int8x16_t w, int8x16_t x) {
 #if defined(__ARM_FEATURE_DOTPROD)
