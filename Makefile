@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench check-native clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hexad generate demo "Who are you?"
@@ -23,6 +23,12 @@ lint: $(VENV)/.tested
 
 bench: $(VENV)/.installed
 	$(BIN)/hexad bench offline demo --num-prompts 32
+
+# Slow, and not part of `test`: compiles every kernel once more. CONTRIBUTING.md says what it compares.
+check-native:
+	cmake -S . -B build/check -DHEXAD_CHECK=ON $(CHECK_FLAGS)
+	cmake --build build/check
+	build/check/hexad_check
 
 # Whatever changes the build makes the install stale.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find native -type f) $(shell find hexad -name '*.py' -o -path '*/checkpoints/demo/*' -type f)

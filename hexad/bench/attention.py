@@ -33,7 +33,7 @@ ROUNDS = 40
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--isa", help="avx512, avx2 or portable; else the best this CPU has")
+    parser.add_argument("--isa", help="one of those that `hexad doctor` shows; else the best this CPU has")
     args = parser.parse_args()
     ops = NativeOps(args.threads, args.isa)
     memory, peak = ops.read_bandwidth(), ops.arithmetic_rate("bfloat16")

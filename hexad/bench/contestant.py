@@ -30,6 +30,7 @@ UNKNOWN_BYTES = 8 << 30
 """What a contestant is given room for before it has run: the hungriest takes 6.4 GiB."""
 SPARE_BYTES = 1 << 30
 PR_SET_PDEATHSIG = 1
+CLOSE_S = 10.0
 TIMEOUT_S = 1200.0
 """For one answer: several times the slowest run seen."""
 
@@ -105,8 +106,13 @@ class Contestant:
             return
         process, self._process = self._process, None
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+            os.killpg(process.pid, signal.SIGCONT)
+        try:  # its input ends, and so may what it still keeps for the next start
+            process.communicate(timeout=CLOSE_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None

@@ -40,7 +40,7 @@ def main() -> None:
     formats: tuple[WeightFormat, ...] = get_args(WeightFormat)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--isa", help="avx512, avx2 or portable; else the best this CPU has")
+    parser.add_argument("--isa", help="one of those that `hexad doctor` shows; else the best this CPU has")
     parser.add_argument("--format", choices=formats, nargs="*", default=formats)
     parser.add_argument("--rows", type=int, nargs="*", default=ROWS)
     args = parser.parse_args()

@@ -43,7 +43,10 @@ _DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16
 
 
 def available_isas() -> list[str]:
-    """The instruction sets this build has and this CPU can run, best first: "avx512", "avx2", "portable"."""
+    """The instruction sets this build has and this CPU can run, best first: "avx512", "avx2", "portable".
+
+    Others are "amx" on x86, "neon_dotprod" and "neon" on ARM.
+    """
     return _native.available_isas()
 
 

@@ -295,8 +295,31 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
     }
 }
 
+// Sums of integers are exact in any order: two tiles and two blocks of rows at a time.
+HEXAD_INLINE void walk_matrix(int rows, const Panel& panel, const Walk& a) {
+    constexpr int kRows = 2 * kMatrixRows;
+    for (int t = 0; t < panel.tiles; t += 2) {
+        const char* first = a.w + (panel.tile_of(t) - panel.tile) * a.tile_bytes;
+        const char* second = a.w + (panel.tile_of(t + 1) - panel.tile) * a.tile_bytes;
+        for (int r = 0; r < rows; r += kRows)
+            multiply_matrix({a.x + r * a.x_stride,
+                             a.x_stride,
+                             rows - r < kRows ? rows - r : kRows,
+                             {first, t + 1 < panel.tiles ? second : nullptr},
+                             a.units,
+                             a.sums + r * kSumRow + t * kSumBytes,
+                             kSumRow});
+    }
+}
+
 template <typename F, typename Done>
 HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a, const Done& done) {
+    if constexpr (kMatrixRows > 0 && __is_same(F, Int8)) {
+        if (rows >= kMatrixRows) {
+            walk_matrix(rows, panel, a);
+            return done(0, rows);
+        }
+    }
     if (panel.tiles == kTileBlock) return walk_blocks<F, kTileBlock>(rows, a, done);
     const Walk all = a;
     for (int t = 0; t < panel.tiles; ++t) {

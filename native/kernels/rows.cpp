@@ -134,7 +134,6 @@ void rope(const RopeArgs& a, int64_t token) {
 }  // namespace
 
 void HEXAD_REGISTER(rows)(Kernels& k) {
-    k.isa = kIsaName;
     k.embedding = embedding;
     k.norm = norm;
     k.norm_row = norm_row;

@@ -6,7 +6,6 @@
 namespace hexad {
 namespace {
 
-constexpr const char* kIsaName = "avx2";
 constexpr int kRowBlock = 6;
 constexpr int kTileBlock = 1;
 constexpr int kPanelTiles = 4;

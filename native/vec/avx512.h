@@ -6,7 +6,6 @@
 namespace hexad {
 namespace {
 
-constexpr const char* kIsaName = "avx512";
 constexpr int kRowBlock = 6;
 constexpr int kTileBlock = 4;
 constexpr int kPanelTiles = 4;

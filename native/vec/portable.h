@@ -5,7 +5,6 @@
 namespace hexad {
 namespace {
 
-constexpr const char* kIsaName = "portable";
 constexpr int kRowBlock = 2;
 constexpr int kTileBlock = 1;
 constexpr int kPanelTiles = 2;

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -248,6 +249,22 @@ def test_arrays_that_do_not_fit_are_refused_by_name() -> None:
         ops.embedding(normal(9, 4), np.array([0, 9], np.int32))
     with pytest.raises(KernelError, match="n is 41"):
         ops.top_logprobs(normal(1, 40), np.zeros(1, np.int32), 41)
+
+
+NEEDS = {  # as Linux spells what the CPU and the system offer
+    "avx512": "avx2 fma f16c avx512f avx512bw avx512vl avx512dq avx512_vnni avx512_bf16",
+    "avx2": "avx2 fma f16c",
+    "neon_dotprod": "asimddp",
+    "neon": "asimd",
+    "portable": "",
+}
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="what the CPU has is read from /proc/cpuinfo")
+def test_the_sets_are_those_of_the_cpu_best_first() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert [isa for isa in ISAS if isa != "amx"] == [isa for isa, needs in NEEDS.items() if flags >= set(needs.split())]
+    assert "amx" not in ISAS or "amx_int8" in flags
 
 
 def test_an_instruction_set_can_be_forced() -> None:
