@@ -14,7 +14,7 @@ import numpy as np
 
 from hexad.errors import ConfigError
 from hexad.kernels.ops import WeightFormat
-from hexad.kernels.quantize import quantize_rows, quantize_weight
+from hexad.kernels.quantize import Quantized, quantize_rows, quantize_weight
 
 Rounding = Callable[[np.ndarray], np.ndarray]
 
@@ -37,7 +37,8 @@ def openvino_int8(weight_NK: np.ndarray) -> np.ndarray:
     scale = np.where(scale < _EPSILON, _EPSILON, scale)
     zero = np.clip(-np.rint(low / scale), 0, 255)
     values = np.clip(np.rint(weight_NK / scale + zero), 0, 255)
-    return (values - zero) * _float16(scale)
+    held: np.ndarray = (values - zero) * _float16(scale)
+    return held
 
 
 def openvino_int4(weight_NK: np.ndarray, group: int = 128) -> np.ndarray:
@@ -47,7 +48,8 @@ def openvino_int4(weight_NK: np.ndarray, group: int = 128) -> np.ndarray:
     scale = np.where(np.abs(low) >= high, np.abs(low), -high) / np.float32(8)
     scale = np.where(np.abs(scale) < _EPSILON, _EPSILON, scale)
     values = np.clip(np.rint(weight_NGK / scale), -8, 7)
-    return (values * _float16(scale)).reshape(weight_NK.shape)
+    held: np.ndarray = (values * _float16(scale)).reshape(weight_NK.shape)
+    return held
 
 
 def ggml_q8_0(x: np.ndarray) -> np.ndarray:
@@ -56,7 +58,8 @@ def ggml_q8_0(x: np.ndarray) -> np.ndarray:
     scale = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(127)
     scaled = blocks * _inverse(scale)
     values = np.copysign(np.floor(np.abs(scaled) + np.float32(0.5)), scaled)
-    return (values * _float16(scale)).reshape(x.shape)
+    held: np.ndarray = (values * _float16(scale)).reshape(x.shape)
+    return held
 
 
 def ggml_q4_0(weight_NK: np.ndarray) -> np.ndarray:
@@ -65,21 +68,26 @@ def ggml_q4_0(weight_NK: np.ndarray) -> np.ndarray:
     at = np.abs(blocks).argmax(axis=2, keepdims=True)
     scale = np.take_along_axis(blocks, at, axis=2) / np.float32(-8)
     values = np.minimum(np.trunc(blocks * _inverse(scale) + np.float32(8.5)), 15) - np.float32(8)
-    return (values * _float16(scale)).reshape(weight_NK.shape)
+    held: np.ndarray = (values * _float16(scale)).reshape(weight_NK.shape)
+    return held
 
 
 def openvino_inputs(x_TK: np.ndarray) -> np.ndarray:
     """Dynamic quantization, the CPU plugin's default: int8 with a float32 scale for each 32 inputs of a row."""
-    values, scales = quantize_rows(x_TK, 32)
-    return (values * scales[..., None]).reshape(len(x_TK), -1)[:, : x_TK.shape[1]]
+    return _held(quantize_rows(x_TK, 32), x_TK.shape)
 
 
 def _own(format: WeightFormat) -> Rounding:
     def rounded(weight_NK: np.ndarray) -> np.ndarray:
-        values, scales = quantize_weight(weight_NK, format)
-        return (values * scales[..., None]).reshape(len(weight_NK), -1)[:, : weight_NK.shape[1]]
+        return _held(quantize_weight(weight_NK, format), weight_NK.shape)
 
     return rounded
+
+
+def _held(q: Quantized, shape: tuple[int, ...]) -> np.ndarray:
+    rows, groups, size = q.values.shape
+    held: np.ndarray = (q.values * q.scales[..., None]).reshape(rows, groups * size)[:, : shape[1]]
+    return held
 
 
 INT8 = HeldFormat(_own("int8"), lambda inputs: 8 + 64 / inputs)
@@ -98,8 +106,10 @@ def _groups(x: np.ndarray, size: int) -> np.ndarray:
 
 
 def _float16(scale: np.ndarray) -> np.ndarray:
-    return scale.astype(np.float16).astype(np.float32)
+    rounded: np.ndarray = scale.astype(np.float16).astype(np.float32)
+    return rounded
 
 
 def _inverse(scale: np.ndarray) -> np.ndarray:
-    return np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+    inverse: np.ndarray = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+    return inverse

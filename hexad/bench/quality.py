@@ -165,7 +165,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     random: Divergence
 
 
-def held_out_texts(frontend: Frontend, tokens: int = TEXT_TOKENS) -> list[Text]:
+def held_out_texts(frontend: Frontend, tokens: int) -> list[Text]:
     """About `tokens` tokens of conversations that are in no training text, as many of each skill; always the same."""
     texts: list[Text] = []
     for skill in SKILLS:
@@ -226,13 +226,13 @@ def logits(config: Config, variant: Variant, prompts: Sequence[Sequence[int]]) -
     return [replay.logits([prompt])[0] for prompt in prompts]
 
 
-def measure(config: Config, shape: Config, examples: int, variants: Sequence[Variant] = VARIANTS) -> Iterator[Row]:
+def measure(config: Config, shape: Config, examples: int) -> Iterator[Row]:
     """`config` is of a model with the skills, `shape` of a random one; the first variant is the reference."""
-    texts = held_out_texts(Frontend.load(config, resolve_settings(config)))
+    texts = held_out_texts(Frontend.load(config, resolve_settings(config)), TEXT_TOKENS)
     vocab_size = resolve_settings(shape).model.vocab_size
     noise = [random.Random(0).choices(range(vocab_size), k=RANDOM_TOKENS)]
     references: list[list[np.ndarray]] = []
-    for variant in variants:
+    for variant in VARIANTS:
         resolved = resolve_settings(config)
         ops = VariantOps(variant, resolved.threads, resolved.model.num_layers)
         llm = LLM(variant.of(config), ops=ops)
