@@ -40,7 +40,8 @@ from hexad.testing.step import Replay
 from hexad.types import SamplingParams
 
 TEXT_TOKENS = 20_000
-RANDOM_TOKENS = 256
+RANDOM_PROMPTS, RANDOM_TOKENS = 64, 8
+"""Many short prompts: at random weights the positions of one prompt have nearly the same logits, and the same error."""
 PARTS = ("qkv", "output", "gate_up", "down")
 """The linears of a layer, in the order in which models bind them."""
 
@@ -230,7 +231,8 @@ def measure(config: Config, shape: Config, examples: int) -> Iterator[Row]:
     """`config` is of a model with the skills, `shape` of a random one; the first variant is the reference."""
     texts = held_out_texts(Frontend.load(config, resolve_settings(config)), TEXT_TOKENS)
     vocab_size = resolve_settings(shape).model.vocab_size
-    noise = [random.Random(0).choices(range(vocab_size), k=RANDOM_TOKENS)]
+    rng = random.Random(0)
+    noise = [rng.choices(range(vocab_size), k=RANDOM_TOKENS) for _ in range(RANDOM_PROMPTS)]
     references: list[list[np.ndarray]] = []
     for variant in VARIANTS:
         resolved = resolve_settings(config)
