@@ -38,7 +38,7 @@ def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
 
 
 def test_perplexity_is_that_of_transformers() -> None:
-    llm = LLM(Config(dtype="float32"))
+    llm = LLM(Config(dtype="float32", threads=1))
     texts = quality.held_out_texts(llm.frontend, 900)
     directory = resolve_settings(Config()).directory
     oracle = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
@@ -104,7 +104,7 @@ def test_a_report_holds_all_variants(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(quality, "TEXT_TOKENS", 300)
     monkeypatch.setattr(quality, "VARIANTS", [v for v in quality.VARIANTS if v.name in ("float32", "int4")])
     said: list[str] = []
-    text = quality.measure_quality(Config(), "tiny", 2, tmp_path, said.append)
+    text = quality.measure_quality(Config(threads=1), "tiny", 1, tmp_path, said.append)
     float32, int4 = json.loads((tmp_path / "quality.json").read_text())["rows"]
     assert (tmp_path / "quality.md").read_text() == text and len(said) == 2
     assert float32["answers"]["mean"] == float32["random"]["mean"] == 0 < int4["random"]["mean"] < 1
