@@ -7,7 +7,7 @@ import random
 from hexad.bench.skills import SKILLS, example, is_correct
 from hexad.config import Config
 from hexad.engine.llm import LLM
-from hexad.errors import BadRequest
+from hexad.errors import BadRequest, RequestFailed
 from hexad.types import SamplingParams
 
 ANSWER_TOKENS = 200
@@ -24,6 +24,8 @@ def accuracy(llm: LLM, skill: str, count: int) -> float:
     ]
     for _ in llm.run(streams):
         pass
+    if broken := next((stream.error for stream in streams if stream.error is not None), None):
+        raise RequestFailed(f"a question of {skill}: {broken}")
     replies = [stream.output.outputs[0].text for stream in streams]
     return sum(map(is_correct, examples, replies)) / count
 

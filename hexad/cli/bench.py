@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
         print(measure_skills(settings(args)[0], args.examples))
         return 0
+    if args.kind == "quality":
+        return _quality(args)
     if args.kind == "start":
         print(measure_start())
         return 0
@@ -62,6 +64,19 @@ def run(args: argparse.Namespace) -> int:
             print(_ratios(rows))
         if args.json:
             Path(args.json).write_text(json.dumps(_document(args, given, workload, rows), indent=2))
+    return 0
+
+
+def _quality(args: argparse.Namespace) -> int:
+    from hexad.bench.quality import measure_quality
+
+    config, origins = settings(args)
+    if given := [name for name in ("dtype", "kernels", "load_format", "without") if origins[name] != "default"]:
+        raise ConfigError(
+            f"--{given[0]} does not go with `hexad bench quality`, which chooses it itself", param=given[0]
+        )
+    shape = args.shape or next(iter(SHAPES))
+    print(measure_quality(config, shape, args.examples, Path(args.out), lambda line: print(line, flush=True)))
     return 0
 
 

@@ -38,7 +38,7 @@ POSITIONALS = {
     "serve": "[MODEL]",
     "generate": "[MODEL] [PROMPT]",
     "chat": "[MODEL]",
-    "bench": "offline|serve|compare|growth|skills|start [MODEL]",
+    "bench": "offline|serve|compare|growth|quality|skills|start [MODEL]",
     "explain": "[MODEL]",
     "doctor": "",
 }
@@ -129,11 +129,12 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "  hexad bench offline --shape qwen3-0.5b --num-prompts 32 --peer transformers\n"
         "  hexad bench compare --peers openvino,llama.cpp --bits 8,4 --out report\n"
         "  hexad bench growth --shape qwen3-0.5b --dtype bfloat16 --out report\n"
+        "  hexad bench quality demo --examples 300 --out report\n"
         "  hexad bench skills demo\n"
         "  hexad bench start"
     )
     parser.add_argument(
-        "kind", choices=("offline", "serve", "compare", "growth", "skills", "start"), help="what to measure"
+        "kind", choices=("offline", "serve", "compare", "growth", "quality", "skills", "start"), help="what to measure"
     )
     add_settings(parser, ("model", "engine"), show_all)
     group = parser.add_argument_group("workload")
@@ -144,10 +145,12 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
     group.add_argument(
         "--repeats", type=int, default=3, metavar="N", help="runs; the median is shown (default %(default)s)"
     )
-    group.add_argument("--shape", metavar="NAME", help="random weights of a known shape instead of MODEL: qwen3-0.5b")
+    group.add_argument(
+        "--shape", metavar="NAME", help="random weights of a known shape instead of (quality: beside) MODEL: qwen3-0.5b"
+    )
     group.add_argument("--peer", choices=("transformers",), help="offline: run it side by side, in turns")
     group.add_argument(
-        "--examples", type=int, default=50, metavar="N", help="skills: questions a skill (default %(default)s)"
+        "--examples", type=int, default=50, metavar="N", help="skills, quality: questions a skill (default %(default)s)"
     )
     group.add_argument("--json", metavar="FILE", help="also write the figures there")
     group = parser.add_argument_group(
@@ -162,7 +165,7 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "--out",
         default="bench-report",
         metavar="DIR",
-        help="compare, growth: the report goes there (default %(default)s)",
+        help="compare, growth, quality: the report goes there (default %(default)s)",
     )
 
 

@@ -15,6 +15,7 @@ from hexad.engine.messages import Abort, Add, Command, Outputs
 from hexad.engine.setup import Progress, build_engine, no_progress, resolve_settings
 from hexad.engine.stream import Stream
 from hexad.errors import BadRequest, RequestFailed
+from hexad.kernels.ops import Ops
 from hexad.types import EngineStats, RequestOutput, SamplingParams
 
 
@@ -40,17 +41,25 @@ class _Mailbox:
 class LLM:
     """An engine in this process.
 
-    `settings` are the fields of `hexad.config.Config`; a whole `Config` may stand for the model.
+    `settings` are the fields of `hexad.config.Config`; a whole `Config` may stand for the model. `ops` is a kernel set
+    of one's own, in place of the one that the setting `kernels` names.
     Raises CheckpointError, ConfigError or OutOfMemory, each with what was found and what to do.
     """
 
-    def __init__(self, model: str | Config = "demo", *, progress: Progress = no_progress, **settings: Any) -> None:
+    def __init__(
+        self,
+        model: str | Config = "demo",
+        *,
+        progress: Progress = no_progress,
+        ops: Ops | None = None,
+        **settings: Any,
+    ) -> None:
         if isinstance(model, Config):
             given = dataclasses.replace(model, **settings)
         else:
             given, _ = resolve([("arguments", {"model": model, **settings})])
         resolved = resolve_settings(given)
-        scheduler, runner, self.info = build_engine(given, resolved, progress)
+        scheduler, runner, self.info = build_engine(given, resolved, progress, ops)
         self.frontend = Frontend.load(given, resolved)
         self._mail = _Mailbox()
         self._loop = Loop(scheduler, runner, self._mail, self._mail)

@@ -24,7 +24,7 @@ from hexad.config import Config
 from hexad.engine.messages import EngineInfo
 from hexad.engine.runner import Runner
 from hexad.errors import CheckpointError, ConfigError, HexadError
-from hexad.kernels.load import load
+from hexad.kernels.load import Loaded, load
 from hexad.kernels.ops import KV, Ops, PackingOps, WeightFormat
 from hexad.kernels.precision import Precision
 from hexad.kernels.threads import default_threads
@@ -104,13 +104,18 @@ def resolve_settings(config: Config) -> Resolved:
     return Resolved(directory, model, precision, threads, memory, limits)
 
 
-def build_engine(config: Config, resolved: Resolved, progress: Progress) -> tuple[Scheduler, Runner, EngineInfo]:
-    """Load the weights and allocate the pages. Raises CheckpointError for a weight that is missing or left over."""
+def build_engine(
+    config: Config, resolved: Resolved, progress: Progress, ops: Ops | None = None
+) -> tuple[Scheduler, Runner, EngineInfo]:
+    """Load the weights and allocate the pages; `ops` stands in for the kernel set that the settings name.
+
+    Raises CheckpointError for a weight that is missing or left over.
+    """
     started = time.perf_counter()
     # A rotary table no longer than needed.
     model_config = dataclasses.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
     without = [name.strip() for name in config.without.split(",") if name.strip()]
-    loaded = load(config.kernels, resolved.threads, config.device, without)
+    loaded = Loaded(ops, "") if ops is not None else load(config.kernels, resolved.threads, config.device, without)
     weights = _open_weights(config, resolved, loaded.ops)
     counted = _Counted(weights, num_linear_weights(model_config), progress)
     model = build(model_config, counted, loaded.ops, resolved.precision)

@@ -57,6 +57,7 @@ def test_chat_remembers() -> None:
         (("serve", "demo", "--config", "/nowhere.yaml"), "cannot read --config"),
         (("bench", "offline", "--shape", "tiny"), "unknown shape"),
         (("bench", "offline", "demo", "--repeats", "0"), "--repeats is 0"),
+        (("bench", "quality", "--dtype", "int8"), "--dtype does not go with `hexad bench quality`"),
         (("generate", "demo", ""), "the prompt is empty"),
     ],
 )
