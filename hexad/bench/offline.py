@@ -1,4 +1,4 @@
-"""`hexad bench offline`: Hexad, and a peer if asked, each in a process of its own, in turns."""
+"""`hexad bench offline`: Hexad and, beside it, a peer or Hexad without something, each in a process, in turns."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from hexad.kernels.threads import default_threads
 
 
 def compare(peer: str | None, settings: dict[str, Any], workload: Workload, repeats: int) -> list[Figures]:
-    """Run the contestants in turns, after one run each that is not counted. The peer is of this environment."""
-    contestants = [contestant.hexad(settings)]
+    """Run the contestants in turns, after one run each that is not counted. The peer is of this environment.
+
+    Settings with `without` are run beside the same with all optimisations: what those are worth on this machine.
+    """
+    contestants = [contestant.hexad({**settings, "without": ""})]
+    if without := settings.get("without"):
+        contestants.append(contestant.Contestant(f"hexad without {without}", contestant.HEXAD, settings))
     if peer:
         threads = settings.get("threads") or default_threads()
         command = [sys.executable, contestant.peer_script(peer)]

@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
         )
         rows = _offline(args, config, given, workload) if args.kind == "offline" else _serve(args, given, workload)
         print(table(rows))
-        if args.peer:
-            print(_ratios(rows))
+        if len(rows) > 1:
+            print("\n".join(_ratio(rows[0], other) for other in rows[1:]))
         if args.json:
             Path(args.json).write_text(json.dumps(_document(args, given, workload, rows), indent=2))
     return 0
@@ -154,8 +154,7 @@ def _serve(args: argparse.Namespace, given: dict[str, Any], workload: Workload) 
     return [serve.measure(flags, workload, args.concurrency or args.num_prompts, args.repeats)]
 
 
-def _ratios(rows: list[Figures]) -> str:
-    ours, peer = rows
+def _ratio(ours: Figures, peer: Figures) -> str:
     return (
         f"hexad over {peer.name}: decode {ours.decode_tps / peer.decode_tps:.2f}x, "
         f"prefill {ours.prefill_tps / peer.prefill_tps:.2f}x, total {ours.total_tps / peer.total_tps:.2f}x"
