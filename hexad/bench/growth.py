@@ -19,6 +19,8 @@ CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = tuple(128 << i for i in range(9))
 LENGTHS = CONTEXTS[:7]
 NEW_TOKENS = 24
+DECODED_TOKENS = 96
+"""Of each of many: most of them when the last prompt is done, so that the median step decodes all."""
 KV_MEMORY = "4608MiB"
 """32,768 tokens of the 0.5B shape in bfloat16, and some."""
 
@@ -31,13 +33,17 @@ def growth(settings: dict[str, Any], model: ModelConfig, out: Path, say: Callabl
 
     def alone(length: int, new_tokens: int) -> Workload:
         return Workload(
-            input_len=(length, length), output_len=(new_tokens,) * 2, num_prompts=1, vocab_size=model.vocab_size
+            input_len=(length, length),
+            output_len=(new_tokens,) * 2,
+            num_prompts=1,
+            vocab_size=model.vocab_size,
+            tokens_of="growth",
         )
 
     def decode(c: contestant.Contestant, count: int) -> tuple[float, Run]:
         """Tokens a second in a step where all decode: its duration is the median time between tokens."""
         workload = Workload(
-            input_len=(64, 64), output_len=(NEW_TOKENS,) * 2, num_prompts=count, vocab_size=model.vocab_size
+            input_len=(64, 64), output_len=(DECODED_TOKENS,) * 2, num_prompts=count, vocab_size=model.vocab_size
         )
         run = c.run(workload, count)
         return count / percentile(run.gaps_s, 50), run

@@ -39,12 +39,14 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens before these that all prompts begin with."""
     rate: float = 0.0
     """Requests a second, arriving as a Poisson process; 0: all at once."""
+    tokens_of: str = ""
+    """Workloads of one name draw the same tokens, so that of two prompts one begins with the other."""
 
     def requests(self, run: int) -> list[tuple[list[int], int]]:
         """Prompt token ids and output length. The lengths are the same in each run, the tokens are not, nor those of
         two workloads, so that no prefix cache helps."""
         lengths = random.Random(f"{self.input_len} {self.output_len} {self.num_prompts}")
-        tokens = random.Random(f"{run} {self}")
+        tokens = random.Random(f"{run} {self.tokens_of or self}")
 
         def draw(count: int) -> list[int]:
             return [tokens.randrange(3, self.vocab_size) for _ in range(count)]
