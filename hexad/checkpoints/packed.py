@@ -1,9 +1,9 @@
 """The packed cache: linears as a kernel set laid them out, in a file that the next start maps.
 
 A file is a safetensors container of plain bytes, read by the same checked decoder as any other:
-what `PackingOps.packed_bytes` gave of each linear, tables of another dtype than the checkpoint's,
-then what they were made from, and last a digest of all that. A file that is not exactly what is
-looked for is not used. This module does not know what the bytes of a weight mean.
+what `PackingOps.packed_parts` gave of each linear, then what they were made from, and last a digest
+of all that. A file that is not exactly what is looked for is not used. This module does not know
+what the bytes of a weight mean.
 """
 
 from __future__ import annotations
