@@ -1,4 +1,6 @@
 // The linears: activations packed as a weight's kernels read them, then items of rows and tiles.
+#include <vector>
+
 #include "ops.h"
 #include "work.h"
 
@@ -25,12 +27,21 @@ size_t Engine::packed_row_bytes(const LinearWeight& w) const {
     return (bytes + 63) / 64 * 64 | 64;
 }
 
-void Engine::pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, char* packed) {
+void Engine::pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows, char* packed,
+                       NormSpec norm) {
     const PackRowArgs a = w.row_args();
     const size_t bytes = packed_row_bytes(w);
     auto pack_row = kernels_.pack_row[int(w.format)];
-    each_row(pool_, rows, double(w.inputs) / 4.0,
-             [&](int64_t row) { pack_row(a, x + row * x_stride, packed + size_t(row) * bytes); });
+    each_row(pool_, rows, double(w.inputs) / (norm.weight ? 2.5 : 4.0), [&](int64_t row) {
+        const float* values = x + row * x_stride;
+        if (norm.weight) {
+            static thread_local std::vector<float> normed;
+            normed.resize(size_t(w.inputs));
+            kernels_.norm_row(values, norm.weight, norm.eps, w.inputs, normed.data());
+            values = normed.data();
+        }
+        pack_row(a, values, packed + size_t(row) * bytes);
+    });
 }
 
 void Engine::multiply(const LinearWeight& w, const char* packed, int64_t rows, const LinearOut& out) {

@@ -18,19 +18,6 @@ double seconds_of(const auto& work) {
 
 }  // namespace
 
-void Engine::norm_pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, int64_t rows,
-                            const float* norm_weight, float eps, char* packed) {
-    const PackRowArgs a = w.row_args();
-    const size_t bytes = packed_row_bytes(w);
-    auto pack_row = kernels_.pack_row[int(w.format)];
-    each_row(pool_, rows, double(w.inputs) / 2.5, [&](int64_t row) {
-        static thread_local std::vector<float> normed;
-        normed.resize(size_t(w.inputs));
-        kernels_.norm_row(x + row * x_stride, norm_weight, eps, w.inputs, normed.data());
-        pack_row(a, normed.data(), packed + size_t(row) * bytes);
-    });
-}
-
 void Engine::embedding(const EmbeddingArgs& a, int64_t tokens) {
     each_row(pool_, tokens, double(a.width) / 8.0, [&](int64_t token) { kernels_.embedding(a, token); });
 }

@@ -11,6 +11,12 @@
 
 namespace hexad {
 
+// A norm to be done on the way: null `weight` where there is none.
+struct NormSpec {
+    const float* weight = nullptr;
+    float eps = 0.0f;
+};
+
 struct LinearOut {
     Finish finish;
     float* out;         // [rows, outputs], or [rows, outputs / 2] for silu_mul
@@ -38,11 +44,9 @@ class Engine {
     void linear(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, const LinearOut& out);
     // Its two halves: rows packed once may meet several weights of the same inputs, format, group and leaves.
     size_t packed_row_bytes(const LinearWeight& weight) const;  // a multiple of 64
-    void pack_rows(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, char* packed);
+    void pack_rows(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, char* packed,
+                   NormSpec norm = {});
     void multiply(const LinearWeight& weight, const char* packed, int64_t rows, const LinearOut& out);
-    // The norm of each row, packed.
-    void norm_pack_rows(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows,
-                        const float* norm_weight, float eps, char* packed);
     void embedding(const EmbeddingArgs& args, int64_t tokens);
     void norm(const NormArgs& args, int64_t tokens);
     void silu_mul(const SiluArgs& args, int64_t tokens);

@@ -110,10 +110,7 @@ void Program::linear(const LinearWeight& weight, Operand x, NormSpec norm, Finis
     auto call = [=, this, &weight] {
         int64_t count = rows(out);
         char* packed = scratch(engine_.packed_row_bytes(weight) * size_t(count));
-        if (norm.weight)
-            engine_.norm_pack_rows(weight, at(x), x.stride, count, norm.weight, norm.eps, packed);
-        else
-            engine_.pack_rows(weight, at(x), x.stride, count, packed);
+        engine_.pack_rows(weight, at(x), x.stride, count, packed, norm);
         engine_.multiply(weight, packed, count, {finish, at(out), bias});
     };
     push(call, out);

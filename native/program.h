@@ -26,12 +26,6 @@ struct Operand {
     int64_t start, stride;
 };
 
-// A norm to be done on the way: null `weight` where there is none.
-struct NormSpec {
-    const float* weight = nullptr;
-    float eps = 0.0f;
-};
-
 class Program {
   public:
     // The widths of each arena's slots, in floats a row.
