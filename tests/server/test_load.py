@@ -18,7 +18,23 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from tests.server.running import Server, serving
 
-WORDS = ("the baker sells bread in a town by the sea while seven cats watch over her two old boats").split()
+WORDS = [
+    "the",
+    "baker",
+    "sells",
+    "bread",
+    "in",
+    "a",
+    "town",
+    "by",
+    "sea",
+    "while",
+    "cats",
+    "watch",
+    "her",
+    "old",
+    "boats",
+]
 DEAD_CLIENTS = 0.2
 """Share of streams that are left early: before the first token, in the middle, or by closing the connection."""
 
