@@ -48,6 +48,16 @@ class Service:
         """How this model writes reasoning and tool calls."""
         return self.engine.frontend.format
 
+    @property
+    def fingerprint(self) -> str:
+        """OpenAI's `system_fingerprint`: with another one, the same seed may answer differently."""
+        return self.engine.frontend.fingerprint
+
+    def template_reads(self, *words: str) -> bool:
+        """One of the words is in the model's chat template."""
+        template = self.engine.chat_template
+        return any(word in source for source in (template.sources.values() if template else ()) for word in words)
+
     async def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Raises ContextTooLong at once for a text that no tokenization can fit into the context."""
         encode = self.engine.tokenizer.encode
@@ -87,7 +97,7 @@ class Service:
         given = {
             name: value
             for name in SamplingParams.__struct_fields__
-            if name not in own and (value := getattr(body, name)) is not None
+            if name not in own and (value := getattr(body, name, None)) is not None
         }
         if isinstance(stop := given.get("stop"), str):
             given["stop"] = [stop]
