@@ -11,6 +11,7 @@ import random
 import secrets
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from hexad.checkpoints.generation import GenerationDefaults, read_generation_def
 from hexad.config import Config
 from hexad.decoding.check import check_params
 from hexad.engine.messages import Add, decode_command, encode
-from hexad.engine.setup import Resolved
+from hexad.engine.setup import Resolved, tokenizer_directory
 from hexad.engine.stream import Stream
 from hexad.errors import BadRequest
 from hexad.scheduler.lifecycle import SchedulerConfig, refuse_unservable
@@ -40,6 +41,8 @@ class Frontend:
     config: Config
     model_config: ModelConfig
     tokenizer: Tokenizer
+    tokenizer_directory: Path | None
+    """Where it came from; None: of bytes."""
     chat_template: ChatTemplate | None
     generation_defaults: GenerationDefaults
     limits: SchedulerConfig
@@ -50,13 +53,14 @@ class Frontend:
 
     @classmethod
     def load(cls, config: Config, resolved: Resolved) -> Frontend:
-        is_bare = config.load_format == "dummy" and not (resolved.directory / "tokenizer.json").exists()
-        tokenizer = Tokenizer.of_bytes() if is_bare else Tokenizer.load(resolved.directory)
+        directory = tokenizer_directory(config, resolved)
+        tokenizer = Tokenizer.open(directory)
         template = ChatTemplate.load(resolved.directory, tokenizer.special_tokens)
         return cls(
             config=config,
             model_config=resolved.model,
             tokenizer=tokenizer,
+            tokenizer_directory=directory,
             chat_template=template,
             generation_defaults=read_generation_defaults(resolved.directory),
             limits=resolved.scheduler,
@@ -74,15 +78,18 @@ class Frontend:
         priority: int = 0,
         cache_salt: str = "",
         add_special_tokens: bool = True,
+        grammar: str = "",
     ) -> Stream:
         """A text is tokenized, without special tokens when a chat template has already written them.
+
+        `grammar` is what `params.structured_outputs` was compiled to.
 
         Raises BadRequest (or ContextTooLong) for what can never be served.
         """
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
-        request = self._request(list(ids), params, request_id, priority, cache_salt)
+        request = self._request(list(ids), params, request_id, priority, cache_salt, grammar)
         self._check(request)
         return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer)
 
@@ -96,16 +103,17 @@ class Frontend:
             raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
     def _request(
-        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str
+        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str, grammar: str
     ) -> Request:
         max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
         seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
         return Request(
             request_id=request_id,
             prompt_token_ids=ids,
-            params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed),
+            params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed, structured_outputs=None),
             eos_token_ids=list(self.generation_defaults.eos_token_ids),
             bad_words_token_ids=self._bad_words(params.bad_words or ()),
+            grammar=grammar,
             priority=priority,
             cache_salt=cache_salt,
         )
