@@ -56,7 +56,6 @@ def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
         structured_outputs=None,
-        thinking_budget=None,
     )
     reasoning = body.reasoning or ReasoningOptions()
     said = conversation(body)

@@ -53,6 +53,12 @@ class Service:
         """OpenAI's `system_fingerprint`: with another one, the same seed may answer differently."""
         return self.engine.frontend.fingerprint
 
+    @property
+    def reasoning_end(self) -> list[int]:
+        """The tokens of the marker that ends a reasoning section; empty for a model that does not reason."""
+        end = self.format.reasoning
+        return self.engine.tokenizer.encode(end[1], add_special_tokens=False) if end else []
+
     def template_reads(self, *words: str) -> bool:
         """One of the words is in the model's chat template."""
         template = self.engine.chat_template

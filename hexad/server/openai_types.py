@@ -69,33 +69,33 @@ FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-class StreamOptions(_Wire):
+class StreamOptions(Wire):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
     include_obfuscation: Literal[False] | None = None
 
 
-class TextPart(_Wire):
+class TextPart(Wire):
     type: Literal["text"]
     text: str
 
 
-class FunctionCall(_Wire):
+class FunctionCall(Wire):
     name: str
     arguments: str | dict[str, Any]
 
 
-class ToolCall(_Wire):
+class ToolCall(Wire):
     id: str | None = None
     type: Literal["function"] = "function"
     function: FunctionCall
 
 
-class Message(_Wire):
+class Message(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], FIRST] | None = None
     name: str | None = None
@@ -116,19 +116,19 @@ class Message(_Wire):
         return self
 
 
-class Function(_Wire):
+class Function(Wire):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class FunctionTool(_Wire):
+class FunctionTool(Wire):
     type: Literal["function"]
     function: Function
 
 
-class Conversation(_Wire):
+class Conversation(Wire):
     """What a chat template is given."""
 
     model: str | None = None
@@ -149,7 +149,7 @@ class Conversation(_Wire):
         return self
 
 
-class Generation(_Wire):
+class Generation(Wire):
     """How tokens are chosen and sent; the fields that `hexad.types.SamplingParams` has mean the same."""
 
     model: str | None = None
@@ -231,46 +231,46 @@ class CompletionRequest(Generation):
         return self
 
 
-class Named(_Wire):
+class Named(Wire):
     name: str
 
 
-class NamedTool(_Wire):
+class NamedTool(Wire):
     type: Literal["function"]
     function: Named
 
 
-class AllowedTools(_Wire):
+class AllowedTools(Wire):
     mode: Literal["auto", "required"]
     tools: Annotated[list[NamedTool], FIRST, Field(min_length=1)]
 
 
-class AllowedToolsChoice(_Wire):
+class AllowedToolsChoice(Wire):
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
 
 
-class NamedSchema(_Wire):
+class NamedSchema(Wire):
     name: Annotated[str, Field(max_length=256)]
     description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
-class TextFormat(_Wire):
+class TextFormat(Wire):
     type: Literal["text"]
 
 
-class JsonObjectFormat(_Wire):
+class JsonObjectFormat(Wire):
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(_Wire):
+class JsonSchemaFormat(Wire):
     type: Literal["json_schema"]
     json_schema: NamedSchema
 
 
-class ReasoningOptions(_Wire):
+class ReasoningOptions(Wire):
     """As OpenRouter's users write it."""
 
     effort: Effort | None = None
@@ -313,7 +313,7 @@ class ChatRequest(Conversation, Generation):
         return self
 
 
-class TokenizeRequest(_Wire):
+class TokenizeRequest(Wire):
     model: str | None = None
     prompt: str
     add_special_tokens: bool = True
@@ -324,6 +324,6 @@ class TokenizeChatRequest(Conversation):
     return_token_strs: bool = False
 
 
-class DetokenizeRequest(_Wire):
+class DetokenizeRequest(Wire):
     model: str | None = None
     tokens: TokenIds

@@ -161,7 +161,7 @@ def shown_tool(tool: Tool) -> dict[str, Any]:
 
 def _shape(service: Service, turn: Turn, thinks: bool, prompt_tail: str) -> StructuredOutputs | None:
     """What the whole raw reply must look like, calls and reasoning included; None where it is free."""
-    raise NotImplementedError
+    return turn.structured
 
 
 class _ReasoningTokens:
@@ -194,7 +194,7 @@ async def answer(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
         thinking = _thinking(service, turn)
         tail = text[-PROMPT_TAIL:]
         shape = _shape(service, turn, thinking.asked is not False, tail)
-        params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
+        params = msgspec.structs.replace(turn.params, structured_outputs=shape)
         job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt)
         parsers = [
             ReplyParser(service.format, tools=tools, thinking=thinking.asked is not False, prompt_tail=tail)
