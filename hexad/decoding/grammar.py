@@ -27,6 +27,12 @@ Bits = NDArray[np.uint8]
 
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 """llguidance's own, but for the states that a walk may grow to (1 to 2 kB each)."""
+MAX_JUMP = 256
+"""Tokens that are taken at once."""
+MAX_TRIED = 16
+"""First tokens that a new grammar is tried with."""
+MAX_FORCED = 4096
+"""Tokens that an answer may begin with by force: a grammar that goes round and round forces ever more."""
 
 
 class Vocabulary:
@@ -60,11 +66,26 @@ class Vocabulary:
     def compile(self, grammar: str) -> LLMatcher:
         """Raises BadRequest for a grammar that is wrong, too large, or matches nothing at all."""
         matcher = LLMatcher(self._ll, grammar, log_level=0, limits=LIMITS)
-        if matcher.is_error():
-            raise BadRequest(f"the grammar cannot be served: {_cause(matcher)}", param="structured_outputs")
-        if not matcher.is_accepting() and not any(matcher.compute_bitmask()):
-            raise BadRequest("the grammar matches no text at all; relax it", param="structured_outputs")
+        if problem := _cause(matcher) or (not matcher.is_accepting() and self._try(matcher.deep_copy())):
+            raise BadRequest(f"the grammar cannot be served: {problem}", param="structured_outputs")
         return matcher
+
+    def _try(self, matcher: LLMatcher) -> str:
+        """What is wrong with some first steps: some limits are met only there."""
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        bits[[*range(len(self.tokens), len(bits)), *self._ll.eos_tokens]] = 0
+        if not bits.any():
+            return "it matches no text at all"
+        if len(forced := matcher.compute_ff_tokens()) > MAX_FORCED:
+            return f"it forces {len(forced)} tokens in a row, and may have no end; at most {MAX_FORCED} may be forced"
+        choices = np.flatnonzero(bits).tolist()
+        for token in choices[:: 1 + len(choices) // MAX_TRIED]:
+            step = matcher.deep_copy()
+            step.consume_token(token)
+            step.compute_bitmask()
+            if problem := _cause(step):
+                return problem
+        return ""
 
 
 class Walk:
@@ -95,7 +116,7 @@ class Walk:
         if not self._matcher.consume_token(token) or (self.forced and token != self.forced[0]):
             raise RequestFailed(
                 f"token {token} at position {len(self.tokens)} of the answer does not follow its grammar: "
-                f"{_cause(self._matcher)}"
+                f"{_cause(self._matcher) or 'another one must come'}"
             )
         self.tokens.append(token)
         self.forced = self.forced[1:]
@@ -107,9 +128,9 @@ class Walk:
             self.forced = found[: self._matcher.validate_tokens(found)]
 
     def jump(self) -> list[int]:
-        """Take all tokens that must come; returns them."""
+        """Take the tokens that must come; returns them."""
         taken: list[int] = []
-        while self.forced:
+        while self.forced and len(taken) < MAX_JUMP:
             taken.append(self.forced[0])
             self._take(self.forced[0])
         return taken
@@ -121,11 +142,11 @@ class Walk:
             bits[-1] = 1 << self.forced[0] % 8
             return bits
         mask = self._matcher.compute_bitmask()
-        if self._matcher.is_error():
-            raise RequestFailed(f"the grammar cannot be followed any further: {_cause(self._matcher)}")
+        if problem := _cause(self._matcher):
+            raise RequestFailed(f"the grammar cannot be followed any further: {problem}")
         return np.frombuffer(mask, np.uint8)
 
 
 def _cause(matcher: LLMatcher) -> str:
-    """The first line: what follows is the parser's state."""
-    return (matcher.get_error() or "another token must come").strip().split("\n")[0]
+    """Why it does not go on; nothing where it does. Without the parser's state, and in one line."""
+    return " ".join(matcher.get_error().split("<state>")[0].split())[:300] if matcher.is_error() else ""
