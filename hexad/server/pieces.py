@@ -49,8 +49,8 @@ class Cursor:
         return Piece(answer.text[text:], answer.token_ids[tokens:], logprobs, finish, answer.stop_reason)
 
 
-def usage(outputs: Iterable[RequestOutput]) -> dict[str, Any]:
-    """Token counts so far, in OpenAI's shape."""
+def usage(outputs: Iterable[RequestOutput], reasoning: int = 0) -> dict[str, Any]:
+    """Token counts so far, in OpenAI's shape; `reasoning` of the completion tokens were reasoning."""
     prompt = completion = cached = 0
     for output in outputs:
         prompt += len(output.prompt_token_ids)
@@ -61,6 +61,7 @@ def usage(outputs: Iterable[RequestOutput]) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
 
 

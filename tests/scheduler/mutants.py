@@ -12,7 +12,7 @@ from pytest import MonkeyPatch
 
 from hexad.cache.pool import PagePool
 from hexad.cache.tree import Node, PrefixTree
-from hexad.scheduler import draft, scheduler
+from hexad.scheduler import draft, lifecycle, scheduler
 from hexad.scheduler.draft import Draft
 from hexad.scheduler.memory import Memory
 from hexad.scheduler.plan import Plan
@@ -191,7 +191,7 @@ MUTANTS: dict[str, Mutant] = {
     "prompt log-probabilities from the cache": _method(Memory, "reads_cache", lambda right, *args: True),
     "seats are not counted": _method(Scheduler, "_free_seats", lambda right, *args: 99),
     "min_tokens and stop tokens are ignored": lambda patch: patch.setattr(
-        scheduler, "ending", lambda each, most: ("length" if each.num_generated >= most else None, None)
+        lifecycle, "ending", lambda each, most: ("length" if each.num_generated >= most else None, None)
     ),
     "the victim may be anybody": _method(Scheduler, "_cheapest", lambda right, self, behind: right(self, self.running)),
     "an output is lost": _method(Scheduler, "_commit_chunk", _answer_lost),
