@@ -12,12 +12,14 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.errors import BadRequest, HexadError, NotFound
 from hexad.server.dialect import Dialect, Route, json_line
+from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
 from hexad.server.models import Models
 from hexad.server.ollama_types import ChatRequest, GenerateRequest, Generation, Options, Sampling
@@ -25,7 +27,7 @@ from hexad.server.pieces import Cursor, Piece, finite
 from hexad.server.turn import Gained, Turn, answer, call_id, shown_tool
 from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text, Tool
-from hexad.types import Logprob, SamplingParams
+from hexad.types import Logprob, SamplingParams, StructuredOutputs
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -201,6 +203,8 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, request_id: s
     if isinstance(body, ChatRequest):
         messages = [{"content": ""} | message.model_dump(exclude_none=True) for message in body.messages or ()]
         tools = [Tool(**tool.function.model_dump(exclude_none=True)) for tool in body.tools or ()]
+        if tools and service.format.style == "none":
+            raise BadRequest(f"{service.model_name} does not support tools; leave them out", param="tools")
     else:
         messages = [{"role": "system", "content": body.system}] * bool(body.system)
         messages.append({"role": "user", "content": body.prompt})
@@ -213,25 +217,40 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, request_id: s
         params=params,
         tools=tools,
         shown_tools=[shown_tool(tool) for tool in tools],
-        thinking=None if body.think is None else bool(body.think),
+        structured=_structured(body),
+        thinking=body.think if isinstance(body.think, bool) else None,
+        effort=body.think if isinstance(body.think, str) else None,
         template={"add_generation_prompt": not begun, "continue_final_message": begun},
         by_token=True,
+        names={"structured": "format", "thinking": "think", "effort": "think"},
     )
     return answer(service, turn)
+
+
+def _structured(body: Generation) -> StructuredOutputs | None:
+    if isinstance(body.format, dict):
+        return StructuredOutputs(json=body.format)
+    return StructuredOutputs(json_object=True) if body.format else None
 
 
 async def _continuation(
     service: Service, body: GenerateRequest, params: SamplingParams, request_id: str
 ) -> AsyncGenerator[Gained, None]:
     """No template: what follows the prompt as it stands, or what belongs between prompt and suffix."""
-    if body.system:
-        raise BadRequest("system needs the model's template, which raw and suffix leave out; drop one", param="system")
-    tokens = await service.encode(body.prompt or "", True)
+    if unused := next((name for name in ("system", "think") if getattr(body, name)), None):
+        raise BadRequest(f"{unused} needs the model's template, which raw and suffix leave out; drop one", param=unused)
+    params = msgspec.structs.replace(params, structured_outputs=_structured(body))
+    if body.suffix:
+        infill = await service.infill(body.prompt or "", body.suffix)
+        tokens, params = infill.token_ids, infill.stopping(params)
+    else:
+        tokens = await service.encode(body.prompt or "", True)
     cursor = Cursor(by_token=True)
-    async with contextlib.aclosing(run(service, Job(request_id, [tokens], params, 0, ""))) as growth:
-        async for _, output in growth:
-            if piece := cursor.take(output.outputs[0]):
-                yield Gained(0, [Text(piece.text)] if piece.text else [], piece, output)
+    with naming({"structured_outputs": "format"}):
+        async with contextlib.aclosing(run(service, Job(request_id, [tokens], params, 0, ""))) as growth:
+            async for _, output in growth:
+                if piece := cursor.take(output.outputs[0]):
+                    yield Gained(0, [Text(piece.text)] if piece.text else [], piece, output, 0)
 
 
 _NO_PENALTY = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
@@ -242,12 +261,10 @@ def _params(service: Service, body: Generation) -> SamplingParams:
     options, limit = body.options or Options(), service.engine.max_model_len
     if (options.num_ctx or 0) > limit:
         raise _wrong("num_ctx", f"is {options.num_ctx}; this model's context is {limit} tokens: send that, or less")
-    given = {"max_tokens": None} | options.model_dump(include=set(Sampling.model_fields), exclude_none=True)
-    if options.repeat_last_n == 0:
-        given |= _NO_PENALTY
+    own: dict[str, Any] = _NO_PENALTY if options.repeat_last_n == 0 else {}
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     try:
-        params = service.engine.frontend.default_params(**given, logprobs=logprobs)
+        params = service.sampling_params(options, max_tokens=options.max_tokens, logprobs=logprobs, **own)
     except BadRequest as error:
         if (field := Sampling.model_fields.get(error.param or "")) is None:
             raise

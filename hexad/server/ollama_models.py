@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -19,6 +20,7 @@ from hexad.server.models import Models
 from hexad.server.ollama import OLLAMA, read_body, served_name, timestamp
 from hexad.server.ollama_types import ModelRequest
 from hexad.server.wire import EventStream, json_response
+from hexad.text.fim import infill_prompt
 
 API = "0.12.11"
 """The release of Ollama whose wire this is: its clients look at it to know what they may send."""
@@ -95,10 +97,17 @@ async def show(models: Models, request: Request) -> Response:
             "template": template.sources.get("default", "") if template else "",
             "details": _details(service),
             "model_info": _model_info(service),
-            "capabilities": ["completion"],
+            "capabilities": _capabilities(service),
             "modified_at": timestamp(service.started * 10**9),
         }
         return json_response(shown)
+
+
+def _capabilities(service: Service) -> list[str]:
+    able = {"tools": service.format.style != "none", "thinking": service.format.reasoning is not None}
+    with contextlib.suppress(BadRequest):
+        able["insert"] = bool(infill_prompt(service.engine.tokenizer, "", ""))
+    return ["completion", *(name for name, holds in able.items() if holds)]
 
 
 def _model_info(service: Service) -> dict[str, Any]:

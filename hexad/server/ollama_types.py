@@ -69,7 +69,7 @@ class Sampling(_Wire):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: Annotated[int | None, AfterValidator(lambda seed: None if seed == -1 else seed)] = None
-    stop: Annotated[str | Texts, AfterValidator(lambda stop: [stop] if isinstance(stop, str) else stop)] | None = None
+    stop: str | Texts | None = None
 
 
 class Options(Sampling):
