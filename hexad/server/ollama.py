@@ -36,7 +36,8 @@ Parts = dict[str, Any]
 
 
 def _error(error: HexadError) -> dict[str, Any]:
-    return {"error": str(error)}
+    says = str(error)
+    return {"error": says if error.param is None or error.param in says else f"{error.param}: {says}"}
 
 
 OLLAMA = Dialect(_error, b"application/x-ndjson", json_line)
@@ -222,7 +223,7 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, request_id: s
         effort=body.think if isinstance(body.think, str) else None,
         template={"add_generation_prompt": not begun, "continue_final_message": begun},
         by_token=True,
-        names={"structured": "format", "thinking": "think", "effort": "think"},
+        names={"structured": "format", "structured_outputs": "format", "thinking": "think", "effort": "think"},
     )
     return answer(service, turn)
 
