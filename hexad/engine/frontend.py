@@ -5,6 +5,8 @@ All refusals that need no engine happen here, before anything is queued.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import secrets
 from collections.abc import Sequence as Seq
@@ -14,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from hexad import __version__
 from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults, read_generation_defaults
 from hexad.config import Config
@@ -30,6 +33,8 @@ from hexad.types import Request, SamplingParams
 
 Prompt = str | list[int]
 
+_TAIL_BYTES = 64 * 2**10
+
 
 @dataclass(slots=True)
 class Frontend:
@@ -43,6 +48,8 @@ class Frontend:
     limits: SchedulerConfig
     seeds: random.Random
     format: Format
+    fingerprint: str
+    """Names the engine's version, the model's files and its precision."""
 
     @classmethod
     def load(cls, config: Config, resolved: Resolved) -> Frontend:
@@ -59,6 +66,7 @@ class Frontend:
             limits=resolved.scheduler,
             seeds=random.Random(secrets.randbits(64) if config.seed is None else config.seed),
             format=_format(config.tool_format, template),
+            fingerprint=_fingerprint(resolved),
         )
 
     def stream(
@@ -130,6 +138,17 @@ class Frontend:
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams whose unset fields come from the model's generation_config.json."""
         return SamplingParams(**{**sampling_fields(self.generation_defaults), **given})
+
+
+def _fingerprint(resolved: Resolved) -> str:
+    """Copies of a model have the same: of its files only names, sizes and last bytes count."""
+    facts = [__version__, repr(resolved.model), repr(resolved.precision)]
+    for path in sorted(resolved.directory.glob("*.safetensors")):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            facts += [path.name, str(size), hashlib.sha256(file.read()).hexdigest()]
+    return "fp_" + hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 def _format(name: str, template: ChatTemplate | None) -> Format:
