@@ -23,11 +23,11 @@ from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
 from hexad.server.models import Models
 from hexad.server.ollama_types import ChatRequest, GenerateRequest, Generation, Options, Sampling
-from hexad.server.pieces import Cursor, Piece, finite
+from hexad.server.pieces import Cursor, logprobs_of
 from hexad.server.turn import Gained, Turn, answer, call_id, shown_tool
 from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text, Tool
-from hexad.types import Logprob, SamplingParams, StructuredOutputs
+from hexad.types import SamplingParams, StructuredOutputs
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -128,7 +128,7 @@ async def _parts(
                 times.grew()
                 parts = message.take(gained.events, ended=gained.piece.finish_reason is not None)
                 if body.logprobs and gained.piece.token_ids:
-                    parts["logprobs"] = _logprobs(service, gained.piece, body.top_logprobs or 0)
+                    parts["logprobs"] = logprobs_of(service.engine.tokenizer, gained.piece, body.top_logprobs or 0)
                 if parts != {"content": ""}:
                     yield parts, {}
         assert gained is not None  # every answer ends with a piece, or in an exception
@@ -278,21 +278,6 @@ def _params(service: Service, body: Generation) -> SamplingParams:
 
 def _wrong(option: str | None, why: str) -> BadRequest:
     return BadRequest(f"options.{option} {why}", param=f"options.{option}")
-
-
-def _logprobs(service: Service, piece: Piece, count: int) -> list[dict[str, Any]]:
-    """Of a piece's tokens: each with the `count` best that could have stood in its place."""
-    found = []
-    for token_id, entry in zip(piece.token_ids, piece.logprobs or (), strict=True):
-        best = sorted(entry.items(), key=lambda item: item[1].rank or 0)[:count]
-        one = _named(service, token_id, entry[token_id])
-        found.append(one | {"top_logprobs": [_named(service, *item) for item in best]} if count else one)
-    return found
-
-
-def _named(service: Service, token_id: int, found: Logprob) -> dict[str, Any]:
-    spelled = service.engine.tokenizer.token_bytes(token_id)
-    return {"token": found.decoded_token or "", "logprob": finite(found.logprob), "bytes": list(spelled)}
 
 
 ROUTES = (
