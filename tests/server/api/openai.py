@@ -12,6 +12,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
 TOOL = {"type": "function", "function": {"name": "add", "parameters": SCHEMA}}
 OTHER = {"type": "function", "function": {"name": "other", "description": "Another.", "strict": True}}
 NAMED = {"type": "function", "function": {"name": "add"}}
+TAG = {"structures": [{"begin": "<a>", "schema": SCHEMA, "end": "</a>"}], "triggers": ["<a>"]}
 SAYS = [{"role": "user", "content": "hi"}]
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
@@ -67,7 +68,7 @@ SAMPLING = (
     Parameter(name="guided_regex", accepted=("[0-9]{2}",), refused=("(",)),
     Parameter(name="guided_choice", accepted=(["yes", "no"],), refused=([],)),
     Parameter(name="guided_grammar", accepted=('start: "a" "b"',), refused=("start: (",)),
-    Parameter(name="structural_tag", accepted=(), refused=({},)),
+    Parameter(name="structural_tag", accepted=(TAG,), refused=({},)),
 )  # fmt: skip
 
 CHAT = Endpoint(
