@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hexad import __version__
 from hexad.errors import HexadError
-from hexad.server import chat, completions, responses, status, tokenize
+from hexad.server import absent, chat, completions, responses, status, tokenize
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.errors import error_response, on_http_error
 from hexad.server.models import Models
@@ -24,7 +24,14 @@ from hexad.server.responses_store import ResponseStore
 
 log = logging.getLogger("hexad.server")
 
-ROUTES: tuple[Route, ...] = (*status.ROUTES, *completions.ROUTES, *chat.ROUTES, *responses.ROUTES, *tokenize.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *status.ROUTES,
+    *completions.ROUTES,
+    *chat.ROUTES,
+    *responses.ROUTES,
+    *absent.ROUTES,
+    *tokenize.ROUTES,
+)
 """Everything that the server answers. What is not here does not exist."""
 
 

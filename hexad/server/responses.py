@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.errors import BadRequest, HexadError, UnknownOption
-from hexad.server.conversation import check_choice, tool_of
+from hexad.server.conversation import check_choice, tools_of
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, named_event
 from hexad.server.errors import error_body, naming
 from hexad.server.generation import Service
@@ -78,7 +78,7 @@ def _turn(service: Service, body: ResponseRequest, items: list[dict[str, Any]], 
             max_tokens=body.max_output_tokens,
             logprobs=(body.top_logprobs or 0) if body.wants_logprobs else None,
         )
-    tools = [tool_of(tool) for tool in body.tools or ()]
+    tools = tools_of(body.tools or ())
     mode, names = _choice(body.tool_choice)
     check_choice(mode, names, tools)
     messages = [{"role": "system", "content": body.instructions}] if body.instructions is not None else []
