@@ -34,7 +34,7 @@ OPTIONS = st.fixed_dictionaries(
         "min_tokens": st.sampled_from([0, 0, 1]),
         "ignore_eos": st.sampled_from([True, True, False]),
         "stop_token_ids": st.sampled_from([[], [], [STOP]]),
-        "grammar": st.sampled_from(["", "", "some"]),
+        "grammar": st.sampled_from(["", "", "", "some"]),
     }
 )
 IDS = st.integers(0, 30)
