@@ -57,7 +57,7 @@ SHARED = (
 )  # fmt: skip
 ABOUT = (
     Parameter(name="model", accepted=(MODEL,), refused=("llama9",)),
-    Parameter(name="name", accepted=(MODEL,), refused=("llama9",), beside={"model": ""}, note="older clients' `model`"),
+    Parameter(name="name", accepted=(MODEL,), refused=(5,), beside={"model": ""}, note="older clients' `model`"),
     *rows("no effect", "stream", "verbose", "insecure", accepted=False),
     *rows("no effect", "username", "password", accepted=""),
     Parameter(name="options", fate="no effect", accepted=({"num_ctx": 1024},)),
