@@ -117,6 +117,8 @@ class Request(msgspec.Struct, kw_only=True):
     """Lower runs earlier."""
     cache_salt: str = ""
     """Only requests with the same salt share cached pages."""
+    client: str = ""
+    """Who asks: those who wait are served in fair shares, a share a client."""
     choice: int = 0
     """Index of the first of this request's `params.n` choices."""
     generated: list[int] = []
