@@ -36,6 +36,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         """Sorted by `Sequence.order`."""
         self.in_flight: Plan | None = None
+        self.admitted: list[str] = []
+        """Requests that have left the queue for the first time; whoever reports them empties it."""
         self._live: dict[str, list[Sequence]] = {}
         """Choices whose terminal output is not out yet, by request id."""
         self._arrivals = count()
@@ -218,6 +220,8 @@ class Scheduler:
         insort(self.running, sequence, key=_order)
         sequence.running = True
         self._fair.admitted(sequence.tag)
+        if sequence.preemptions == 0:
+            self.admitted.append(sequence.request.request_id)
         self.memory.adopt(sequence, match)
         if sequence.preemptions == 0 and self.memory.reads_cache(sequence):
             sequence.num_cached = min(sequence.computed, sequence.num_prompt)
