@@ -67,7 +67,7 @@ class AsyncLLM:
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._heard = time.monotonic()
+        self._last_word = time.monotonic()
         self._audits: list[asyncio.Future[str | None]] = []
         self._supervision = asyncio.create_task(self._supervise())
         self._watch = asyncio.create_task(self._watch_for_silence())
@@ -200,8 +200,8 @@ class AsyncLLM:
                 f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
                 f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
             )
-        held = sum(live.stream.request.client == client for live in self._live.values()) if client else 0
-        if held > places - len(self._live):
+        held = sum(live.stream.request.client == client for live in self._live.values())
+        if client and held >= places - len(self._live):
             raise Overloaded(
                 f"{held} requests of {client} are running or waiting, and {places - len(self._live)} places are free; "
                 "the rest is kept for others; try again later",
@@ -270,7 +270,7 @@ class AsyncLLM:
             self._fail_all("the supervision of the engine failed; see the server's log")
 
     async def _hear(self, report: Report) -> None:
-        self._heard = time.monotonic()
+        self._last_word = time.monotonic()
         if isinstance(report, Outputs):
             await self._deliver(report)
         elif isinstance(report, Audited):
@@ -281,15 +281,15 @@ class AsyncLLM:
 
     async def _watch_for_silence(self) -> None:
         """End an engine process that hangs (stopped, or waiting for ever); the supervision sees it die."""
-        spent, computed = self._process.cpu_time(), self._heard
+        spent, computed = self._process.cpu_time(), self._last_word
         while True:
             await asyncio.sleep(HUNG_S / 5)
             now = time.monotonic()
             if not (self._live and self._ready):
-                self._heard = now
+                self._last_word = now
             if (latest := self._process.cpu_time()) != spent:
                 spent, computed = latest, now
-            silent = now - self._heard
+            silent = now - self._last_word
             if silent > HUNG_S / 2:
                 await self._send(Audit())  # a paused engine has nothing to report, but it can answer
             if silent > STUCK_S or min(silent, now - computed) > HUNG_S:

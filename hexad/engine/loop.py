@@ -77,7 +77,7 @@ class Loop:
 
     def _send(self, outputs: list[SequenceOutput]) -> None:
         admitted, self.scheduler.admitted = self.scheduler.admitted, []
-        self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted))
+        self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted=admitted))
 
 
 def _refusals(request: Request, cause: str) -> list[SequenceOutput]:
