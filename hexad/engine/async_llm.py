@@ -21,7 +21,19 @@ from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
-from hexad.engine.messages import Abort, Add, Audit, Audited, Command, EngineInfo, Outputs, Report, ResetCache
+from hexad.engine.grammar_process import GrammarProcess
+from hexad.engine.messages import (
+    Abort,
+    Add,
+    Audit,
+    Audited,
+    Command,
+    EngineInfo,
+    Outputs,
+    Report,
+    ResetCache,
+    TryVocabulary,
+)
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
@@ -64,6 +76,8 @@ class AsyncLLM:
         self._live: dict[str, _Live] = {}
         self._stats = EngineStats(num_pages=info.memory.num_pages, num_free_pages=info.memory.num_pages)
         self._ids = itertools.count(1)
+        tokenizer, eos = frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids
+        self._grammars = GrammarProcess(TryVocabulary(str(tokenizer or ""), list(eos)))
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -143,6 +157,8 @@ class AsyncLLM:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise DeadlineExceeded("the request's time was over before the engine was given it; allow it more")
+        if params.structured_outputs is not None:
+            options["grammar"] = await self._grammars.compile(params.structured_outputs)
         live = self._accept(prompt, params, request_id, options)
         timer = None if left is None else asyncio.get_running_loop().call_later(left, self._end_late, live)
         try:
@@ -247,7 +263,7 @@ class AsyncLLM:
             task.cancel()
         await asyncio.gather(self._watch, self._supervision, return_exceptions=True)
         self._fail_all("the engine was closed")
-        await self._process.stop()
+        await asyncio.gather(self._process.stop(), self._grammars.close())
 
     async def _send(self, command: Command) -> None:
         """While the engine is being restarted nothing is sent: the new one is given all that is live."""
