@@ -79,6 +79,7 @@ class Frontend:
         cache_salt: str = "",
         add_special_tokens: bool = True,
         grammar: str = "",
+        client: str = "",
     ) -> Stream:
         """A text is tokenized, without special tokens when a chat template has already written them.
 
@@ -89,7 +90,7 @@ class Frontend:
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
-        request = self._request(list(ids), params, request_id, priority, cache_salt, grammar)
+        request = self._request(list(ids), params, request_id, priority, cache_salt, client, grammar)
         self._check(request)
         return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer)
 
@@ -103,7 +104,14 @@ class Frontend:
             raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
     def _request(
-        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str, grammar: str
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        request_id: str,
+        priority: int,
+        cache_salt: str,
+        client: str,
+        grammar: str,
     ) -> Request:
         max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
         seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
@@ -116,6 +124,7 @@ class Frontend:
             grammar=grammar,
             priority=priority,
             cache_salt=cache_salt,
+            client=client,
         )
 
     def _bad_words(self, words: Seq[str]) -> list[list[int]]:

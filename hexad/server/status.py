@@ -12,6 +12,7 @@ from hexad.errors import EngineUnavailable
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.generation import Service
 from hexad.server.models import Models
+from hexad.server.traffic import Traffic
 from hexad.server.wire import json_response
 
 
@@ -42,8 +43,16 @@ async def health(models: Models, request: Request) -> Response:
 
 
 async def metrics(models: Models, request: Request) -> Response:
-    exposition = models.find(None).metrics.exposition()
+    traffic: Traffic = request.app.state.traffic
+    exposition = models.find(None).metrics.exposition() + traffic.exposition()
     return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def invariants(models: Models, request: Request) -> Response:
+    """Every engine looks through its books (the pages of its KV cache, its queues), and says what does not hold."""
+    found = {name: await service.engine.audit() for name, service in models.services.items()}
+    broken = {name: what for name, what in found.items() if what is not None}
+    return json_response({"ok": not broken, "broken": broken})
 
 
 async def version(models: Models, request: Request) -> Response:
@@ -55,5 +64,6 @@ ROUTES = (
     Route("GET", "/v1/models/{name:path}", get_model, OPENAI),
     Route("GET", "/health", health, OPENAI, access="open"),
     Route("GET", "/metrics", metrics, OPENAI, media_type="text/plain"),
+    Route("GET", "/debug/invariants", invariants, OPENAI, access="admin"),
     Route("GET", "/version", version, OPENAI),
 )
