@@ -18,7 +18,7 @@ from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
-from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, ResetCache
+from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, Pause, ResetCache, Resume
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
@@ -43,19 +43,26 @@ class _Live:
 
 
 class AsyncLLM:
-    """Use `await AsyncLLM.start(config)`; then `generate`, `abort`, `stats`, `drain`, `close`."""
+    """Use `await AsyncLLM.start(config)`; then `generate`, `abort`, `stats`, `drain`, `close`.
+
+    `pause` and `sleep` stop every request where it is; after `resume` or `wake` it goes on with the same tokens.
+    """
 
     def __init__(self, config: Config, frontend: Frontend, process: EngineProcess, info: EngineInfo) -> None:
         self.config = config
         self.info = info
         self.frontend = frontend
         self.restarts = 0
+        self.paused = False
+        self.asleep = False
         self._process = process
         self._ready = True
         self._live: dict[str, _Live] = {}
         self._stats = EngineStats(num_pages=info.memory.num_pages, num_free_pages=info.memory.num_pages)
         self._ids = itertools.count(1)
         self._closing = False
+        self._stands_still = False
+        self._heard = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._supervision = asyncio.create_task(self._supervise())
@@ -101,7 +108,12 @@ class AsyncLLM:
 
     @property
     def healthy(self) -> bool:
-        return self._ready and not self._closing
+        return (self._ready or self.asleep) and not self._closing
+
+    @property
+    def gone(self) -> bool:
+        """It will answer no request any more."""
+        return self._closing or (self._supervision.done() and not self.asleep)
 
     @property
     def engine_pid(self) -> int:
@@ -148,7 +160,7 @@ class AsyncLLM:
         """The engine knows a request by an id of ours: a caller may use theirs again at once."""
         if self._closing:
             raise EngineUnavailable("the server is shutting down; send the request to another one")
-        if not self._ready and self._supervision.done():
+        if self.gone:
             raise EngineUnavailable("the engine process could not be restarted; see the server's log")
         if len(self._live) >= self.config.max_num_seqs + self.config.max_queue:
             raise Overloaded(
@@ -177,6 +189,46 @@ class AsyncLLM:
 
     async def reset_prefix_cache(self) -> None:
         await self._send(ResetCache())
+
+    async def pause(self) -> None:
+        """Stop between two steps, and return once nothing runs; new requests queue. `resume` goes on."""
+        self.paused = True
+        await self._send(Pause())
+        while self.paused and self._ready and not self._stands_still:
+            self._heard.clear()
+            await self._heard.wait()
+
+    async def resume(self) -> None:
+        self.paused = False
+        await self._send(Resume())
+
+    async def sleep(self) -> None:
+        """End the engine process, which gives all its memory back; requests, running and new, wait for `wake`."""
+        if self.gone or self.asleep:
+            return
+        self.asleep = True
+        self._ready = False
+        self._heard.set()
+        self._supervision.cancel()
+        await asyncio.gather(self._supervision, return_exceptions=True)
+        await self._process.stop()
+        pages = self.info.memory.num_pages
+        self._stats = EngineStats(num_pages=pages, num_free_pages=pages, num_waiting=len(self._live))
+
+    async def wake(self) -> None:
+        """Start an engine process again and hand it every request. Raises what `start` raises, and sleeps on then."""
+        if not self.asleep:
+            return
+        try:
+            process, _ = await EngineProcess.spawn(self._as_planned(), no_progress)
+        except EngineDied as death:
+            raise EngineUnavailable(f"the engine process died while it started: {death}") from None
+        if self._closing:
+            return await process.stop()
+        self._process = process
+        self._supervision = asyncio.create_task(self._supervise())
+        self.asleep = False
+        await self._hand_over()
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests; give the running ones `timeout_s`, then fail them."""
@@ -217,6 +269,8 @@ class AsyncLLM:
 
     async def _deliver(self, report: Outputs) -> None:
         self._stats = report.stats
+        self._stands_still = report.paused
+        self._heard.set()
         for gained in report.outputs:
             live = self._live.get(gained.request_id)
             if live is None:
@@ -234,6 +288,7 @@ class AsyncLLM:
     async def _restart(self, death: str) -> bool:
         """Start a new engine process and hand it every live stream; False when none will start."""
         self._ready = False
+        self._heard.set()
         logger.error("the engine process died (%s); restarting it for %d live requests", death, len(self._live))
         await self._process.stop()
         for live in self._live.values():
@@ -247,7 +302,8 @@ class AsyncLLM:
             except Exception as error:  # the system may refuse a process or a socket, too
                 logger.error("the engine process could not be restarted: %s", error)
                 continue
-            await self._resume()
+            self.restarts += 1
+            await self._hand_over()
             return True
         self._fail_all("the engine process died and could not be restarted")
         return False
@@ -256,9 +312,12 @@ class AsyncLLM:
         """The configuration with the memory plan fixed, so that what was accepted still fits."""
         return dataclasses.replace(self.config, kv_memory=self.info.memory.kv, max_model_len=self.info.max_model_len)
 
-    async def _resume(self) -> None:
-        self.restarts += 1
+    async def _hand_over(self) -> None:
+        """To a new process: all that is live."""
         self._ready = True
+        self._stands_still = False
+        if self.paused:
+            await self._send(Pause())
         for live in list(self._live.values()):
             if not live.stream.finished:
                 for request in live.stream.remaining():
@@ -270,5 +329,6 @@ class AsyncLLM:
             live.grown.set()
 
     def _fail_all(self, cause: str) -> None:
+        self._heard.set()
         for live in self._live.values():
             self._fail(live, cause)

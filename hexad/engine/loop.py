@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hexad.engine.messages import Abort, Add, Command, Outputs, ResetCache
+from hexad.engine.messages import Abort, Add, Command, Outputs, Pause, ResetCache, Resume
 from hexad.engine.runner import Runner
 from hexad.errors import HexadError
 from hexad.scheduler.plan import Plan, StepResult
@@ -30,10 +30,11 @@ class Loop:
         self.runner = runner
         self.inbox = inbox
         self.outbox = outbox
+        self.paused = False
 
     def step(self) -> None:
         self._obey(self.inbox.drain())
-        plan = self.scheduler.next_plan()
+        plan = None if self.paused else self.scheduler.next_plan()
         if plan is None:
             return self.inbox.wait()
         self._send(self.scheduler.commit(plan, self._run(plan)))
@@ -60,11 +61,13 @@ class Loop:
                     outputs.extend(self.scheduler.abort(request_id, choice))
                 case ResetCache():
                     self.scheduler.reset_prefix_cache()
+                case Pause() | Resume():
+                    self.paused = isinstance(command, Pause)
         if commands:
             self._send(outputs)
 
     def _send(self, outputs: list[SequenceOutput]) -> None:
-        self.outbox.send(Outputs(outputs, self.scheduler.stats()))
+        self.outbox.send(Outputs(outputs, self.scheduler.stats(), self.paused))
 
 
 def _refusals(request: Request, cause: str) -> list[SequenceOutput]:

@@ -31,7 +31,15 @@ class ResetCache(msgspec.Struct, tag=True, array_like=True):
     pass
 
 
-Command = Add | Abort | ResetCache
+class Pause(msgspec.Struct, tag=True, array_like=True):
+    """No step until `Resume`; what is running keeps its pages, what is new waits."""
+
+
+class Resume(msgspec.Struct, tag=True, array_like=True):
+    pass
+
+
+Command = Add | Abort | ResetCache | Pause | Resume
 
 
 class EngineInfo(msgspec.Struct, kw_only=True):
@@ -70,6 +78,7 @@ class Refused(msgspec.Struct, tag=True, array_like=True):
 class Outputs(msgspec.Struct, tag=True, array_like=True):
     outputs: list[SequenceOutput]
     stats: EngineStats
+    paused: bool = False
 
 
 Report = Loading | Ready | Refused | Outputs
