@@ -114,7 +114,7 @@ class EngineProcess:
         """End the process, at once: it holds nothing that would be lost."""
         if self._process.returncode is None:
             self._process.kill()
-        await self._exit
+        await asyncio.shield(self._exit)
         self._socket.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 

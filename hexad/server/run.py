@@ -8,20 +8,17 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import uvicorn
 import uvloop
 
-from hexad.config import Config
 from hexad.engine.async_llm import AsyncLLM
 from hexad.engine.setup import Progress
 from hexad.errors import ConfigError
 from hexad.server.app import build_app
-from hexad.server.generation import Service
-from hexad.server.metrics import Metrics
-from hexad.server.models import Models
+from hexad.server.models import Models, Served
 from hexad.server.protocol import Protocol
 
 FLUSH_S = 5
@@ -32,19 +29,21 @@ OnReady = Callable[[AsyncLLM, str], None]
 T = TypeVar("T")
 
 
-def serve(config: Config, *, on_ready: OnReady, progress: Progress) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit status.
+def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) -> int:
+    """Load the first model and serve all until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
-    `on_ready` is given the engine and the address once connections are accepted. Raises
-    ConfigError when the address cannot be had, and what `AsyncLLM.start` raises.
+    The server's own settings are those of the first. `on_ready` is given its engine and the address once connections
+    are accepted. Returns the exit status. Raises ConfigError when the address cannot be had or two models have one
+    name, and what `AsyncLLM.start` raises.
     """
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.setLevel(logging.ERROR)  # what a client did wrong is told to the client
     # A stream that failed is cut on purpose, so that no reader takes it for complete.
     uvicorn_log.addFilter(lambda record: "without completing response" not in record.msg)
+    config = served[0].config
     # Bound before the model is loaded, so that a taken port is known at once.
     with _bind(config.host, config.port) as listener:
-        uvloop.run(_serve(config, listener, on_ready, progress))
+        uvloop.run(_serve(served, listener, on_ready, progress))
     return 0
 
 
@@ -62,23 +61,24 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(config: Config, listener: socket.socket, on_ready: OnReady, progress: Progress) -> None:
+async def _serve(served: Sequence[Served], listener: socket.socket, on_ready: OnReady, progress: Progress) -> None:
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, lambda: (stop_at_once if stop.is_set() else stop).set())
-    engine = await _unless(stop, AsyncLLM.start(config, progress))
-    if engine is None:
+    models = Models(served)
+    await _unless(stop, models.load(None, progress))
+    if (first := models.find(None).service) is None:
+        await models.close()
         # A download runs in a thread that cannot be cancelled; there is nothing else to end.
         os._exit(0)
-    service = Service(engine, config.model_name, Metrics(engine.stats, config.model_name))
-    server = _Server(_settings(Models([service])), lambda: on_ready(engine, _address(listener)))
+    server = _Server(_settings(models), lambda: on_ready(first.engine, _address(listener)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless(stop, asyncio.shield(serving))
-        await _unless(stop_at_once, engine.drain(config.drain_timeout))
+        await _unless(stop_at_once, models.shut(served[0].config.drain_timeout))
     finally:
-        await engine.close()
+        await models.close()
         server.config.timeout_graceful_shutdown = 1 if stop_at_once.is_set() else FLUSH_S
         server.should_exit = True
         await serving
