@@ -88,12 +88,38 @@ class Config:
     seed: int | None = _setting(
         None, "Makes requests without a seed repeatable, in order of arrival.", group="engine", advanced=True
     )
-    host: str = _setting("127.0.0.1", "Address to listen on.", group="server")
+    host: str = _setting("127.0.0.1", "Address to listen on, or unix:/path.sock.", group="server")
     port: int = _setting(8000, "Port to listen on; 0 picks a free one.", group="server")
     keep_alive: float | None = _setting(
         None, "Unload a model that was idle this long, such as 10m; default: never.", group="server"
     )
     max_queue: int = _setting(1024, "Requests that may wait; one more is answered 429.", group="server", advanced=True)
+    request_timeout: float | None = _setting(
+        None,
+        "Seconds that a request may take, its wait included; a client may ask for less by X-Request-Timeout. "
+        "Default: no limit.",
+        group="server",
+        advanced=True,
+    )
+    api_keys: str | None = _setting(
+        None, "File of NAME:KEY or NAME:KEY:admin a line; default: nobody needs a key.", group="server"
+    )
+    allowed_origins: str = _setting(
+        "", "Web pages that may call the server, such as https://chat.example, by commas; * for all.", group="server",
+        advanced=True,
+    )  # fmt: skip
+    allowed_hosts: str = _setting(
+        "",
+        "Names that the server is called by (the Host header), by commas; * for any. Default: its local names on "
+        "loopback, any elsewhere.",
+        group="server",
+        advanced=True,
+    )
+    tls_cert: str | None = _setting(
+        None, "PEM file of the certificate chain, for https.", group="server", advanced=True
+    )
+    tls_key: str | None = _setting(None, "PEM file of its private key.", group="server", advanced=True)
+    log_format: Literal["text", "json"] = _setting("text", "Of the log on stderr.", group="server", advanced=True)
     drain_timeout: float = _setting(
         30.0, "Seconds that running requests get after SIGTERM.", group="server", advanced=True
     )
@@ -109,11 +135,14 @@ class Config:
             ("keep_alive", 0, 2**31),
             ("port", 0, 65535),
             ("max_queue", 1, 2**20),
+            ("request_timeout", 0.001, 86400),
             ("drain_timeout", 0, 86400),
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; it must be between {low} and {high}", param=name)
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("one of tls_cert and tls_key is given; give both, or neither", param="tls_cert")
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_seqs is {self.max_num_seqs}, above max_num_batched_tokens "

@@ -10,19 +10,34 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
-from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, Pause, ResetCache, Resume
+from hexad.engine.messages import (
+    Abort,
+    Add,
+    Audit,
+    Audited,
+    Command,
+    EngineInfo,
+    Outputs,
+    Pause,
+    Report,
+    ResetCache,
+    Resume,
+)
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
-from hexad.errors import BadRequest, EngineUnavailable, Overloaded, RequestFailed
+from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded, RequestFailed
 from hexad.text.chat_template import ChatTemplate
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import EngineStats, RequestOutput, SamplingParams
@@ -31,6 +46,10 @@ logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 2
 """Engine deaths that a request may live through; after one more it is taken for their cause."""
+HUNG_S = 10.0
+"""An engine process with work that has neither spoken nor computed for so long is taken for dead."""
+STUCK_S = 600.0
+"""The same for one that computes: no step takes that long."""
 RESTART_DELAYS_S = (0.0, 1.0, 5.0)
 """Waits before each attempt to start a new engine process; when all fail, the engine is unavailable."""
 
@@ -40,6 +59,8 @@ class _Live:
     stream: Stream
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     deaths: int = 0
+    arrived: float = field(default_factory=time.monotonic)
+    late: bool = False
 
 
 class AsyncLLM:
@@ -62,10 +83,13 @@ class AsyncLLM:
         self._ids = itertools.count(1)
         self._closing = False
         self._stands_still = False
-        self._heard = asyncio.Event()
+        self._reported = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._heard = time.monotonic()
+        self._audits: list[asyncio.Future[str | None]] = []
         self._supervision = asyncio.create_task(self._supervise())
+        self._watch = asyncio.create_task(self._watch_for_silence())
 
     @classmethod
     async def start(cls, config: Config, progress: Progress = no_progress) -> AsyncLLM:
@@ -121,7 +145,7 @@ class AsyncLLM:
 
     def stats(self) -> EngineStats:
         """As the engine last reported them."""
-        return self._stats
+        return msgspec.structs.replace(self._stats, num_restarts=self.restarts)
 
     async def generate(
         self,
@@ -129,16 +153,22 @@ class AsyncLLM:
         params: SamplingParams,
         *,
         request_id: str | None = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> AsyncIterator[RequestOutput]:
         """Yield the same `RequestOutput`, as it grows; steps may be coalesced for a slow reader.
 
-        `options` are those of `Frontend.stream`: priority, cache_salt, add_special_tokens.
-        Closing the iterator aborts the request. Raises BadRequest before the first item for what
-        can never be served, Overloaded or EngineUnavailable when it cannot be now, and
-        RequestFailed after the last item when a choice failed.
+        `deadline` is a time of `time.monotonic`. `options` are those of `Frontend.stream`: priority,
+        cache_salt, add_special_tokens, client. Closing the iterator aborts the request. Raises BadRequest
+        before the first item for what can never be served, Overloaded or EngineUnavailable when it cannot
+        be now, DeadlineExceeded when its time is over, and RequestFailed after the last item when a choice
+        failed.
         """
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise DeadlineExceeded("the request's time was over before the engine was given it; allow it more")
         live = self._accept(prompt, params, request_id, options)
+        timer = None if left is None else asyncio.get_running_loop().call_later(left, self._end_late, live)
         try:
             await self._send(Add(live.stream.request))
             finished = False
@@ -148,13 +178,23 @@ class AsyncLLM:
                 finished = live.stream.finished  # read before the reader runs: it may grow meanwhile
                 yield live.stream.output
             if live.stream.error is not None:
-                raise RequestFailed(live.stream.error)
+                raise (DeadlineExceeded if live.late else RequestFailed)(live.stream.error)
         finally:
+            if timer is not None:
+                timer.cancel()
             self._live.pop(live.stream.request.request_id, None)
             if not self._live:
                 self._idle.set()
-            if not live.stream.finished:
+            if live.late or not live.stream.finished:
                 await self._send(Abort(live.stream.request.request_id))
+
+    def _end_late(self, live: _Live) -> None:
+        made = sum(len(output.token_ids) for output in live.stream.output.outputs)
+        what = f"it had {made} tokens" if live.stream.output.queue_s is not None else "it was still in the queue"
+        live.late = not live.stream.finished
+        self._fail(
+            live, f"the request's time was over before it was complete: {what}; ask for less, or allow more time"
+        )
 
     def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str | None, options: dict[str, Any]) -> _Live:
         """The engine knows a request by an id of ours: a caller may use theirs again at once."""
@@ -162,11 +202,7 @@ class AsyncLLM:
             raise EngineUnavailable("the server is shutting down; send the request to another one")
         if self.gone:
             raise EngineUnavailable("the engine process could not be restarted; see the server's log")
-        if len(self._live) >= self.config.max_num_seqs + self.config.max_queue:
-            raise Overloaded(
-                f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
-                f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
-            )
+        self.check_room(options.get("client", ""))
         if request_id is not None and self._called(request_id):
             raise BadRequest(f"request id {request_id!r} is in use; choose another", param="request_id")
         key = f"req-{next(self._ids)}"
@@ -175,6 +211,26 @@ class AsyncLLM:
         live = self._live[key] = _Live(stream)
         self._idle.clear()
         return live
+
+    def check_room(self, client: str = "") -> None:
+        """Raises Overloaded when the queue is full, for everybody or for this client.
+
+        A named client may hold no more places than are still free (Choudhury and Hahne's dynamic threshold, 1998),
+        so that there is always room for another.
+        """
+        places = self.config.max_num_seqs + self.config.max_queue
+        if len(self._live) >= places:
+            raise Overloaded(
+                f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
+                f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
+            )
+        held = sum(live.stream.request.client == client for live in self._live.values()) if client else 0
+        if held > places - len(self._live):
+            raise Overloaded(
+                f"{held} requests of {client} are running or waiting, and {places - len(self._live)} places are free; "
+                "the rest is kept for others; try again later",
+                code="client_queue_full",
+            )
 
     def _called(self, request_id: str) -> _Live | None:
         """The live request that its caller gave this id."""
@@ -195,8 +251,8 @@ class AsyncLLM:
         self.paused = True
         await self._send(Pause())
         while self.paused and self._ready and not self._stands_still:
-            self._heard.clear()
-            await self._heard.wait()
+            self._reported.clear()
+            await self._reported.wait()
 
     async def resume(self) -> None:
         self.paused = False
@@ -208,7 +264,7 @@ class AsyncLLM:
             return
         self.asleep = True
         self._ready = False
-        self._heard.set()
+        self._reported.set()
         self._supervision.cancel()
         await asyncio.gather(self._supervision, return_exceptions=True)
         await self._process.stop()
@@ -230,6 +286,16 @@ class AsyncLLM:
         self.asleep = False
         await self._hand_over()
 
+    async def audit(self) -> str | None:
+        """The scheduler's invariant that does not hold, if there is one. Raises EngineUnavailable without an answer."""
+        asked: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._audits.append(asked)
+        await self._send(Audit())
+        try:
+            return await asyncio.wait_for(asked, HUNG_S)
+        except asyncio.TimeoutError:
+            raise EngineUnavailable(f"the engine did not answer within {HUNG_S} seconds") from None
+
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests; give the running ones `timeout_s`, then fail them."""
         self._closing = True
@@ -241,8 +307,9 @@ class AsyncLLM:
     async def close(self) -> None:
         self._closing = True
         self._ready = False
-        self._supervision.cancel()
-        await asyncio.gather(self._supervision, return_exceptions=True)
+        for task in (self._watch, self._supervision):
+            task.cancel()
+        await asyncio.gather(self._watch, self._supervision, return_exceptions=True)
         self._fail_all("the engine was closed")
         await self._process.stop()
 
@@ -260,17 +327,46 @@ class AsyncLLM:
                     if not await self._restart(str(death)):
                         return
                     continue
-                if isinstance(report, Outputs):
-                    await self._deliver(report)
+                await self._hear(report)
         except Exception:  # a defect of ours: better an error to everybody than silence
             logger.exception("the supervision of the engine failed")
             self._ready = False
             self._fail_all("the supervision of the engine failed; see the server's log")
 
+    async def _hear(self, report: Report) -> None:
+        self._heard = time.monotonic()
+        if isinstance(report, Outputs):
+            await self._deliver(report)
+        elif isinstance(report, Audited):
+            asked, self._audits = self._audits, []
+            for each in asked:
+                if not each.done():
+                    each.set_result(report.broken)
+
+    async def _watch_for_silence(self) -> None:
+        """End an engine process that hangs (stopped, or waiting for ever); the supervision sees it die."""
+        spent, computed = self._process.cpu_time(), self._heard
+        while True:
+            await asyncio.sleep(HUNG_S / 5)
+            now = time.monotonic()
+            if not (self._live and self._ready):
+                self._heard = now
+            if (latest := self._process.cpu_time()) != spent:
+                spent, computed = latest, now
+            silent = now - self._heard
+            if silent > HUNG_S / 2:
+                await self._send(Audit())  # a paused engine has nothing to report, but it can answer
+            if silent > STUCK_S or min(silent, now - computed) > HUNG_S:
+                logger.error("the engine process has said nothing for %.0f s; ending it", silent)
+                self._process.kill()
+
     async def _deliver(self, report: Outputs) -> None:
         self._stats = report.stats
         self._stands_still = report.paused
-        self._heard.set()
+        self._reported.set()
+        for request_id in report.admitted:
+            if (waited := self._live.get(request_id)) and waited.stream.output.queue_s is None:
+                waited.stream.output.queue_s = time.monotonic() - waited.arrived
         for gained in report.outputs:
             live = self._live.get(gained.request_id)
             if live is None:
@@ -288,7 +384,7 @@ class AsyncLLM:
     async def _restart(self, death: str) -> bool:
         """Start a new engine process and hand it every live stream; False when none will start."""
         self._ready = False
-        self._heard.set()
+        self._reported.set()
         logger.error("the engine process died (%s); restarting it for %d live requests", death, len(self._live))
         await self._process.stop()
         for live in self._live.values():
@@ -329,6 +425,6 @@ class AsyncLLM:
             live.grown.set()
 
     def _fail_all(self, cause: str) -> None:
-        self._heard.set()
+        self._reported.set()
         for live in self._live.values():
             self._fail(live, cause)

@@ -66,6 +66,7 @@ class Frontend:
         priority: int = 0,
         cache_salt: str = "",
         add_special_tokens: bool = True,
+        client: str = "",
     ) -> Stream:
         """A text is tokenized, without special tokens when a chat template has already written them.
 
@@ -74,7 +75,7 @@ class Frontend:
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
-        request = self._request(list(ids), params, request_id, priority, cache_salt)
+        request = self._request(list(ids), params, request_id, priority, cache_salt, client)
         self._check(request)
         return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer)
 
@@ -88,7 +89,7 @@ class Frontend:
             raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
     def _request(
-        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str
+        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str, client: str
     ) -> Request:
         max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
         seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
@@ -100,6 +101,7 @@ class Frontend:
             bad_words_token_ids=self._bad_words(params.bad_words or ()),
             priority=priority,
             cache_salt=cache_salt,
+            client=client,
         )
 
     def _bad_words(self, words: Seq[str]) -> list[list[int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hexad.engine.messages import Abort, Add, Command, Outputs, Pause, ResetCache, Resume
+from hexad.cache.invariants import InvariantBroken
+from hexad.engine.messages import Abort, Add, Audit, Audited, Command, Outputs, Pause, ResetCache, Resume
 from hexad.engine.runner import Runner
 from hexad.errors import HexadError
 from hexad.scheduler.plan import Plan, StepResult
@@ -21,7 +22,7 @@ class Inbox(Protocol):
 
 
 class Outbox(Protocol):
-    def send(self, outputs: Outputs) -> None: ...
+    def send(self, report: Outputs | Audited) -> None: ...
 
 
 class Loop:
@@ -41,6 +42,8 @@ class Loop:
 
     def _run(self, plan: Plan) -> StepResult:
         """An interrupt (Ctrl-C) fails what was running and leaves the engine fit for the next request."""
+        if self.scheduler.admitted:
+            self._send([])  # whoever waits for a seat is told now, not at the end of the step
         try:
             return self.runner.run(plan)
         except BaseException:
@@ -63,11 +66,21 @@ class Loop:
                     self.scheduler.reset_prefix_cache()
                 case Pause() | Resume():
                     self.paused = isinstance(command, Pause)
+                case Audit():
+                    self.outbox.send(Audited(self._broken()))
         if commands:
             self._send(outputs)
 
+    def _broken(self) -> str | None:
+        try:
+            self.scheduler.check_invariants()
+        except InvariantBroken as broken:
+            return str(broken)
+        return None
+
     def _send(self, outputs: list[SequenceOutput]) -> None:
-        self.outbox.send(Outputs(outputs, self.scheduler.stats(), self.paused))
+        admitted, self.scheduler.admitted = self.scheduler.admitted, []
+        self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted, self.paused))
 
 
 def _refusals(request: Request, cause: str) -> list[SequenceOutput]:

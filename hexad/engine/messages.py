@@ -39,7 +39,11 @@ class Resume(msgspec.Struct, tag=True, array_like=True):
     pass
 
 
-Command = Add | Abort | ResetCache | Pause | Resume
+class Audit(msgspec.Struct, tag=True, array_like=True):
+    """Look through all books, and answer `Audited`. An engine that can answer is alive."""
+
+
+Command = Add | Abort | ResetCache | Pause | Resume | Audit
 
 
 class EngineInfo(msgspec.Struct, kw_only=True):
@@ -78,10 +82,17 @@ class Refused(msgspec.Struct, tag=True, array_like=True):
 class Outputs(msgspec.Struct, tag=True, array_like=True):
     outputs: list[SequenceOutput]
     stats: EngineStats
+    admitted: list[str] = []
+    """Requests that have left the queue since the last report."""
     paused: bool = False
 
 
-Report = Loading | Ready | Refused | Outputs
+class Audited(msgspec.Struct, tag=True, array_like=True):
+    broken: str | None
+    """The invariant that does not hold."""
+
+
+Report = Loading | Ready | Refused | Outputs | Audited
 
 encode = msgspec.msgpack.Encoder().encode
 decode_report = msgspec.msgpack.Decoder(Report).decode

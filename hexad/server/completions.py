@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hexad.server.caller import Caller
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.generation import Job, Service, now, run, run_to_end
 from hexad.server.models import Models
@@ -25,27 +26,27 @@ _Entry = tuple[int, dict[int, Logprob] | None]
 
 async def create_completion(models: Models, request: Request) -> Response:
     body = check_body(CompletionRequest, await read_json(request))
-    request_id = "cmpl-" + request.state.request_id
+    caller: Caller = request.state.caller
     if body.stream:
-        return EventStream(OPENAI, _chunks(models, body, request_id))
-    return json_response(await unless_disconnected(request.receive, _complete(models, body, request_id)))
+        return EventStream(OPENAI, _chunks(models, body, caller))
+    return json_response(await unless_disconnected(request.receive, _complete(models, body, caller)))
 
 
-async def _complete(models: Models, body: CompletionRequest, request_id: str) -> dict[str, Any]:
+async def _complete(models: Models, body: CompletionRequest, caller: Caller) -> dict[str, Any]:
     async with models.use(body.model) as service:
-        job = await _job(service, body, request_id)
+        job = await _job(service, body, caller)
         return _Answer(service, body, job).complete(await run_to_end(service, job))
 
 
-async def _chunks(models: Models, body: CompletionRequest, request_id: str) -> AsyncGenerator[dict[str, Any], None]:
+async def _chunks(models: Models, body: CompletionRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     async with models.use(body.model) as service:
-        answer = _Answer(service, body, await _job(service, body, request_id))
+        answer = _Answer(service, body, await _job(service, body, caller))
         async with contextlib.aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
 
 
-async def _job(service: Service, body: CompletionRequest, request_id: str) -> Job:
+async def _job(service: Service, body: CompletionRequest, caller: Caller) -> Job:
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     wanted = body.prompt_logprobs
     if body.echo and body.logprobs is not None:
@@ -61,7 +62,7 @@ async def _job(service: Service, body: CompletionRequest, request_id: str) -> Jo
         await service.encode(prompt, body.add_special_tokens) if isinstance(prompt, str) else prompt
         for prompt in body.prompt
     ]
-    return Job(request_id, prompts, params, body.priority, body.cache_salt)
+    return Job("cmpl-" + caller.request_id, prompts, params, body.priority, body.cache_salt, caller)
 
 
 class _Answer:

@@ -37,11 +37,14 @@ ENGINE_METRICS = (
     _FromEngine("engine_steps", "counter", "Steps of the engine.", lambda s: s.num_steps),
     _FromEngine("computed_tokens", "counter", "Tokens that went through the model.", lambda s: s.num_computed_tokens),
     _FromEngine("num_preemptions", "counter", "Sequences put back to make room.", lambda s: s.num_preemptions),
+    _FromEngine(
+        "engine_restarts", "counter", "Engine processes that died and were replaced.", lambda s: s.num_restarts
+    ),
     _FromEngine("prefix_cache_queries", "counter", "Prompt tokens looked up.", lambda s: s.prefix_cache_queries),
     _FromEngine("prefix_cache_hits", "counter", "Prompt tokens found.", lambda s: s.prefix_cache_hits),
 )
 
-_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640)
+SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640)
 _GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 20, 40, 80)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
@@ -58,15 +61,16 @@ REQUEST_METRICS = (
     _FromRequests("prompt_tokens", "Prompt tokens of answered requests."),
     _FromRequests("generation_tokens", "Tokens generated."),
     _FromRequests("request_success", "Answers, by what ended them.", label="finished_reason"),
-    _FromRequests("time_to_first_token_seconds", "From the request to its first token.", _SECONDS),
+    _FromRequests("time_to_first_token_seconds", "From the request to its first token.", SECONDS),
+    _FromRequests("request_queue_time_seconds", "From the request until it left the queue.", SECONDS),
     _FromRequests("inter_token_latency_seconds", "Between a token and the next of the same answer.", _GAPS),
-    _FromRequests("e2e_request_latency_seconds", "From the request to its last token.", _SECONDS),
+    _FromRequests("e2e_request_latency_seconds", "From the request to its last token.", SECONDS),
     _FromRequests("request_prompt_tokens", "Prompt tokens of a request.", _TOKENS),
     _FromRequests("request_generation_tokens", "Tokens generated for a request.", _TOKENS),
     _FromRequests("model_loads", "Times that it was loaded."),
     _FromRequests("model_unloads", "Times that it was unloaded."),
     _FromRequests("model_load_failures", "Times that it could not be loaded."),
-    _FromRequests("model_load_seconds", "From the start of its engine process until it was ready.", _SECONDS),
+    _FromRequests("model_load_seconds", "From the start of its engine process until it was ready.", SECONDS),
 )
 
 ReadStats = Callable[[], Mapping[str, EngineStats | None]]
@@ -128,12 +132,13 @@ class RequestTimer:
         self._model = model
         self._start = time.monotonic()
         self._last: dict[int, tuple[float, int]] = {}
-        self._output: RequestOutput | None = None
+        self.output: RequestOutput | None = None
+        self.first_token_s: float | None = None
 
     def grew(self, output: RequestOutput) -> None:
         """Call when the engine has reported progress."""
         now = time.monotonic()
-        self._output = output
+        self.output = output
         for choice in output.outputs:
             before, count = self._last.get(choice.index, (self._start, 0))
             gained = len(choice.token_ids) - count
@@ -142,18 +147,21 @@ class RequestTimer:
             if count:
                 self._metrics.observe(self._model, "inter_token_latency_seconds", (now - before) / gained)
             elif not self._last:
-                self._metrics.observe(self._model, "time_to_first_token_seconds", now - before)
+                self.first_token_s = now - before
+                self._metrics.observe(self._model, "time_to_first_token_seconds", self.first_token_s)
             self._metrics.count(self._model, "generation_tokens", gained)
             self._last[choice.index] = now, len(choice.token_ids)
 
     def ended(self) -> None:
         """Call once, however the request ended."""
-        if self._output is None:
+        if self.output is None:
             return
-        prompt, generated = len(self._output.prompt_token_ids), sum(count for _, count in self._last.values())
+        prompt, generated = len(self.output.prompt_token_ids), sum(count for _, count in self._last.values())
         self._metrics.count(self._model, "prompt_tokens", prompt)
         self._metrics.observe(self._model, "request_prompt_tokens", prompt)
+        if self.output.queue_s is not None:
+            self._metrics.observe(self._model, "request_queue_time_seconds", self.output.queue_s)
         self._metrics.observe(self._model, "request_generation_tokens", generated)
         self._metrics.observe(self._model, "e2e_request_latency_seconds", time.monotonic() - self._start)
-        for choice in self._output.outputs:
+        for choice in self.output.outputs:
             self._metrics.count(self._model, "request_success", 1, choice.finish_reason or "abort")

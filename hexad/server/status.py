@@ -11,6 +11,7 @@ from hexad import __version__
 from hexad.errors import EngineUnavailable
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.models import About, Models
+from hexad.server.traffic import Traffic
 from hexad.server.wire import json_response
 
 
@@ -42,7 +43,18 @@ async def health(models: Models, request: Request) -> Response:
 
 
 async def metrics(models: Models, request: Request) -> Response:
-    return Response(models.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    traffic: Traffic = request.app.state.traffic
+    exposition = models.metrics.exposition() + traffic.exposition()
+    return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def invariants(models: Models, request: Request) -> Response:
+    """Every engine looks through its books (the pages of its KV cache, its queues), and says what does not hold."""
+    loaded = [entry.service for entry in models.entries.values()]
+    awake = [service for service in loaded if service is not None and not service.engine.asleep]
+    found = {service.model_name: await service.engine.audit() for service in awake}
+    broken = {name: what for name, what in found.items() if what is not None}
+    return json_response({"ok": not broken, "broken": broken})
 
 
 async def version(models: Models, request: Request) -> Response:
@@ -54,5 +66,6 @@ ROUTES = (
     Route("GET", "/v1/models/{name:path}", get_model, OPENAI),
     Route("GET", "/health", health, OPENAI, access="open"),
     Route("GET", "/metrics", metrics, OPENAI),
+    Route("GET", "/debug/invariants", invariants, OPENAI, access="admin"),
     Route("GET", "/version", version, OPENAI),
 )

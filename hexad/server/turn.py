@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hexad.server.caller import Caller
 from hexad.server.generation import Job, Service, run
 from hexad.server.pieces import Cursor, Piece, whole
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, ReplyParser, Text, Tool
@@ -97,10 +98,10 @@ def shown_tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-async def answer(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
+async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator[Gained, None]:
     """Each answer's growth. Closing the generator aborts the request."""
     text, tokens = await prompt_of(service, turn)
-    job = Job(turn.request_id, [tokens], turn.params, turn.priority, turn.cache_salt)
+    job = Job(turn.request_id, [tokens], turn.params, turn.priority, turn.cache_salt, caller)
     tools = turn.tools if turn.tool_choice != "none" else ()
     thinking = turn.thinking is not False
     parsers = [
@@ -124,12 +125,12 @@ async def answer(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
                 yield Gained(choice.index, events, piece, output)
 
 
-async def answer_whole(service: Service, turn: Turn) -> tuple[list[Reply], RequestOutput]:
+async def answer_whole(service: Service, turn: Turn, caller: Caller) -> tuple[list[Reply], RequestOutput]:
     """All answers, complete."""
     events: list[list[Event]] = [[] for _ in range(turn.params.n)]
     endings: dict[int, str | None] = {}
     output: RequestOutput | None = None
-    async with contextlib.aclosing(answer(service, turn)) as growth:
+    async with contextlib.aclosing(answer(service, turn, caller)) as growth:
         async for gained in growth:
             events[gained.index] += gained.events
             endings[gained.index] = gained.piece.finish_reason
