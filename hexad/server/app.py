@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from hexad import __version__
 from hexad.config import Config
-from hexad.server import chat, completions, status, tokenize
+from hexad.server import admin, chat, completions, status, tokenize
 from hexad.server.auth import Keys
 from hexad.server.dialect import Route
 from hexad.server.errors import on_http_error
@@ -21,7 +21,7 @@ from hexad.server.gate import Gate
 from hexad.server.models import Models
 from hexad.server.traffic import Traffic
 
-ROUTES: tuple[Route, ...] = (*status.ROUTES, *completions.ROUTES, *chat.ROUTES, *tokenize.ROUTES)
+ROUTES: tuple[Route, ...] = (*status.ROUTES, *completions.ROUTES, *chat.ROUTES, *tokenize.ROUTES, *admin.ROUTES)
 """Everything that the server answers. What is not here does not exist."""
 
 

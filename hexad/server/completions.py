@@ -33,13 +33,13 @@ async def create_completion(models: Models, request: Request) -> Response:
 
 
 async def _complete(models: Models, body: CompletionRequest, caller: Caller) -> dict[str, Any]:
-    async with models.use(body.model) as service:
+    async with models.use(body.model, deadline=caller.deadline) as service:
         job = await _job(service, body, caller)
         return _Answer(service, body, job).complete(await run_to_end(service, job))
 
 
 async def _chunks(models: Models, body: CompletionRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model) as service:
+    async with models.use(body.model, deadline=caller.deadline) as service:
         answer = _Answer(service, body, await _job(service, body, caller))
         async with contextlib.aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:

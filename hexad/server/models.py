@@ -18,7 +18,7 @@ from hexad.checkpoints.hub import is_local
 from hexad.config import Config
 from hexad.engine.async_llm import AsyncLLM
 from hexad.engine.setup import Progress, Resolved, no_progress, resolve_settings
-from hexad.errors import ConfigError, EngineUnavailable, HexadError, NotFound, OutOfMemory, Overloaded
+from hexad.errors import ConfigError, DeadlineExceeded, EngineUnavailable, HexadError, NotFound, OutOfMemory, Overloaded
 from hexad.placement.memory import MemoryPlan, available_memory, gib
 from hexad.placement.sizes import num_parameters
 from hexad.server.generation import Service, now
@@ -192,15 +192,17 @@ class Models:
     # Using.
 
     @contextlib.asynccontextmanager
-    async def use(self, name: str | None, *, keep_alive: float | None = None) -> AsyncIterator[Service]:
+    async def use(
+        self, name: str | None, *, keep_alive: float | None = None, deadline: float | None = None
+    ) -> AsyncIterator[Service]:
         """Load the model if it is not, and hold it. `keep_alive`: seconds that it stays after its last use, from now
-        on; below 0 for good; None changes nothing.
+        on; below 0 for good; None changes nothing. `deadline`: a time of `time.monotonic`.
 
-        Raises NotFound, Overloaded when too many wait, EngineUnavailable when it is drained or not loaded in time,
-        and what the load failed with; the next request tries again.
+        Raises NotFound, Overloaded when too many wait, DeadlineExceeded, EngineUnavailable when it is drained or not
+        loaded in time, and what the load failed with; the next request tries again.
         """
         entry = self.find(name)
-        instance, service = await self._acquire(entry)
+        instance, service = await self._acquire(entry, deadline)
         if keep_alive is not None:
             entry.keep_alive = keep_alive if keep_alive >= 0 else None
         try:
@@ -208,8 +210,13 @@ class Models:
         finally:
             self.settle(instance, -1)
 
-    async def _acquire(self, entry: Entry) -> tuple[Instance, Service]:
-        deadline = time.monotonic() + self._load_timeout_s
+    async def _acquire(self, entry: Entry, deadline: float | None) -> tuple[Instance, Service]:
+        late: HexadError = EngineUnavailable(
+            f"{entry.name} could not be loaded in {self._load_timeout_s:g} s; try again later"
+        )
+        limit = time.monotonic() + self._load_timeout_s
+        if deadline is not None and deadline < limit:
+            late, limit = DeadlineExceeded(f"the request's time was over before {entry.name} was loaded"), deadline
         while True:
             if self._closing:
                 raise EngineUnavailable(SHUTTING_DOWN)
@@ -221,15 +228,15 @@ class Models:
                 instance = self._begin(entry)
             self.settle(instance, +1)
             try:
-                return instance, await self._loaded(instance, deadline)
+                return instance, await self._loaded(instance, limit, late)
             except BaseException as error:
                 self.settle(instance, -1)
                 if isinstance(error, Exception) and instance.takes_over and entry.instance is not instance:
                     continue  # an update that failed: what was served before is served again
                 raise
 
-    async def _loaded(self, instance: Instance, deadline: float) -> Service:
-        name, loading = instance.entry.name, instance.loading
+    async def _loaded(self, instance: Instance, limit: float, late: HexadError) -> Service:
+        loading = instance.loading
         assert loading is not None
         if not loading.done():
             if self._waiting >= self._max_waiting:
@@ -239,11 +246,11 @@ class Models:
                 )
             self._waiting += 1
             try:
-                await asyncio.wait({loading}, timeout=deadline - time.monotonic())
+                await asyncio.wait({loading}, timeout=limit - time.monotonic())
             finally:
                 self._waiting -= 1
         if not loading.done():
-            raise EngineUnavailable(f"{name} could not be loaded in {self._load_timeout_s:g} s; try again later")
+            raise late
         if not loading.cancelled():
             loading.result()
         if instance.service is None:
