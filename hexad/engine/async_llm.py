@@ -414,6 +414,8 @@ class AsyncLLM:
         self._stands_still = False
         if self.paused:
             await self._send(Pause())
+        if self._audits:
+            await self._send(Audit())
         for live in list(self._live.values()):
             if not live.stream.finished:
                 for request in live.stream.remaining():
