@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,30 +17,30 @@ from hexad.checkpoints.hub import resolve
 from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import Weights
 from hexad.config import Config
+from hexad.engine.async_llm import AsyncLLM
 from hexad.errors import BadRequest, HexadError
 from hexad.server.dialect import OPENAI, Route
-from hexad.server.models import Entry, Models
+from hexad.server.models import Entry, Instance, Models
 from hexad.server.wire import check_body, json_response, read_json
 
 TOKENIZER = "tokenizer.json"
 
 
-class _Body(BaseModel):
+class OneModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class AnyModel(_Body):
-    model: str | None = None
-    """None: all that are loaded."""
-
-
-class OneModel(_Body):
     model: str
+
+
+class AnyModel(BaseModel):
+    """Without a model: all that are loaded."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    model: str | None = None
 
 
 class LoadBody(OneModel):
     pinned: bool | None = None
-    """Whether it may be unloaded to make room or for having been idle; None: as it was."""
+    """Whether it stays, however long unused; None: as it was."""
 
 
 class DrainBody(AnyModel):
@@ -75,7 +75,8 @@ async def load_model(models: Models, request: Request) -> Response:
 async def unload_model(models: Models, request: Request) -> Response:
     """Answers when its running requests have ended and its memory is free. The next request loads it again."""
     entry = models.find(check_body(OneModel, await read_json(request)).model)
-    await models.unload(entry)
+    if entry.instance is not None:
+        await asyncio.shield(models.leave(entry.instance))
     return await _shown(models, [entry])
 
 
@@ -83,58 +84,26 @@ async def drain_models(models: Models, request: Request) -> Response:
     """New requests are refused from now on; answers when the running ones have ended, or after `timeout`."""
     body = check_body(DrainBody, await read_json(request))
     entries = list(models.entries.values()) if body.model is None else [models.find(body.model)]
-    drained = await models.drain(entries, body.timeout)
-    return await _shown(models, entries, drained=drained)
+    return await _shown(models, entries, drained=await models.drain(entries, body.timeout))
 
 
-async def flush_cache(models: Models, request: Request) -> Response:
-    """Nothing that was computed so far is found again by its prefix."""
-    entries = await _loaded(models, request)
-    for entry in entries:
-        if entry.service is not None:
-            await entry.service.engine.reset_prefix_cache()
-    return await _shown(models, entries)
+def _to_each(name: str, body: type[AnyModel], act: Callable[[Models, Instance, AsyncLLM], Awaitable[None]]) -> Route:
+    """A route that does one thing to the models that its body names. `resume` ends a drain, too."""
 
+    async def endpoint(models: Models, request: Request) -> Response:
+        wanted = check_body(body, await read_json(request)).model
+        entries = list(models.entries.values()) if wanted is None else [models.find(wanted)]
+        for entry in entries:
+            entry.drained = entry.drained and name != "resume"
+            if entry.instance is not None and entry.service is not None:
+                await act(models, entry.instance, entry.service.engine)
+                models.settle(entry.instance)
+            elif wanted is not None and name != "resume":
+                raise BadRequest(f"{entry.name} is {entry.state}; load it first", param="model")
+        return await _shown(models, entries)
 
-async def pause_models(models: Models, request: Request) -> Response:
-    """Answers when no step runs any more. Requests, running and new, wait for `resume`."""
-    entries = await _loaded(models, request)
-    for entry in entries:
-        if entry.instance is not None and entry.service is not None:
-            await entry.service.engine.pause()
-            models.settle(entry.instance)
-    return await _shown(models, entries)
-
-
-async def resume_models(models: Models, request: Request) -> Response:
-    """Ends a pause and a drain."""
-    body = check_body(AnyModel, await read_json(request))
-    entries = list(models.entries.values()) if body.model is None else [models.find(body.model)]
-    for entry in entries:
-        entry.drained = False
-        if entry.instance is not None and entry.service is not None:
-            await entry.service.engine.resume()
-            models.settle(entry.instance)
-    return await _shown(models, entries)
-
-
-async def sleep_models(models: Models, request: Request) -> Response:
-    """Ends the engine process; requests, running and new, wait for `wake`."""
-    entries = await _loaded(models, request, SleepBody)
-    for entry in entries:
-        if entry.instance is not None and entry.service is not None:
-            await entry.service.engine.sleep()
-            models.settle(entry.instance)
-    return await _shown(models, entries)
-
-
-async def wake_models(models: Models, request: Request) -> Response:
-    """Answers when the engine runs again. Raises OutOfMemory where others hold the memory by now."""
-    entries = await _loaded(models, request)
-    for entry in entries:
-        if entry.instance is not None:
-            await models.wake(entry.instance)
-    return await _shown(models, entries)
+    endpoint.__name__ = name
+    return Route("POST", f"/admin/{name}", endpoint, OPENAI, body, access="admin")
 
 
 async def update_weights(models: Models, request: Request) -> Response:
@@ -144,19 +113,8 @@ async def update_weights(models: Models, request: Request) -> Response:
     if entry.instance is not None and entry.instance.stopped:
         raise BadRequest(f"{entry.name} is {entry.state}; resume or wake it before its weights are updated")
     await asyncio.to_thread(_check_update, entry.config, Path(body.directory))
-    replaced = models.replace(entry, dataclasses.replace(entry.config, model=body.directory, revision=None))
-    return await _shown(models, [entry], beside=await asyncio.shield(replaced))
-
-
-async def _loaded(models: Models, request: Request, kind: type[AnyModel] = AnyModel) -> list[Entry]:
-    """Those that the body names. Raises BadRequest for one that is not loaded."""
-    body = check_body(kind, await read_json(request))
-    if body.model is None:
-        return [entry for entry in models.entries.values() if entry.service is not None]
-    entry = models.find(body.model)
-    if entry.service is None:
-        raise BadRequest(f"{entry.name} is {entry.state}; load it first", param="model")
-    return [entry]
+    beside = await models.replace(entry, dataclasses.replace(entry.config, model=body.directory, revision=None))
+    return await _shown(models, [entry], beside=beside)
 
 
 async def _shown(models: Models, entries: Iterable[Entry], **more: Any) -> Response:
@@ -197,18 +155,13 @@ def _read(path: Path) -> bytes | None:
 
 ROUTES = (
     Route("GET", "/admin/models", list_states, OPENAI, access="admin"),
-    *(
-        Route("POST", f"/admin/{verb}", endpoint, OPENAI, body, access="admin")
-        for verb, endpoint, body in (
-            ("load", load_model, LoadBody),
-            ("unload", unload_model, OneModel),
-            ("drain", drain_models, DrainBody),
-            ("flush_cache", flush_cache, AnyModel),
-            ("pause", pause_models, AnyModel),
-            ("resume", resume_models, AnyModel),
-            ("sleep", sleep_models, SleepBody),
-            ("wake", wake_models, AnyModel),
-            ("update_weights", update_weights, UpdateBody),
-        )
-    ),
+    Route("POST", "/admin/load", load_model, OPENAI, LoadBody, access="admin"),
+    Route("POST", "/admin/unload", unload_model, OPENAI, OneModel, access="admin"),
+    Route("POST", "/admin/drain", drain_models, OPENAI, DrainBody, access="admin"),
+    Route("POST", "/admin/update_weights", update_weights, OPENAI, UpdateBody, access="admin"),
+    _to_each("flush_cache", AnyModel, lambda models, instance, engine: engine.reset_prefix_cache()),
+    _to_each("pause", AnyModel, lambda models, instance, engine: engine.pause()),
+    _to_each("resume", AnyModel, lambda models, instance, engine: engine.resume()),
+    _to_each("sleep", SleepBody, lambda models, instance, engine: engine.sleep()),
+    _to_each("wake", AnyModel, lambda models, instance, engine: models.wake(instance)),
 )

@@ -28,8 +28,6 @@ from hexad.types import EngineStats
 
 LOAD_TIMEOUT_S = 600.0
 """How long a request waits for its model: for those before it in line, for room, and for the load itself."""
-
-
 SHUTTING_DOWN = "the server is shutting down; send the request to another one"
 
 
@@ -41,31 +39,31 @@ class Served(NamedTuple):
 
 
 class About(NamedTuple):
-    """A model as it is now, for people and for clients that list models."""
+    """A model as it is now. None: not known before it is downloaded, or does not apply.
+
+    `users`: requests that run on it or wait for it; `size`: bytes of weights; `memory`: bytes held now, with the KV
+    cache; `created`, `expires_at`: Unix times, the latter of being unloaded if no request comes; `error`: of the last
+    attempt to load it.
+    """
 
     name: str
     model: str
     state: str
     pinned: bool
     users: int
-    """Requests that run on it or wait for it."""
     size: int | None
-    """Bytes of weights; None for a model that is not downloaded yet, here as below."""
     memory: int
-    """Bytes that it holds now, with its KV cache."""
     parameters: int | None
     dtype: str | None
     max_model_len: int | None
     created: int
     expires_at: float | None
-    """Unix time at which it is unloaded, if no request comes."""
     error: str | None
-    """Of the last attempt to load it."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A name that clients use."""
+    """A name that clients use. `instance` is where new requests go; `drained` when they are refused."""
 
     name: str
     config: Config
@@ -74,24 +72,22 @@ class Entry:
     """Seconds without a request after which it is unloaded; None: never."""
     created: int = field(default_factory=now)
     instance: Instance | None = None
-    """Where new requests go."""
     resolved: Resolved | None = None
     error: str | None = None
     drained: bool = False
-    """New requests are refused."""
 
     @property
     def service(self) -> Service | None:
-        return self.instance.service if self.instance is not None and self.instance.leaving is None else None
+        return None if self.instance is None or self.instance.leaving is not None else self.instance.service
 
     @property
     def state(self) -> str:
+        if self.instance is None:
+            return "failed" if self.error else "unloaded"
         if self.service is None:
-            word = "unloaded" if self.instance is None else "loading" if self.instance.leaving is None else "leaving"
-            return "failed" if self.error and self.instance is None else word
+            return "loading" if self.instance.leaving is None else "leaving"
         engine = self.service.engine
-        states = {"gone": engine.gone, "asleep": engine.asleep, "paused": engine.paused, "drained": self.drained}
-        return next((word for word, holds in states.items() if holds), "loaded")
+        return "asleep" if engine.asleep else "paused" if engine.paused else "drained" if self.drained else "loaded"
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +98,7 @@ class Instance:
     config: Config
     takes_over: bool = False
     """From the entry's present instance, once it is loaded."""
-    loading: asyncio.Task[None] | None = None
+    loading: asyncio.Task[Service] | None = None
     service: Service | None = None
     leaving: asyncio.Task[None] | None = None
     size: int = 0
@@ -138,8 +134,7 @@ class Models:
         shared = served[0].config
         self.budget = min(shared.model_memory or 2**63, available_memory())
         self.metrics = Metrics(self._stats)
-        self._max_waiting = shared.max_queue
-        self._waiting = 0
+        self._max_waiting, self._waiting = shared.max_queue, 0
         self._load_timeout_s = load_timeout_s
         self._living: list[Instance] = []
         self._one_at_a_time = asyncio.Lock()
@@ -166,24 +161,20 @@ class Models:
         if entry.resolved is None and is_local(entry.config.model, entry.config.revision):
             with contextlib.suppress(HexadError):
                 entry.resolved = await self._resolve(entry.config)
-        resolved, loaded = entry.resolved, entry.service
-        if loaded is not None:
-            max_model_len: int | None = loaded.engine.max_model_len
-        else:
-            max_model_len = None if resolved is None else resolved.scheduler.max_model_len
-        living = [each for each in self._living if each.entry is entry]
-        timer = entry.instance.expires if entry.instance is not None else None
+        known, living = entry.resolved, [each for each in self._living if each.entry is entry]
+        limit = None if known is None else known.scheduler.max_model_len
+        timer = None if entry.instance is None else entry.instance.expires
         return About(
             name=entry.name,
             model=entry.config.model,
             state=entry.state,
             pinned=entry.pinned,
             users=sum(each.users for each in living),
-            size=None if resolved is None else resolved.memory.weights,
+            size=None if known is None else known.memory.weights,
             memory=sum(each.held for each in living),
-            parameters=None if resolved is None else num_parameters(resolved.model),
-            dtype=None if resolved is None else resolved.precision.linear,
-            max_model_len=max_model_len,
+            parameters=None if known is None else num_parameters(known.model),
+            dtype=None if known is None else known.precision.linear,
+            max_model_len=limit if entry.service is None else entry.service.engine.max_model_len,
             created=entry.created,
             expires_at=None if timer is None else time.time() + timer.when() - asyncio.get_running_loop().time(),
             error=entry.error,
@@ -202,7 +193,21 @@ class Models:
         loaded in time, and what the load failed with; the next request tries again.
         """
         entry = self.find(name)
-        instance, service = await self._acquire(entry, deadline)
+        late: HexadError = EngineUnavailable(f"{entry.name} could not be loaded in {self._load_timeout_s:g} s")
+        limit = time.monotonic() + self._load_timeout_s
+        if deadline is not None and deadline < limit:
+            late, limit = DeadlineExceeded(f"the request's time was over before {entry.name} was loaded"), deadline
+        while True:
+            instance = self._instance(entry)
+            self.settle(instance, +1)
+            try:
+                service = await self._loaded(instance, limit, late)
+                break
+            except BaseException as error:
+                self.settle(instance, -1)
+                failed_update = instance.takes_over and entry.instance is not instance
+                if not (isinstance(error, HexadError) and failed_update):  # then what was served before is again
+                    raise
         if keep_alive is not None:
             entry.keep_alive = keep_alive if keep_alive >= 0 else None
         try:
@@ -210,30 +215,17 @@ class Models:
         finally:
             self.settle(instance, -1)
 
-    async def _acquire(self, entry: Entry, deadline: float | None) -> tuple[Instance, Service]:
-        late: HexadError = EngineUnavailable(
-            f"{entry.name} could not be loaded in {self._load_timeout_s:g} s; try again later"
-        )
-        limit = time.monotonic() + self._load_timeout_s
-        if deadline is not None and deadline < limit:
-            late, limit = DeadlineExceeded(f"the request's time was over before {entry.name} was loaded"), deadline
-        while True:
-            if self._closing:
-                raise EngineUnavailable(SHUTTING_DOWN)
-            if entry.drained:
-                raise EngineUnavailable(f"{entry.name} takes no new requests: an administrator has drained it")
-            if (instance := entry.instance) is not None and entry.service is not None and entry.service.engine.gone:
-                self._leave(instance)
-            if instance is None or instance.leaving is not None:
-                instance = self._begin(entry)
-            self.settle(instance, +1)
-            try:
-                return instance, await self._loaded(instance, limit, late)
-            except BaseException as error:
-                self.settle(instance, -1)
-                if isinstance(error, Exception) and instance.takes_over and entry.instance is not instance:
-                    continue  # an update that failed: what was served before is served again
-                raise
+    def _instance(self, entry: Entry) -> Instance:
+        """Where a new request goes. Raises EngineUnavailable."""
+        if self._closing:
+            raise EngineUnavailable(SHUTTING_DOWN)
+        if entry.drained:
+            raise EngineUnavailable(f"{entry.name} takes no new requests: an administrator has drained it")
+        if entry.instance is not None and entry.service is not None and entry.service.engine.gone:
+            self.leave(entry.instance)
+        if entry.instance is None or entry.instance.leaving is not None:
+            entry.instance = self._start(Instance(entry, entry.config))
+        return entry.instance
 
     async def _loaded(self, instance: Instance, limit: float, late: HexadError) -> Service:
         loading = instance.loading
@@ -241,8 +233,7 @@ class Models:
         if not loading.done():
             if self._waiting >= self._max_waiting:
                 raise Overloaded(
-                    f"{self._waiting} requests wait for models to be loaded, as many as max_queue allows; try again "
-                    "later"
+                    f"{self._waiting} requests wait for models to be loaded, as many as max_queue allows; try later"
                 )
             self._waiting += 1
             try:
@@ -251,27 +242,24 @@ class Models:
                 self._waiting -= 1
         if not loading.done():
             raise late
-        if not loading.cancelled():
-            loading.result()
-        if instance.service is None:
+        if loading.cancelled():
             raise EngineUnavailable(SHUTTING_DOWN)
-        return instance.service
+        return loading.result()
 
     def settle(self, instance: Instance, change: int = 0) -> None:
         """`change` more use it; what nobody uses goes after `keep_alive`, unless it is stopped or pinned."""
+        entry = instance.entry
         instance.users += change
         if instance.expires is not None:
             instance.expires.cancel()
             instance.expires = None
         if instance.users:
-            instance.idle.clear()
-            return
+            return instance.idle.clear()
         instance.used = time.monotonic()
         instance.idle.set()
-        entry = instance.entry
-        is_ready = instance.service is not None and instance.leaving is None and not instance.stopped
-        if is_ready and entry.keep_alive is not None and not entry.pinned:
-            instance.expires = asyncio.get_running_loop().call_later(entry.keep_alive, self._leave, instance)
+        may_leave = instance.service is not None and not (instance.leaving or instance.stopped or entry.pinned)
+        if may_leave and entry.keep_alive is not None:
+            instance.expires = asyncio.get_running_loop().call_later(entry.keep_alive, self.leave, instance)
 
     # Loading.
 
@@ -279,8 +267,8 @@ class Models:
         """Raises what `use` raises."""
         entry = self.find(name)
         entry.drained = False
-        if entry.instance is None:
-            self._begin(entry, progress)
+        if entry.instance is None and not self._closing:
+            entry.instance = self._start(Instance(entry, entry.config), progress)
         async with self.use(name):
             pass
 
@@ -293,7 +281,8 @@ class Models:
         """
         if entry.instance is not None and entry.instance.loading is not None:
             await asyncio.wait({entry.instance.loading})
-        if (old := entry.instance) is None or entry.service is None:
+        old = entry.instance
+        if entry.service is None:
             entry.config, entry.resolved = config, None
             return True
         info = entry.service.engine.info
@@ -303,10 +292,6 @@ class Models:
         await asyncio.shield(fresh.loading)
         return old in self._living
 
-    def _begin(self, entry: Entry, progress: Progress = no_progress) -> Instance:
-        entry.instance = self._start(Instance(entry, entry.config), progress)
-        return entry.instance
-
     def _start(self, instance: Instance, progress: Progress = no_progress) -> Instance:
         self._living.append(instance)
         instance.loading = asyncio.create_task(self._load(instance, progress))
@@ -314,7 +299,7 @@ class Models:
         instance.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         return instance
 
-    async def _load(self, instance: Instance, progress: Progress) -> None:
+    async def _load(self, instance: Instance, progress: Progress) -> Service:
         entry = instance.entry
         try:
             async with self._one_at_a_time:
@@ -338,23 +323,23 @@ class Models:
         if instance.takes_over:
             old, entry.instance, entry.config = entry.instance, instance, instance.config
             if old is not None and old is not instance:
-                self._leave(old)
+                self.leave(old)
         self.settle(instance)
+        return instance.service
 
     async def _planned(self, instance: Instance) -> Config:
         """Where several models share the memory, with a KV cache that leaves the others their part."""
-        resolved = instance.entry.resolved = await self._resolve(instance.config)
-        instance.size = _size(resolved.memory)
+        known = instance.entry.resolved = await self._resolve(instance.config)
+        instance.size = _size(known.memory)
         if len(self.entries) == 1:
             return instance.config
-        limit = resolved.scheduler.max_model_len
-        return dataclasses.replace(instance.config, kv_memory=resolved.memory.kv, max_model_len=limit)
+        limit = known.scheduler.max_model_len
+        return dataclasses.replace(instance.config, kv_memory=known.memory.kv, max_model_len=limit)
 
     async def _resolve(self, config: Config) -> Resolved:
         sharers = len(self.entries)
-        return await asyncio.to_thread(
-            resolve_settings, config, available=self.budget if sharers > 1 else None, sharers=sharers
-        )
+        available = self.budget if sharers > 1 else None
+        return await asyncio.to_thread(resolve_settings, config, available=available, sharers=sharers)
 
     async def _make_room(self, instance: Instance) -> None:
         """Raises OutOfMemory. What it takes over from leaves before only where there is no other room."""
@@ -364,29 +349,32 @@ class Models:
             others = [each for each in self._living if each is not instance and each.held]
             held = sum(each.held for each in others)
             room = min(self.budget, held + available_memory())
-            leave = make_room([_resident(each, entry, kept) for each in others], instance.size, room)
-            if leave is None and kept is not None:
-                leave = make_room([_resident(each, entry, None) for each in others], instance.size, room)
-                if leave is not None:
+            leaving = make_room([_resident(each, entry, kept) for each in others], instance.size, room)
+            if leaving is None and kept is not None:
+                leaving = make_room([_resident(each, entry, None) for each in others], instance.size, room)
+                if leaving is not None:
                     entry.instance, kept = instance, None  # new requests wait for what comes
-            if leave is None:
+            if leaving is None:
                 raise OutOfMemory(
                     f"{entry.name} needs {gib(instance.size)} with its KV cache; of {gib(room)} for models {gib(held)} "
                     "are held by others that cannot leave; raise model_memory, lower kv_memory or unpin a model",
                     param="model",
                 )
-            if not leave:
+            if not leaving:
                 return
-            await asyncio.gather(*[asyncio.shield(self._leave(others[index])) for index in leave])
+            await asyncio.gather(*[asyncio.shield(self.leave(others[index])) for index in leaving])
+
+    async def wake(self, instance: Instance) -> None:
+        """Raises OutOfMemory or EngineUnavailable; it sleeps on then."""
+        async with self._one_at_a_time:
+            if instance.service is not None and instance.service.engine.asleep:
+                await self._make_room(instance)
+                await instance.service.engine.wake()
 
     # Leaving.
 
-    async def unload(self, entry: Entry) -> None:
-        """Its running requests end first; new ones wait until it is loaded again."""
-        if entry.instance is not None:
-            await asyncio.shield(self._leave(entry.instance))
-
-    def _leave(self, instance: Instance) -> asyncio.Task[None]:
+    def leave(self, instance: Instance) -> asyncio.Task[None]:
+        """Its running requests end first; new ones go to the next instance. Do not cancel the task."""
         if instance.leaving is None:
             instance.leaving = asyncio.create_task(self._left(instance))
         return instance.leaving
@@ -412,22 +400,13 @@ class Models:
             end.cancel()
         return not pending
 
-    async def wake(self, instance: Instance) -> None:
-        """Raises OutOfMemory or EngineUnavailable; it sleeps on then."""
-        async with self._one_at_a_time:
-            if instance.service is not None and instance.service.engine.asleep:
-                await self._make_room(instance)
-                await instance.service.engine.wake()
-        self.settle(instance)
-
     async def shut(self, timeout_s: float) -> None:
         """Refuse new requests; give the running ones `timeout_s`, then fail them."""
         self._closing = True
         for instance in self._living:
             if instance.loading is not None:
                 instance.loading.cancel()
-        services = [instance.service for instance in self._living if instance.service is not None]
-        await asyncio.gather(*[service.engine.drain(timeout_s) for service in services])
+        await asyncio.gather(*[engine.drain(timeout_s) for engine in self._engines()])
 
     async def close(self) -> None:
         await self.shut(0)
@@ -435,8 +414,10 @@ class Models:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        services = [instance.service for instance in self._living if instance.service is not None]
-        await asyncio.gather(*[service.engine.close() for service in services])
+        await asyncio.gather(*[engine.close() for engine in self._engines()])
+
+    def _engines(self) -> list[AsyncLLM]:
+        return [instance.service.engine for instance in self._living if instance.service is not None]
 
     def _stats(self) -> Mapping[str, EngineStats | None]:
         services = {name: entry.service for name, entry in self.entries.items()}
