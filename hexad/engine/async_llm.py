@@ -21,6 +21,7 @@ from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
+from hexad.engine.grammar_process import GrammarProcess
 from hexad.engine.messages import (
     Abort,
     Add,
@@ -33,6 +34,7 @@ from hexad.engine.messages import (
     Report,
     ResetCache,
     Resume,
+    TryVocabulary,
 )
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
@@ -81,12 +83,14 @@ class AsyncLLM:
         self._live: dict[str, _Live] = {}
         self._stats = EngineStats(num_pages=info.memory.num_pages, num_free_pages=info.memory.num_pages)
         self._ids = itertools.count(1)
+        tokenizer, eos = frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids
+        self._grammars = GrammarProcess(TryVocabulary(str(tokenizer or ""), list(eos)))
         self._closing = False
         self._stands_still = False
         self._reported = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._heard = time.monotonic()
+        self._last_word = time.monotonic()
         self._audits: list[asyncio.Future[str | None]] = []
         self._supervision = asyncio.create_task(self._supervise())
         self._watch = asyncio.create_task(self._watch_for_silence())
@@ -167,6 +171,8 @@ class AsyncLLM:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise DeadlineExceeded("the request's time was over before the engine was given it; allow it more")
+        if params.structured_outputs is not None:
+            options["grammar"] = await self._grammars.compile(params.structured_outputs)
         live = self._accept(prompt, params, request_id, options)
         timer = None if left is None else asyncio.get_running_loop().call_later(left, self._end_late, live)
         try:
@@ -224,8 +230,8 @@ class AsyncLLM:
                 f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
                 f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
             )
-        held = sum(live.stream.request.client == client for live in self._live.values()) if client else 0
-        if held > places - len(self._live):
+        held = sum(live.stream.request.client == client for live in self._live.values())
+        if client and held >= places - len(self._live):
             raise Overloaded(
                 f"{held} requests of {client} are running or waiting, and {places - len(self._live)} places are free; "
                 "the rest is kept for others; try again later",
@@ -267,7 +273,7 @@ class AsyncLLM:
         self._reported.set()
         self._supervision.cancel()
         await asyncio.gather(self._supervision, return_exceptions=True)
-        await self._process.stop()
+        await asyncio.gather(self._process.stop(), self._grammars.rest())
         pages = self.info.memory.num_pages
         self._stats = EngineStats(num_pages=pages, num_free_pages=pages, num_waiting=len(self._live))
 
@@ -311,7 +317,7 @@ class AsyncLLM:
             task.cancel()
         await asyncio.gather(self._watch, self._supervision, return_exceptions=True)
         self._fail_all("the engine was closed")
-        await self._process.stop()
+        await asyncio.gather(self._process.stop(), self._grammars.close())
 
     async def _send(self, command: Command) -> None:
         """While the engine is being restarted nothing is sent: the new one is given all that is live."""
@@ -334,7 +340,7 @@ class AsyncLLM:
             self._fail_all("the supervision of the engine failed; see the server's log")
 
     async def _hear(self, report: Report) -> None:
-        self._heard = time.monotonic()
+        self._last_word = time.monotonic()
         if isinstance(report, Outputs):
             await self._deliver(report)
         elif isinstance(report, Audited):
@@ -345,15 +351,15 @@ class AsyncLLM:
 
     async def _watch_for_silence(self) -> None:
         """End an engine process that hangs (stopped, or waiting for ever); the supervision sees it die."""
-        spent, computed = self._process.cpu_time(), self._heard
+        spent, computed = self._process.cpu_time(), self._last_word
         while True:
             await asyncio.sleep(HUNG_S / 5)
             now = time.monotonic()
             if not (self._live and self._ready):
-                self._heard = now
+                self._last_word = now
             if (latest := self._process.cpu_time()) != spent:
                 spent, computed = latest, now
-            silent = now - self._heard
+            silent = now - self._last_word
             if silent > HUNG_S / 2:
                 await self._send(Audit())  # a paused engine has nothing to report, but it can answer
             if silent > STUCK_S or min(silent, now - computed) > HUNG_S:

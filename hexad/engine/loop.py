@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from hexad.cache.invariants import InvariantBroken
+from hexad.engine.inbox import Inbox, Lobby
 from hexad.engine.messages import Abort, Add, Audit, Audited, Command, Outputs, Pause, ResetCache, Resume
 from hexad.engine.runner import Runner
 from hexad.errors import HexadError
 from hexad.scheduler.plan import Plan, StepResult
 from hexad.scheduler.scheduler import Scheduler
 from hexad.types import Request, SequenceOutput
-
-
-class Inbox(Protocol):
-    def drain(self) -> list[Command]:
-        """All commands that have arrived, without waiting."""
-
-    def wait(self) -> None:
-        """Return when there may be a command."""
 
 
 class Outbox(Protocol):
@@ -29,7 +22,7 @@ class Loop:
     def __init__(self, scheduler: Scheduler, runner: Runner, inbox: Inbox, outbox: Outbox) -> None:
         self.scheduler = scheduler
         self.runner = runner
-        self.inbox = inbox
+        self.inbox = Lobby(inbox, runner.grammars)
         self.outbox = outbox
         self.paused = False
 
@@ -80,7 +73,7 @@ class Loop:
 
     def _send(self, outputs: list[SequenceOutput]) -> None:
         admitted, self.scheduler.admitted = self.scheduler.admitted, []
-        self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted, self.paused))
+        self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted=admitted, paused=self.paused))
 
 
 def _refusals(request: Request, cause: str) -> list[SequenceOutput]:

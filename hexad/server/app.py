@@ -13,15 +13,23 @@ from starlette.responses import Response
 
 from hexad import __version__
 from hexad.config import Config
-from hexad.server import admin, chat, completions, status, tokenize
+from hexad.server import admin, chat, completions, responses, status, tokenize
 from hexad.server.auth import Keys
 from hexad.server.dialect import Route
 from hexad.server.errors import on_http_error
 from hexad.server.gate import Gate
 from hexad.server.models import Models
+from hexad.server.responses_store import ResponseStore
 from hexad.server.traffic import Traffic
 
-ROUTES: tuple[Route, ...] = (*status.ROUTES, *completions.ROUTES, *chat.ROUTES, *tokenize.ROUTES, *admin.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *status.ROUTES,
+    *completions.ROUTES,
+    *chat.ROUTES,
+    *responses.ROUTES,
+    *tokenize.ROUTES,
+    *admin.ROUTES,
+)
 """Everything that the server answers. What is not here does not exist."""
 
 
@@ -30,6 +38,7 @@ def build_app(models: Models, config: Config, keys: Keys, traffic: Traffic) -> F
     app.add_middleware(Gate, api=app, routes=ROUTES, config=config, keys=keys, finished=traffic.finished)
     app.add_exception_handler(HTTPException, on_http_error)
     app.state.traffic = traffic
+    app.state.responses = ResponseStore()
     for route in ROUTES:
         app.add_api_route(route.path, _bound(route, models), methods=[route.method], name=route.endpoint.__name__)
     return app

@@ -69,7 +69,7 @@ class Gate:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         unique = uuid.uuid4().hex
         named = headers.get(b"x-request-id", b"").decode("latin-1")
-        record = Record(named if _REQUEST_ID.fullmatch(named) else unique, scope["method"], scope["path"])
+        record = Record(scope["method"], scope["path"], named if _REQUEST_ID.fullmatch(named) else unique)
         record.parent = {key: headers[key.encode()].decode("latin-1") for key in _TRACE if key.encode() in headers}
         record.route, access, dialect = self._declared(scope)
         state = scope.setdefault("state", {})
@@ -102,7 +102,7 @@ class Gate:
             if not record.status:
                 await error_response(failure, dialect.error(failure))(scope, receive, send_named)
         finally:
-            record.end()
+            record.duration_s = time.monotonic() - record.started
             self.finished(record)
 
     def _declared(self, scope: Scope) -> Declared:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from hexad.server.log import Record, write_access
+from hexad.server.log import Record
 from hexad.server.metrics import PREFIX, SECONDS
 from hexad.server.tracing import Tracing
 
@@ -43,7 +43,7 @@ class Traffic:
             name = record.client or "anonymous"
             self._tokens.labels(name, "prompt").inc(record.prompt_tokens)
             self._tokens.labels(name, "generation").inc(record.completion_tokens)
-        write_access(record)
+        record.write()
         if self._tracing is not None:
             self._tracing.write(record)
 

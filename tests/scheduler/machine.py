@@ -35,6 +35,7 @@ OPTIONS = st.fixed_dictionaries(
         "min_tokens": st.sampled_from([0, 0, 1]),
         "ignore_eos": st.sampled_from([True, True, False]),
         "stop_token_ids": st.sampled_from([[], [], [STOP]]),
+        "grammar": st.sampled_from(["", "", "", "some"]),
     }
 )
 IDS = st.integers(0, 30)
@@ -87,6 +88,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             params.max_tokens or 0,
             eos_token_ids=old.eos_token_ids,
             cache_salt=old.cache_salt,
+            grammar=old.grammar,
             priority=old.priority,
             client=old.client,
             choice=choice,
