@@ -150,7 +150,7 @@ async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOu
 
 async def _follow(service: Service, job: Job, index: int, grown: dict[int, RequestOutput], wake: asyncio.Event) -> None:
     job.caller.record.model = service.model_name
-    timer = RequestTimer(service.metrics)
+    timer = RequestTimer(service.metrics, service.model_name)
     outputs = service.engine.generate(
         job.prompts[index],
         job.params,
