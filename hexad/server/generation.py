@@ -71,7 +71,7 @@ class Service:
         given = {
             name: value
             for name in SamplingParams.__struct_fields__
-            if name not in own and (value := getattr(body, name)) is not None
+            if name not in own and (value := getattr(body, name, None)) is not None
         }
         if isinstance(stop := given.get("stop"), str):
             given["stop"] = [stop]
@@ -87,6 +87,8 @@ class Job:
     params: SamplingParams
     priority: int
     cache_salt: str
+    markers: bool = False
+    """Those of reasoning and calls stay in the text."""
 
 
 async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
@@ -121,6 +123,7 @@ async def _follow(service: Service, job: Job, index: int, grown: dict[int, Reque
         request_id=f"{job.request_id}-{index}",
         priority=job.priority,
         cache_salt=job.cache_salt,
+        markers=job.markers,
     )
     try:
         async for output in outputs:
