@@ -194,7 +194,8 @@ class ReplyParser:
 
         def take(text: str) -> None:
             self._reader.taken = []
-            self._events.append(CallArguments(index, text))
+            if text:
+                self._events.append(CallArguments(index, text))
 
         return take
 
