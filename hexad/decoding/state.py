@@ -7,8 +7,11 @@ scheduler.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from hexad.types import Request, SamplingParams
 
@@ -32,9 +35,13 @@ class RowState(msgspec.Struct, frozen=True):
     bad_words_token_ids: Sequence[Sequence[int]] = ()
     reasoning_start: Sequence[int] = ()
     reasoning_end: Sequence[int] = ()
+    allowed: Future[NDArray[np.uint8]] | None = None
+    """The tokens that a grammar allows, a bit each, the lowest of a byte first: computed beside the logits."""
 
     @staticmethod
-    def of(request: Request, choice: int, tokens: Sequence[int]) -> RowState:
+    def of(
+        request: Request, choice: int, tokens: Sequence[int], allowed: Future[NDArray[np.uint8]] | None = None
+    ) -> RowState:
         """Answer `choice` of `request` when `tokens`, the prompt's and the generated, are known.
 
         Raises ValueError where the request was accepted without a seed.
@@ -52,6 +59,7 @@ class RowState(msgspec.Struct, frozen=True):
             bad_words_token_ids=request.bad_words_token_ids,
             reasoning_start=request.reasoning_start,
             reasoning_end=request.reasoning_end,
+            allowed=allowed,
         )
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from hexad.decoding.sampler import Pick
 from hexad.decoding.state import RowState
@@ -20,6 +22,7 @@ def state(
     eos: list[int] | None = None,
     bad_words: list[list[int]] | None = None,
     reasoning: tuple[list[int], list[int]] = ([], []),
+    grammar: list[int] | None = None,
     **params: Any,
 ) -> RowState:
     prompt = [1, 2, 3] if prompt is None else prompt
@@ -32,7 +35,16 @@ def state(
         reasoning_start=reasoning[0],
         reasoning_end=reasoning[1],
     )
-    return RowState.of(request, choice, prompt + (generated or []))
+    return RowState.of(request, choice, prompt + (generated or []), None if grammar is None else allowing(grammar))
+
+
+def allowing(tokens: list[int]) -> Future[NDArray[np.uint8]]:
+    """What a grammar that allows `tokens` hands in; as long as its last token needs."""
+    bits = np.zeros(max(tokens) + 1, np.uint8)
+    bits[tokens] = 1
+    future: Future[NDArray[np.uint8]] = Future()
+    future.set_result(np.packbits(bits, bitorder="little"))
+    return future
 
 
 def random_state(rng: np.random.Generator, vocab: int) -> RowState:
@@ -52,6 +64,7 @@ def random_state(rng: np.random.Generator, vocab: int) -> RowState:
         bad_words=some([ids(1), ids(2)], []),
         reasoning=some((ids(int(rng.integers(0, 2))), ids(2)), ([], [])),
         thinking_budget=some(int(rng.integers(0, 20)), None),
+        grammar=some(ids(20), None),
         seed=int(rng.integers(-(2**63), 2**63 - 1)),
         temperature=some(float(rng.uniform(0.1, 2.0)), 0.0),
         top_p=some(float(rng.uniform(0.3, 1.0)), 1.0),
