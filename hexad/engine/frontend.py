@@ -27,7 +27,7 @@ from hexad.engine.stream import Stream
 from hexad.errors import BadRequest
 from hexad.scheduler.lifecycle import SchedulerConfig, refuse_unservable
 from hexad.text.chat_template import ChatTemplate
-from hexad.text.formats import FORMATS, Format, detect
+from hexad.text.formats import Format, detect
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import Request, SamplingParams
 
@@ -67,7 +67,7 @@ class Frontend:
             generation_defaults=read_generation_defaults(resolved.directory),
             limits=resolved.scheduler,
             seeds=random.Random(secrets.randbits(64) if config.seed is None else config.seed),
-            format=_format(config.tool_format, template),
+            format=detect("\n".join(template.sources.values()) if template else "", config.tool_format),
             fingerprint=_fingerprint(resolved),
         )
 
@@ -168,12 +168,6 @@ def _fingerprint(resolved: Resolved) -> str:
             file.seek(max(0, size - _TAIL_BYTES))
             facts += [path.name, str(size), hashlib.sha256(file.read()).hexdigest()]
     return "fp_" + hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-
-
-def _format(name: str, template: ChatTemplate | None) -> Format:
-    if name != "auto":
-        return FORMATS[name]
-    return detect("\n".join(template.sources.values())) if template else FORMATS["plain"]
 
 
 def sampling_fields(defaults: GenerationDefaults) -> dict[str, Any]:
