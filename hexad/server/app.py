@@ -22,6 +22,7 @@ from hexad.server.completions import create_completion
 from hexad.server.errors import error_response, on_hexad_error, on_http_error
 from hexad.server.generation import Service
 from hexad.server.tokenize import detokenize, tokenize
+from hexad.server.web import web_routes
 from hexad.server.wire import json_response
 
 log = logging.getLogger("hexad.server")
@@ -44,6 +45,7 @@ def build_app(service: Service) -> FastAPI:
     for path, endpoint, _ in POSTS:
         app.add_api_route(path, _bound(endpoint, service), methods=["POST"], name=endpoint.__name__)
     _add_gets(app, service)
+    app.routes.extend(web_routes())
     return app
 
 
