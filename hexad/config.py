@@ -50,6 +50,12 @@ class Config:
     max_model_len: int | None = _setting(
         None, "Most tokens of prompt and answer together; default: the model's limit.", group="model"
     )
+    tool_format: Literal["auto", "plain"] = _setting(
+        "auto",
+        "How the model writes reasoning and tool calls; auto: told by its chat template.",
+        group="model",
+        advanced=True,
+    )
     kernels: Literal["auto", "native", "reference", "torch"] = _setting(
         "auto", "Kernel set; auto: native where it is built.", group="engine", advanced=True
     )

@@ -82,6 +82,7 @@ class Contestant:
                 "requests": [[*request, moment] for request, moment in zip(requests, arrivals, strict=True)],
                 "shared": workload.shared,
                 "ahead": ahead,
+                "concurrency": workload.concurrency,
             }
         )
         self.needed_bytes = answer["peak_rss_bytes"] + SPARE_BYTES

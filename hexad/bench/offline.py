@@ -1,8 +1,10 @@
-"""`hexad bench offline`: Hexad and, beside it, a peer or Hexad without something, each in a process, in turns."""
+"""`hexad bench offline` and `serve`: Hexad and, beside it, a peer, Hexad without something, or Hexad behind its own
+server, each in a process, in turns."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from hexad.bench import contestant
@@ -22,6 +24,17 @@ def compare(peer: str | None, settings: dict[str, Any], workload: Workload, repe
         threads = settings.get("threads") or default_threads()
         command = [sys.executable, contestant.peer_script(peer)]
         contestants.append(contestant.Contestant(peer, command, {**settings, "threads": threads}))
+    return _in_turns(contestants, workload, repeats)
+
+
+def behind_http(settings: dict[str, Any], workload: Workload, repeats: int) -> list[Figures]:
+    """What streaming clients see, beside what the engine in a process of its own does: the price of the server."""
+    command = [sys.executable, "-m", "hexad.bench.run_serve"]
+    contestants = [contestant.Contestant("hexad serve", command, settings), contestant.hexad(settings)]
+    return _in_turns(contestants, workload, repeats)
+
+
+def _in_turns(contestants: Sequence[contestant.Contestant], workload: Workload, repeats: int) -> list[Figures]:
     try:
         cold_start_s = {c.name: c.start() for c in contestants}
         runs: dict[str, list[Run]] = {c.name: [] for c in contestants}

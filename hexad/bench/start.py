@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import statistics
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hexad.bench.serve import free_port, server, tree_rss
+from hexad.bench import run_serve
 from hexad.errors import HexadError
 
 REPEATS = 9
@@ -66,9 +67,13 @@ def import_seconds() -> dict[str, float]:
 
 def idle_rss() -> int:
     """Resident bytes of a server of the built-in model and its engine process, before any request."""
-    with server(["demo"], free_port()) as process:
+    process, _ = run_serve.start({})
+    try:
         time.sleep(SETTLE_S)
-        return tree_rss(process.pid)
+        return run_serve.resident_bytes("VmRSS", os.getpid())
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def installed_bytes() -> dict[str, int]:

@@ -39,6 +39,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens before these that all prompts begin with."""
     rate: float = 0.0
     """Requests a second, arriving as a Poisson process; 0: all at once."""
+    concurrency: int = 0
+    """At most so many at once; 0: all."""
     tokens_of: str = ""
     """Workloads of one name draw the same tokens, so that of two prompts one begins with the other."""
 

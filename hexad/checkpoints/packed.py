@@ -63,14 +63,15 @@ class PackedFiles:
     def path(self, origin: bytes) -> Path:
         return self.directory / f"{hashlib.sha256(origin).hexdigest()[:32]}.safetensors"
 
-    def open(self, origin: bytes) -> Mapping[str, np.ndarray] | None:
-        """The file made from `origin`, mapped and checked whole; None where there is none.
+    def open(self, origin: bytes) -> tuple[Mapping[str, np.ndarray], bool]:
+        """The file made from `origin`, mapped and checked whole, and whether it is locked in memory; empty where
+        there is none.
 
         Raises CheckpointError, saying why, for a file or a directory that must not be used.
         """
         path = self.path(origin)
         if not path.exists():
-            return None
+            return {}, False
         self._check_private()
         file = SafetensorsFile(path, _BYTES, _open_private)
         if list(file)[-2:] != [_MADE_FROM, _DIGEST] or file[_MADE_FROM].tobytes() != origin:
@@ -78,10 +79,9 @@ class PackedFiles:
         data = file.populate()
         if file[_DIGEST].tobytes() != digest(data[: len(data) - len(file[_DIGEST])]):
             raise CheckpointError(f"{path} is damaged: its bytes are not those that were written")
-        _keep_in_memory(data)
         with contextlib.suppress(OSError):
             os.utime(path)  # what is used last is removed last
-        return file
+        return file, _keep_in_memory(data)
 
     def save(self, origin: bytes, arrays: Mapping[str, np.ndarray]) -> None:
         """Write uint8 vectors under another name, then rename the file; older files make room.
@@ -148,8 +148,11 @@ class PackedWeights(Tensors):
         self._parts: dict[str, dict[str, np.ndarray]] = {}
         self.refused = ""
         """Why a file that was there is not used."""
+        self.locked = False
+        """Mapped, and kept in memory by the system."""
         try:
-            for name, array in (files.open(origin) or {}).items():
+            mapped, self.locked = files.open(origin)
+            for name, array in mapped.items():
                 weight, _, part = name.rpartition("/")
                 self._parts.setdefault(weight, {})[part] = array
         except (CheckpointError, OSError) as error:
@@ -194,10 +197,11 @@ class PackedWeights(Tensors):
         self._files.save(self._origin, {f"{name}/{part}": a for name, found in parts for part, a in found.items()})
 
 
-def _keep_in_memory(data: np.ndarray) -> None:
+def _keep_in_memory(data: np.ndarray) -> bool:
     """Mapped pages are the first that a system short of memory drops. Locking may be forbidden (`ulimit -l`)."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mlock(ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes))
+        return bool(ctypes.CDLL(None).mlock(ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes)) == 0)
+    return False
 
 
 def digest(data: np.ndarray) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 
 import hexad
 import hexad.config
-from hexad.bench import compare, growth, offline, report, serve
+from hexad.bench import compare, growth, offline, report
 from hexad.bench.compare import DTYPES
 from hexad.bench.document import WORKLOADS
 from hexad.bench.install import PEERS, cache_dir
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             input_len=parse_span(args.input_len),
             output_len=parse_span(args.output_len),
             num_prompts=args.num_prompts,
+            concurrency=args.concurrency or 0,
             vocab_size=read_model_config(resolve(config.model, config.revision)).vocab_size,
         )
         rows = _offline(args, config, given, workload) if args.kind == "offline" else _serve(args, given, workload)
@@ -144,19 +145,13 @@ def _offline(args: argparse.Namespace, config: Config, given: dict[str, Any], wo
 def _serve(args: argparse.Namespace, given: dict[str, Any], workload: Workload) -> list[Figures]:
     if args.peer:
         raise ConfigError("--peer goes with `hexad bench offline`", param="peer")
-    flags = [given.get("model", "demo")]
-    for name, value in given.items():
-        if name != "model":
-            flag = name.replace("_", "-")
-            flags.extend(
-                [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
-            )
-    return [serve.measure(flags, workload, args.concurrency or args.num_prompts, args.repeats)]
+    return offline.behind_http(given, workload, args.repeats)
 
 
 def _ratio(ours: Figures, peer: Figures) -> str:
     return (
-        f"hexad over {peer.name}: decode {ours.decode_tps / peer.decode_tps:.2f}x, "
+        f"{ours.name} over {peer.name}: time per token {ours.tpot_ms / peer.tpot_ms:.3f}x, "
+        f"decode {ours.decode_tps / peer.decode_tps:.2f}x, "
         f"prefill {ours.prefill_tps / peer.prefill_tps:.2f}x, total {ours.total_tps / peer.total_tps:.2f}x"
     )
 

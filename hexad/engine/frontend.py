@@ -23,6 +23,7 @@ from hexad.engine.stream import Stream
 from hexad.errors import BadRequest
 from hexad.scheduler.lifecycle import SchedulerConfig, refuse_unservable
 from hexad.text.chat_template import ChatTemplate
+from hexad.text.formats import FORMATS, Format, detect
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import Request, SamplingParams
 
@@ -38,19 +39,22 @@ class Frontend:
     generation_defaults: GenerationDefaults
     limits: SchedulerConfig
     seeds: random.Random
+    format: Format
 
     @classmethod
     def load(cls, config: Config, resolved: Resolved) -> Frontend:
         is_bare = config.load_format == "dummy" and not (resolved.directory / "tokenizer.json").exists()
         tokenizer = Tokenizer.of_bytes() if is_bare else Tokenizer.load(resolved.directory)
+        template = ChatTemplate.load(resolved.directory, tokenizer.special_tokens)
         return cls(
             config=config,
             model_config=resolved.model,
             tokenizer=tokenizer,
-            chat_template=ChatTemplate.load(resolved.directory, tokenizer.special_tokens),
+            chat_template=template,
             generation_defaults=read_generation_defaults(resolved.directory),
             limits=resolved.scheduler,
             seeds=random.Random(secrets.randbits(64) if config.seed is None else config.seed),
+            format=_format(config.tool_format, template),
         )
 
     def stream(
@@ -118,6 +122,12 @@ class Frontend:
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams whose unset fields come from the model's generation_config.json."""
         return SamplingParams(**{**sampling_fields(self.generation_defaults), **given})
+
+
+def _format(name: str, template: ChatTemplate | None) -> Format:
+    if name != "auto":
+        return FORMATS[name]
+    return detect("\n".join(template.sources.values())) if template else FORMATS["plain"]
 
 
 def sampling_fields(defaults: GenerationDefaults) -> dict[str, Any]:

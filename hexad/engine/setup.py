@@ -170,7 +170,7 @@ def _keep_packed(weights: Tensors) -> str:
     if not isinstance(weights, PackedWeights):
         return "packed"
     if weights.mapped:
-        return f"mapped from {weights.path}"
+        return f"mapped from {weights.path}" + ("" if weights.locked else ", not locked in memory (see ulimit -l),")
     if weights.refused:
         logger.warning("hexad: the packed weights cannot be used, and are made again: %s", weights.refused)
     threading.Thread(target=_save, args=(weights,), name=SAVING).start()

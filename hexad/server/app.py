@@ -15,43 +15,31 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hexad import __version__
-from hexad.errors import EngineUnavailable, HexadError
-from hexad.server import openai_types
-from hexad.server.chat import create_chat_completion
-from hexad.server.completions import create_completion
-from hexad.server.errors import error_response, on_hexad_error, on_http_error
-from hexad.server.generation import Service
-from hexad.server.tokenize import detokenize, tokenize
-from hexad.server.web import web_routes
-from hexad.server.wire import json_response
+from hexad.errors import HexadError
+from hexad.server import chat, completions, status, tokenize, web
+from hexad.server.dialect import OPENAI, Route
+from hexad.server.errors import error_response, on_http_error
+from hexad.server.models import Models
 
 log = logging.getLogger("hexad.server")
 
-Endpoint = Callable[[Service, Request], Awaitable[Response]]
-
-POSTS: tuple[tuple[str, Endpoint, Any], ...] = (
-    ("/v1/completions", create_completion, openai_types.CompletionRequest),
-    ("/v1/chat/completions", create_chat_completion, openai_types.ChatRequest),
-    ("/tokenize", tokenize, openai_types.TokenizeRequest | openai_types.TokenizeChatRequest),
-    ("/detokenize", detokenize, openai_types.DetokenizeRequest),
-)
+ROUTES: tuple[Route, ...] = (*status.ROUTES, *completions.ROUTES, *chat.ROUTES, *tokenize.ROUTES, *web.ROUTES)
+"""Everything that the server answers. What is not here does not exist."""
 
 
-def build_app(service: Service) -> FastAPI:
+def build_app(models: Models) -> FastAPI:
     app = _App(title="Hexad", version=__version__, redoc_url=None, redirect_slashes=False)
     app.add_middleware(_Gate)
-    app.add_exception_handler(HexadError, on_hexad_error)
     app.add_exception_handler(HTTPException, on_http_error)
-    for path, endpoint, _ in POSTS:
-        app.add_api_route(path, _bound(endpoint, service), methods=["POST"], name=endpoint.__name__)
-    _add_gets(app, service)
-    app.routes.extend(web_routes())
+    for route in ROUTES:
+        app.add_api_route(route.path, _bound(route, models), methods=[route.method], name=route.endpoint.__name__)
     return app
 
 
-def _bound(endpoint: Endpoint, service: Service) -> Callable[[Request], Awaitable[Response]]:
+def _bound(route: Route, models: Models) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
-        return await endpoint(service, request)
+        request.state.dialect = route.dialect
+        return await route.endpoint(models, request)
 
     return serve
 
@@ -62,47 +50,14 @@ class _App(FastAPI):
         if self.openapi_schema is None:
             page = super().openapi()
             shared = page.setdefault("components", {}).setdefault("schemas", {})
-            for path, _, body in POSTS:
-                schema = TypeAdapter(body).json_schema(ref_template="#/components/schemas/{model}")
+            for route in ROUTES:
+                if route.body is None:
+                    continue
+                schema = TypeAdapter(route.body).json_schema(ref_template="#/components/schemas/{model}")
                 shared |= schema.pop("$defs", {})
                 content = {"application/json": {"schema": schema}}
-                page["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+                page["paths"][route.path][route.method.lower()]["requestBody"] = {"required": True, "content": content}
         return super().openapi()
-
-
-def _add_gets(app: FastAPI, service: Service) -> None:
-    model = {
-        "id": service.model_name,
-        "object": "model",
-        "created": service.started,
-        "owned_by": "hexad",
-        "root": service.model_name,
-        "parent": None,
-        "max_model_len": service.engine.max_model_len,
-    }
-
-    @app.get("/v1/models")
-    async def list_models() -> Response:
-        return json_response({"object": "list", "data": [model]})
-
-    @app.get("/v1/models/{name:path}")
-    async def get_model(name: str) -> Response:
-        service.check_model(name)
-        return json_response(model)
-
-    @app.get("/health")
-    async def health() -> Response:
-        if not service.engine.healthy:
-            raise EngineUnavailable("the engine is starting, draining or gone")
-        return json_response({"status": "ok"})
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @app.get("/version")
-    async def version() -> Response:
-        return json_response({"version": __version__})
 
 
 class _Gate:
@@ -116,7 +71,8 @@ class _Gate:
             await self.app(scope, receive, send)
             return
         request_id = uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state |= {"request_id": request_id, "dialect": OPENAI}
         started = False
 
         async def send_named(message: Message) -> None:
@@ -130,8 +86,10 @@ class _Gate:
             await self.app(scope, receive, send_named)
         except ClientDisconnect:
             pass
-        except Exception:
-            log.exception("request %s failed", request_id)
+        except Exception as error:
+            failure = error if isinstance(error, HexadError) else None
+            if failure is None:
+                log.exception("request %s failed", request_id)
+                failure = HexadError(f"internal error in request {request_id}; see the server's log")
             if not started:
-                error = HexadError(f"internal error in request {request_id}; see the server's log")
-                await error_response(error)(scope, receive, send_named)
+                await error_response(failure, state["dialect"].error(failure))(scope, receive, send_named)

@@ -3,84 +3,110 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hexad.server.conversation import conversation_tokens, text_of
-from hexad.server.generation import Job, Service, now, run, run_to_end
+from hexad.server.conversation import conversation, text_of
+from hexad.server.dialect import OPENAI, Route
+from hexad.server.generation import Service, now
+from hexad.server.models import Models
 from hexad.server.openai_types import ChatRequest
-from hexad.server.pieces import Cursor, Piece, finite, prompt_logprobs, usage, whole
+from hexad.server.pieces import Piece, finite, prompt_logprobs, usage
+from hexad.server.turn import Gained, Reply, Turn, answer, answer_whole, call_id
 from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
+from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text
 from hexad.types import Logprob, RequestOutput
 
 
-async def create_chat_completion(service: Service, request: Request) -> Response:
+async def create_chat_completion(models: Models, request: Request) -> Response:
     body = check_body(ChatRequest, await read_json(request))
-    service.check_model(body.model)
-    job = await _job(service, body, "chatcmpl-" + request.state.request_id)
-    answer = _Answer(service, body, job)
+    request_id = "chatcmpl-" + request.state.request_id
     if body.stream:
-        return EventStream(answer.chunks())
-    (output,) = await unless_disconnected(request.receive, run_to_end(service, job))
-    return json_response(answer.complete(output))
+        return EventStream(OPENAI, _chunks(models, body, request_id))
+    return json_response(await unless_disconnected(request.receive, _complete(models, body, request_id)))
 
 
-async def _job(service: Service, body: ChatRequest, request_id: str) -> Job:
+async def _complete(models: Models, body: ChatRequest, request_id: str) -> dict[str, Any]:
+    async with models.use(body.model) as service:
+        turn = _turn(service, body, request_id)
+        return _Answer(service, body, turn).complete(*await answer_whole(service, turn))
+
+
+async def _chunks(models: Models, body: ChatRequest, request_id: str) -> AsyncGenerator[dict[str, Any], None]:
+    async with models.use(body.model) as service:
+        turn = _turn(service, body, request_id)
+        wire = _Answer(service, body, turn)
+        gained: Gained | None = None
+        async with contextlib.aclosing(answer(service, turn)) as growth:
+            async for gained in growth:
+                for chunk in wire.chunks(gained):
+                    yield chunk
+        if body.usage_last and gained is not None:
+            yield wire.chunk([], gained.output, True)
+
+
+def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
     params = service.sampling_params(
         body,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
     )
-    tokens = await conversation_tokens(service, body, with_tools=body.tool_choice != "none")
-    return Job(request_id, [tokens], params, body.priority, body.cache_salt)
+    return Turn(
+        request_id=request_id,
+        params=params,
+        tool_choice=body.tool_choice or "auto",
+        by_token=bool(body.logprobs or body.return_token_ids),
+        priority=body.priority,
+        cache_salt=body.cache_salt,
+        **conversation(body),
+    )
 
 
 class _Answer:
     """The wire form of one request's output, whole or in chunks."""
 
-    def __init__(self, service: Service, body: ChatRequest, job: Job) -> None:
+    def __init__(self, service: Service, body: ChatRequest, turn: Turn) -> None:
         self.service = service
         self.body = body
-        self.job = job
         final = body.messages[-1]
         self.prefix = text_of(final) if body.echo and final.role == "assistant" else ""
-        self.head = {"id": job.request_id, "created": now(), "model": service.model_name}
+        self.head = {"id": turn.request_id, "created": now(), "model": service.model_name}
+        self._opened = False
 
-    def complete(self, output: RequestOutput) -> dict[str, Any]:
+    def complete(self, replies: list[Reply], output: RequestOutput) -> dict[str, Any]:
         choices = []
-        for answer in output.outputs:
-            piece = whole(answer)
-            message = {"role": "assistant", "content": self.prefix + piece.text, "refusal": None}
-            choices.append({"index": answer.index, "message": message} | self._about(piece))
+        for reply in replies:
+            content = self.prefix + reply.content
+            message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+            if reply.reasoning:
+                message["reasoning_content"] = reply.reasoning
+            if reply.calls:
+                message["content"] = content or None
+                message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in reply.calls]
+            choices.append({"index": reply.index, "message": message} | self._about(reply.piece))
         complete = self.head | {"object": "chat.completion", "choices": choices, "usage": usage([output])}
         return complete | self._about_prompt(output)
 
-    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
-        by_token = bool(self.body.logprobs or self.body.return_token_ids)
-        cursors = [Cursor(by_token=by_token) for _ in range(self.job.params.n)]
-        output: RequestOutput | None = None
-        async with contextlib.aclosing(run(self.service, self.job)) as growth:
-            async for _, grown in growth:
-                if output is None:
-                    for index in range(len(cursors)):
-                        yield self._opening(index, grown)
-                output = grown
-                for answer in output.outputs:
-                    if (piece := cursors[answer.index].take(answer)) is not None:
-                        choice = {"index": answer.index, "delta": {"content": piece.text}} | self._about(piece)
-                        yield self._chunk([choice], output, self.body.usage_always)
-        if self.body.usage_last and output is not None:
-            yield self._chunk([], output, True)
+    def chunks(self, gained: Gained) -> list[dict[str, Any]]:
+        """What goes out for one gain: the opening of every answer before the first of all."""
+        chunks = []
+        if not self._opened:
+            self._opened = True
+            chunks = [self._opening(choice.index, gained.output) for choice in gained.output.outputs]
+        if (delta := _delta(gained.events)) or gained.piece.finish_reason or self.body.logprobs:
+            choice = {"index": gained.index, "delta": delta} | self._about(gained.piece)
+            chunks.append(self.chunk([choice], gained.output, self.body.usage_always))
+        return chunks
 
     def _opening(self, index: int, output: RequestOutput) -> dict[str, Any]:
         delta = {"role": "assistant", "content": self.prefix}
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-        return self._chunk([choice], output, self.body.usage_always) | self._about_prompt(output)
+        return self.chunk([choice], output, self.body.usage_always) | self._about_prompt(output)
 
-    def _chunk(self, choices: list[dict[str, Any]], output: RequestOutput, counted: bool) -> dict[str, Any]:
+    def chunk(self, choices: list[dict[str, Any]], output: RequestOutput, counted: bool) -> dict[str, Any]:
         chunk = self.head | {"object": "chat.completion.chunk", "choices": choices}
         if self.body.usage_last:
             chunk["usage"] = usage([output]) if counted else None
@@ -117,3 +143,30 @@ class _Answer:
     def _named(self, token_id: int, found: Logprob) -> dict[str, Any]:
         spelled = self.service.engine.tokenizer.token_bytes(token_id)
         return {"token": found.decoded_token or "", "logprob": finite(found.logprob), "bytes": list(spelled)}
+
+
+def _call(id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _delta(events: Sequence[Event]) -> dict[str, Any]:
+    """Events as one delta; empty for none."""
+    delta: dict[str, Any] = {}
+    calls: dict[int, dict[str, Any]] = {}
+    for event in events:
+        match event:
+            case Text(text):
+                delta["content"] = delta.get("content", "") + text
+            case Reasoning(text):
+                delta["reasoning_content"] = delta.get("reasoning_content", "") + text
+            case CallStart(index, name):
+                calls[index] = {"index": index} | _call(call_id(), name, "")
+            case CallArguments(index, text):
+                call = calls.setdefault(index, {"index": index, "function": {"arguments": ""}})
+                call["function"]["arguments"] += text
+    if calls:
+        delta["tool_calls"] = list(calls.values())
+    return delta
+
+
+ROUTES = (Route("POST", "/v1/chat/completions", create_chat_completion, OPENAI, ChatRequest),)

@@ -9,7 +9,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hexad.server.dialect import OPENAI, Route
 from hexad.server.generation import Job, Service, now, run, run_to_end
+from hexad.server.models import Models
 from hexad.server.openai_types import CompletionRequest
 from hexad.server.pieces import Cursor, Piece, finite, prompt_logprobs, usage, whole
 from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
@@ -21,15 +23,26 @@ _Entry = tuple[int, dict[int, Logprob] | None]
 """A token and what could have stood in its place."""
 
 
-async def create_completion(service: Service, request: Request) -> Response:
+async def create_completion(models: Models, request: Request) -> Response:
     body = check_body(CompletionRequest, await read_json(request))
-    service.check_model(body.model)
-    job = await _job(service, body, "cmpl-" + request.state.request_id)
-    answer = _Answer(service, body, job)
+    request_id = "cmpl-" + request.state.request_id
     if body.stream:
-        return EventStream(answer.chunks())
-    outputs = await unless_disconnected(request.receive, run_to_end(service, job))
-    return json_response(answer.complete(outputs))
+        return EventStream(OPENAI, _chunks(models, body, request_id))
+    return json_response(await unless_disconnected(request.receive, _complete(models, body, request_id)))
+
+
+async def _complete(models: Models, body: CompletionRequest, request_id: str) -> dict[str, Any]:
+    async with models.use(body.model) as service:
+        job = await _job(service, body, request_id)
+        return _Answer(service, body, job).complete(await run_to_end(service, job))
+
+
+async def _chunks(models: Models, body: CompletionRequest, request_id: str) -> AsyncGenerator[dict[str, Any], None]:
+    async with models.use(body.model) as service:
+        answer = _Answer(service, body, await _job(service, body, request_id))
+        async with contextlib.aclosing(answer.chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 async def _job(service: Service, body: CompletionRequest, request_id: str) -> Job:
@@ -151,3 +164,6 @@ class _Answer:
         if self.only_prompt:
             counted |= {"completion_tokens": 0, "total_tokens": counted["prompt_tokens"]}
         return counted
+
+
+ROUTES = (Route("POST", "/v1/completions", create_completion, OPENAI, CompletionRequest),)

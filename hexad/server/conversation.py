@@ -1,31 +1,41 @@
-"""From the messages of a request to what a chat template is given."""
+"""From the messages of OpenAI's dialect to what a chat template is given."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 from hexad.errors import BadRequest
 from hexad.server.generation import Service
 from hexad.server.openai_types import Conversation, Message, ToolCall
+from hexad.server.turn import Turn, prompt_of
+from hexad.text.reply import Tool
+from hexad.types import SamplingParams
 
 
-async def conversation_tokens(service: Service, body: Conversation, *, with_tools: bool = True) -> list[int]:
+async def conversation_tokens(service: Service, body: Conversation) -> list[int]:
     """Render and tokenize. Raises BadRequest when the model has no template, or its template refuses."""
-    options: dict[str, Any] = {
-        "tools": body.tools if with_tools else None,
+    turn = Turn(request_id="", params=SamplingParams(), **conversation(body))
+    return (await prompt_of(service, turn))[1]
+
+
+def conversation(body: Conversation) -> dict[str, Any]:
+    """The fields of `Turn` that say what was said."""
+    template: dict[str, Any] = {
         "add_generation_prompt": body.add_generation_prompt,
         "continue_final_message": body.continue_final_message,
     }
     extra = body.chat_template_kwargs or {}
-    if taken := next((name for name in extra if name in options or name == "messages"), None):
+    if taken := next((name for name in extra if name in template or name in ("messages", "tools")), None):
         param = f"chat_template_kwargs.{taken}"
         raise BadRequest(f"{param} is a parameter of its own; give {taken} beside messages", param=param)
-    messages = [_message(i, message) for i, message in enumerate(body.messages)]
-    # A template is slow on purpose-built input: what it costs is bounded, and not paid by other requests.
-    text = await asyncio.to_thread(service.engine.frontend.render, messages, **options, **extra)
-    return await service.encode(text, body.add_special_tokens)
+    return {
+        "messages": [_message(i, message) for i, message in enumerate(body.messages)],
+        "tools": [_tool(each["function"]) for each in body.tools or ()],
+        "shown_tools": body.tools or (),
+        "template": template | extra,
+        "add_special_tokens": body.add_special_tokens,
+    }
 
 
 def text_of(message: Message) -> str:
@@ -33,6 +43,15 @@ def text_of(message: Message) -> str:
     if isinstance(message.content, list):
         return "\n".join(part.text for part in message.content)
     return message.content or ""
+
+
+def _tool(function: dict[str, Any]) -> Tool:
+    return Tool(
+        name=function["name"],
+        description=function.get("description") or "",
+        parameters=function.get("parameters") or {},
+        strict=bool(function.get("strict")),
+    )
 
 
 def _message(index: int, message: Message) -> dict[str, Any]:

@@ -46,18 +46,14 @@ def error_body(exc: HexadError) -> dict[str, Any]:
     return {"error": {"message": str(exc), "type": kind, "param": exc.param, "code": exc.code}}
 
 
-def error_response(exc: HexadError) -> Response:
+def error_response(exc: HexadError, body: dict[str, Any] | None = None) -> Response:
+    """`body`: the error as another dialect says it."""
     return Response(
-        msgspec.json.encode(error_body(exc)),
+        msgspec.json.encode(body or error_body(exc)),
         exc.status,
         headers=_HEADERS.get(exc.status),
         media_type="application/json",
     )
-
-
-async def on_hexad_error(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HexadError)
-    return error_response(exc)
 
 
 async def on_http_error(request: Request, exc: Exception) -> Response:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hexad.engine.async_llm import AsyncLLM
-from hexad.errors import ContextTooLong, EngineUnavailable, NotFound, RequestFailed
+from hexad.errors import ContextTooLong, EngineUnavailable, RequestFailed
 from hexad.server.metrics import Metrics, RequestTimer
 from hexad.server.openai_types import Generation
+from hexad.text.formats import Format
 from hexad.types import RequestOutput, SamplingParams
 
 _BIG_TEXT = 16 * 2**10
@@ -39,14 +40,10 @@ class Service:
     started: int = field(default_factory=now)
     _longest_token: int = 0
 
-    def check_model(self, name: str | None) -> None:
-        """Raises NotFound; no name means the only model there is."""
-        if name not in (None, self.model_name):
-            raise NotFound(
-                f"the model {name!r} does not exist; this server has {self.model_name!r}",
-                param="model",
-                code="model_not_found",
-            )
+    @property
+    def format(self) -> Format:
+        """How this model writes reasoning and tool calls."""
+        return self.engine.frontend.format
 
     async def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Raises ContextTooLong at once for a text that no tokenization can fit into the context."""

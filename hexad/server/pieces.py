@@ -6,8 +6,7 @@ This module knows no endpoint and no transport.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hexad.types import CompletionOutput, Logprob, RequestOutput
 
@@ -15,8 +14,7 @@ LEAST_LOGPROB = -9999.0
 """JSON has no minus infinity."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What one answer gained since the last piece."""
 
     text: str

@@ -21,6 +21,7 @@ from hexad.errors import ConfigError
 from hexad.server.app import build_app
 from hexad.server.generation import Service
 from hexad.server.metrics import Metrics
+from hexad.server.models import Models
 from hexad.server.protocol import Protocol
 
 FLUSH_S = 5
@@ -71,7 +72,7 @@ async def _serve(config: Config, listener: socket.socket, on_ready: OnReady, pro
         # A download runs in a thread that cannot be cancelled; there is nothing else to end.
         os._exit(0)
     service = Service(engine, config.model_name, Metrics(engine.stats, config.model_name))
-    server = _Server(_settings(service), lambda: on_ready(engine, _address(listener)))
+    server = _Server(_settings(Models([service])), lambda: on_ready(engine, _address(listener)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless(stop, asyncio.shield(serving))
@@ -97,9 +98,9 @@ async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
     return None
 
 
-def _settings(service: Service) -> uvicorn.Config:
+def _settings(models: Models) -> uvicorn.Config:
     return uvicorn.Config(
-        build_app(service),
+        build_app(models),
         http=Protocol,
         ws="none",
         lifespan="off",

@@ -6,34 +6,44 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.server.conversation import conversation_tokens
-from hexad.server.generation import Service
+from hexad.server.dialect import OPENAI, Route
+from hexad.server.models import Models
 from hexad.server.openai_types import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
 from hexad.server.wire import check_body, json_response, read_json
 
 
-async def tokenize(service: Service, request: Request) -> Response:
+async def tokenize(models: Models, request: Request) -> Response:
     value = await read_json(request)
+    body: TokenizeChatRequest | TokenizeRequest
     if isinstance(value, dict) and "messages" in value:
-        chat = check_body(TokenizeChatRequest, value)
-        service.check_model(chat.model)
-        tokens, wants_texts = await conversation_tokens(service, chat), chat.return_token_strs
+        body = check_body(TokenizeChatRequest, value)
     else:
-        plain = check_body(TokenizeRequest, value)
-        service.check_model(plain.model)
-        tokens, wants_texts = await service.encode(plain.prompt, plain.add_special_tokens), plain.return_token_strs
-    tokenizer = service.engine.tokenizer
-    return json_response(
-        {
-            "count": len(tokens),
-            "max_model_len": service.engine.max_model_len,
-            "tokens": tokens,
-            "token_strs": [tokenizer.token_text(token) for token in tokens] if wants_texts else None,
-        }
-    )
+        body = check_body(TokenizeRequest, value)
+    async with models.use(body.model) as service:
+        if isinstance(body, TokenizeChatRequest):
+            tokens = await conversation_tokens(service, body)
+        else:
+            tokens = await service.encode(body.prompt, body.add_special_tokens)
+        tokenizer = service.engine.tokenizer
+        return json_response(
+            {
+                "count": len(tokens),
+                "max_model_len": service.engine.max_model_len,
+                "tokens": tokens,
+                "token_strs": [tokenizer.token_text(token) for token in tokens] if body.return_token_strs else None,
+            }
+        )
 
 
-async def detokenize(service: Service, request: Request) -> Response:
+async def detokenize(models: Models, request: Request) -> Response:
     body = check_body(DetokenizeRequest, await read_json(request))
-    service.check_model(body.model)
-    service.engine.tokenizer.check_ids(body.tokens, "tokens")
-    return json_response({"prompt": service.engine.tokenizer.decode(body.tokens, skip_special_tokens=False)})
+    async with models.use(body.model) as service:
+        tokenizer = service.engine.tokenizer
+        tokenizer.check_ids(body.tokens, "tokens")
+        return json_response({"prompt": tokenizer.decode(body.tokens, skip_special_tokens=False)})
+
+
+ROUTES = (
+    Route("POST", "/tokenize", tokenize, OPENAI, TokenizeRequest | TokenizeChatRequest),
+    Route("POST", "/detokenize", detokenize, OPENAI, DetokenizeRequest),
+)

@@ -1,7 +1,6 @@
-"""The page at `/`: a chat and a view of the engine, served as the files they are.
+"""The page at `/`, as the files it is made of: a client of the public endpoints like any other.
 
-The page talks to this server's public endpoints like any other client. This module knows files
-and headers; it knows no endpoint and no model.
+This module knows files and headers; it knows no endpoint and no model.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from hexad.errors import NotFound
+from hexad.server.dialect import OPENAI, Route
+from hexad.server.models import Models
 
 OLLAMA_PROBE = "Ollama is running"
 """What Ollama's clients look for at `/`; whoever asks for HTML gets the page."""
@@ -26,32 +26,37 @@ POLICY = (
 
 _FOLDER = Path(__file__).parent / "web"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_FILES = {path.name: path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+_VERSION = hashlib.sha256(repr(_FILES).encode()).hexdigest()[:16]
+"""Of all files: each has it in its address, so that browsers may keep it for ever."""
+_PAGE = _FILES.pop("index.html").replace(b"/web/", f"/web/{_VERSION}/".encode())
 
 
-def web_routes() -> list[Route]:
-    """`/` and `/web/{version}/{file}`. The version is a hash of all files, so they may be kept for ever."""
-    files = {path.name: path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
-    version = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
-    page = files.pop("index.html").replace(b"/web/", f"/web/{version}/".encode())
-
-    async def root(request: Request) -> Response:
-        if request.method == "HEAD" or "text/html" not in request.headers.get("accept", ""):
-            return Response(OLLAMA_PROBE, media_type="text/plain", headers={"Vary": "Accept"})
-        headers = {"Cache-Control": "no-cache", "Vary": "Accept", "Content-Security-Policy": POLICY}
-        return _file(request, page, "text/html", version, headers)
-
-    async def file(request: Request) -> Response:
-        name = request.path_params["file"]
-        if request.path_params["version"] != version or name not in files:
-            raise NotFound(f"{request.scope['path'][:100]} is no file of this version's page; reload the page")
-        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return _file(request, files[name], _TYPES[Path(name).suffix], version, headers)
-
-    return [Route("/", root), Route("/web/{version}/{file}", file)]
+async def page(models: Models, request: Request) -> Response:
+    if request.method == "HEAD" or "text/html" not in request.headers.get("accept", ""):
+        return Response(OLLAMA_PROBE, media_type="text/plain", headers={"Vary": "Accept"})
+    headers = {"Cache-Control": "no-cache", "Vary": "Accept", "Content-Security-Policy": POLICY}
+    return _sent(request, _PAGE, "text/html", headers)
 
 
-def _file(request: Request, content: bytes, media_type: str, version: str, headers: dict[str, str]) -> Response:
-    headers |= {"ETag": f'"{version}"', "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-    if f'"{version}"' in request.headers.get("if-none-match", ""):
+async def file(models: Models, request: Request) -> Response:
+    name = request.path_params["file"]
+    if request.path_params["version"] != _VERSION or name not in _FILES:
+        raise NotFound(f"{request.scope['path'][:100]} is no file of this version's page; reload the page")
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return _sent(request, _FILES[name], _TYPES[Path(name).suffix], headers)
+
+
+def _sent(request: Request, content: bytes, media_type: str, headers: dict[str, str]) -> Response:
+    headers |= {"ETag": f'"{_VERSION}"', "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=media_type, headers=headers)
+
+
+# Who has no key yet must see the page to type one in; what the page then asks for needs it.
+ROUTES = (
+    Route("GET", "/", page, OPENAI, access="open"),
+    Route("HEAD", "/", page, OPENAI, access="open"),
+    Route("GET", "/web/{version}/{file}", file, OPENAI, access="open"),
+)

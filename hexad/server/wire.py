@@ -20,7 +20,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hexad.errors import BadRequest, HexadError
-from hexad.server.errors import RequestTooLarge, UnsupportedBody, error_body, validation_error
+from hexad.server.dialect import Dialect
+from hexad.server.errors import RequestTooLarge, UnsupportedBody, validation_error
 
 MAX_BODY_BYTES = 32 * 2**20
 MAX_DEPTH = 64
@@ -162,14 +163,15 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events, ended by `[DONE]`.
+    """Events as `dialect` frames them.
 
     The headers wait for the first event, so what fails before it is answered with its own
     status. A later failure is told in an event of its own; then the connection is cut without
-    `[DONE]` and without the closing chunk, so that no reader takes it for a complete answer.
+    the dialect's end and without the closing chunk, so that no reader takes it for a complete answer.
     """
 
-    def __init__(self, events: AsyncGenerator[Any, None]) -> None:
+    def __init__(self, dialect: Dialect, events: AsyncGenerator[Any, None]) -> None:
+        self.dialect = dialect
         self.events = events
         self.background = None
 
@@ -179,31 +181,27 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         try:
             event = await anext(self.events, None)
-            await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+            headers = [(b"content-type", self.dialect.media_type), *_STREAM_HEADERS]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             try:
                 while event is not None:
-                    await _send_event(send, msgspec.json.encode(event))
+                    await _send_part(send, self.dialect.frame(event))
                     event = await anext(self.events, None)
             except HexadError as error:
-                await _send_event(send, msgspec.json.encode(error_body(error)))
+                await _send_part(send, self.dialect.frame(self.dialect.error(error)))
                 return
             except Exception:
                 log.exception("a stream failed")
                 unknown = HexadError("internal error; see the server's log")
-                await _send_event(send, msgspec.json.encode(error_body(unknown)))
+                await _send_part(send, self.dialect.frame(self.dialect.error(unknown)))
                 return
-            await _send_event(send, b"[DONE]")
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": self.dialect.end, "more_body": False})
         finally:
             await self.events.aclose()
 
 
-_SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+_STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-async def _send_event(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+async def _send_part(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})

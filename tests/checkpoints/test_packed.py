@@ -144,7 +144,7 @@ def test_no_damage_goes_unnoticed(small: tuple[PackedFiles, bytes], data: st.Dat
     path = files.path(ORIGIN)
     path.write_bytes(damaged)
     if damaged == intact:
-        assert files.open(ORIGIN) is not None
+        assert files.open(ORIGIN)[0]
     else:
         with pytest.raises(CheckpointError, match=str(path)):
             files.open(ORIGIN)
@@ -153,9 +153,8 @@ def test_no_damage_goes_unnoticed(small: tuple[PackedFiles, bytes], data: st.Dat
 def test_arrays_come_back_at_whole_cache_lines(small: tuple[PackedFiles, bytes]) -> None:
     files, intact = small
     files.path(ORIGIN).write_bytes(intact)
-    found = files.open(ORIGIN)
+    found, _ = files.open(ORIGIN)
     rng = np.random.default_rng(0)
-    assert found is not None
     for n in (64, 96, 9000):
         np.testing.assert_array_equal(found[f"w{n}/tiles"], rng.integers(0, 256, n, np.uint8))
         assert found[f"w{n}/tiles"].ctypes.data % 64 == 0
@@ -211,7 +210,7 @@ def test_what_was_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytes
     for age, origin in enumerate((b"oldest", b"used again", b"newer")):
         files.save(origin, array)
         os.utime(files.path(origin), (1000 + age, 1000 + age))
-    assert files.open(b"oldest") is not None  # which makes it the newest
+    assert files.open(b"oldest")[0]  # which makes it the newest
     abandoned, growing = files.directory / "a.part", files.directory / "b.part"
     for part, age in ((abandoned, 2 * packed.STALE_S), (growing, 60)):
         part.touch()
@@ -281,3 +280,16 @@ def test_processes_that_start_at_once_do_not_disturb_each_other(cache: Path, mod
     assert [file.suffix for file in cache.iterdir()] == [".safetensors"]
     source, answer = start(model)
     assert source.startswith("mapped") and answer == answers[0]
+
+
+def test_weights_that_may_not_be_locked_are_told_of(cache: Path, model: Path) -> None:
+    start(model)
+    script = STARTER.replace(
+        "stdout.buffer.write(start(Path(sys.argv[1]))[1])", "stdout.write(start(Path(sys.argv[1]))[0])"
+    )
+    limit = ["prlimit", "--memlock=0:0"]
+    if os.geteuid() == 0:  # whom no limit binds as long as it holds this capability
+        limit += ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]
+    command = [*limit, sys.executable, "-c", script, str(model)]
+    told = subprocess.run(command, input=b"go\n", capture_output=True, timeout=60, check=True).stdout.decode()
+    assert told.startswith("mapped from") and "not locked in memory" in told

@@ -32,7 +32,16 @@ class Engine(Protocol):
         """Do one step; returns (index, number of new tokens) of requests that gained some."""
 
 
-def main(load: Callable[[dict[str, Any]], Run], convert: Callable[[str, str, int], None] | None = None) -> None:
+def own_peak() -> int:
+    """The most bytes that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(
+    load: Callable[[dict[str, Any]], Run],
+    convert: Callable[[str, str, int], None] | None = None,
+    peak: Callable[[], int] = own_peak,
+) -> None:
     if sys.argv[1:2] == ["convert"] and convert:
         return convert(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     answers = os.fdopen(os.dup(1), "w")
@@ -46,7 +55,7 @@ def main(load: Callable[[dict[str, Any]], Run], convert: Callable[[str, str, int
         run({"requests": [[list(range(3, 11)), 1, 0.0]]})
         answer({"first_token_at": time.time()})
         for line in sys.stdin:
-            answer(_measure(run, json.loads(line)))
+            answer(_measure(run, json.loads(line)) | {"peak_rss_bytes": peak()})
     except Exception as error:
         traceback.print_exc()
         answer({"error": f"{type(error).__name__}: {error}"})
@@ -56,27 +65,31 @@ def main(load: Callable[[dict[str, Any]], Run], convert: Callable[[str, str, int
 def drive(engine: Engine, message: dict[str, Any]) -> list[list[float]]:
     """Continuous batching: hand over each request when it arrives, step until all have their tokens.
 
-    With `ahead`, all others wait until the first has a token, so that it has computed their common prefix.
+    With `ahead`, all others wait until the first has a token, so that it has computed their common prefix. With
+    `concurrency`, no more than that many run at once.
     """
     requests = message["requests"]
     token_s: list[list[float]] = [[] for _ in requests]
     waiting = deque(enumerate(requests))
     left = sum(length for _, length, _ in requests)
+    seats = message.get("concurrency") or len(requests)
     added = gained = 0
     started = time.perf_counter()
     while left > gained:
         while waiting and waiting[0][1][2] <= time.perf_counter() - started:
-            if message.get("ahead") and added and not token_s[0]:
+            if seats == 0 or (message.get("ahead") and added and not token_s[0]):
                 break
             index, (prompt, length, _) = waiting.popleft()
             engine.add(index, prompt, length)
             added += length
+            seats -= 1
         if added == gained:
             time.sleep(max(0.0, waiting[0][1][2] - (time.perf_counter() - started)))
             continue
         for index, count in engine.step():
             token_s[index] += [time.perf_counter()] * count
             gained += count
+            seats += len(token_s[index]) == requests[index][1]
     return token_s
 
 
@@ -88,7 +101,6 @@ def _measure(run: Run, message: dict[str, Any]) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "token_s": [[moment - started for moment in moments] for moments in token_s],
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "other_cpus": max(0.0, others / seconds),
     }
 
