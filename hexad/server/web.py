@@ -17,16 +17,15 @@ from hexad.server.models import Models
 
 OLLAMA_PROBE = "Ollama is running"
 """What Ollama's clients look for at `/`; whoever asks for HTML gets the page."""
-
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 """Nothing from elsewhere, nothing inline, and no string that becomes HTML: a model's answer stays text."""
 
-_FOLDER = Path(__file__).parent / "web"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_FILES = {path.name: path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+_PATHS = sorted(Path(__file__).with_name("web").iterdir())
+_FILES = {path.name: path.read_bytes() for path in _PATHS if path.suffix in _TYPES}
 _VERSION = hashlib.sha256(repr(_FILES).encode()).hexdigest()[:16]
 """Of all files: each has it in its address, so that browsers may keep it for ever."""
 _PAGE = _FILES.pop("index.html").replace(b"/web/", f"/web/{_VERSION}/".encode())
@@ -43,8 +42,7 @@ async def file(models: Models, request: Request) -> Response:
     name = request.path_params["file"]
     if request.path_params["version"] != _VERSION or name not in _FILES:
         raise NotFound(f"{request.scope['path'][:100]} is no file of this version's page; reload the page")
-    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return _sent(request, _FILES[name], _TYPES[Path(name).suffix], headers)
+    return _sent(request, _FILES[name], _TYPES[Path(name).suffix], {"Cache-Control": "max-age=31536000, immutable"})
 
 
 def _sent(request: Request, content: bytes, media_type: str, headers: dict[str, str]) -> Response:

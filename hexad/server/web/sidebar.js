@@ -48,11 +48,13 @@ export class Sidebar {
 
   #rename(row, conversation) {
     const field = h("input", { value: titleOf(conversation), "aria-label": "Title", maxlength: 200 });
+    let over = false;
     const done = (keep) => {
-      if (!field.isConnected) return;
-      const title = field.value;
+      // Removing the field takes its focus, which ends it again.
+      if (over) return;
+      over = true;
       row.remove();
-      if (keep) this.chat.rename(conversation, title);
+      if (keep) this.chat.rename(conversation, field.value);
       else this.show();
     };
     field.addEventListener("keydown", (event) => {
