@@ -232,11 +232,13 @@ function emphasis(text, at, depth, failed) {
     const end = closing(text, at + length, marks);
     if (end > 0) {
       const children = spans(text.slice(at + length, end), depth + 1);
-      const type = mark === "~" ? "del" : length === 1 ? "em" : "strong";
-      const span = { type, children: length === 3 ? [{ type: "em", children }] : children };
+      const type = mark === "~" ? "del" : length === 2 ? "strong" : "em";
+      const span = { type, children: length === 3 ? [{ type: "strong", children }] : children };
       return [span, end + length];
     }
     failed.add(marks);
+    // Fewer of the marks may yet find their end.
+    if (length > 1 && mark !== "~") return [mark, at + 1];
   }
   return [text.slice(at, at + run), at + run];
 }
@@ -262,7 +264,7 @@ function link(text, at, depth, failed) {
     if (text[end] === "\\") end += 1;
     else if (text[end] === "[") open += 1;
     else if (text[end] === "]" && (open -= 1) === 0) {
-      const target = /\(\s{0,8}<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)?)>?(?:\s{1,8}"[^"]{0,300}")?\s{0,8}\)/y;
+      const target = /\(\s{0,8}<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)?)>?(?:\s{1,8}(?:"[^"]{0,300}"|'[^']{0,300}'))?\s{0,8}\)/y;
       target.lastIndex = end + 1;
       const matched = target.exec(text);
       if (!matched) return null;

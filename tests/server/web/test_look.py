@@ -134,19 +134,22 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
     expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
 
 
+BELOW = "scroller => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop"
+
+
 def test_reading_further_up_is_not_disturbed(context: Any, server: Server) -> None:
     page = opened(context, server)
+    scroller = page.locator("#scroller")
     setting(page, "max_tokens", "1900")
     ask(page, "Go on and on.")
-    expect(page.locator("#scroller")).to_have_js_property("scrollTop", 0)
-    bottom = "(s => s.scrollHeight - s.clientHeight - s.scrollTop)(document.querySelector('#scroller'))"
-    settle(page)
-    assert page.evaluate(bottom) < 5
-    page.get_by_role("button", name="Answer again").click()
-    expect(page.locator(".message.assistant .stats")).to_contain_text("tokens/s")
+    while not scroller.evaluate("scroller => scroller.scrollTop > 600"):
+        assert page.locator(".message.assistant").get_attribute("data-status") in (None, "streaming")
     page.mouse.move(700, 300)
-    page.mouse.wheel(0, -400)
+    page.mouse.wheel(0, -200)
     settle(page)
-    assert page.evaluate(bottom) > 100
+    assert scroller.evaluate(BELOW) > 200
     page.get_by_role("button", name="Go to the newest message").click()
-    assert page.evaluate(bottom) < 5
+    assert scroller.evaluate(BELOW) < 5
+    page.get_by_role("button", name="Answer again").click()
+    settle(page)
+    assert scroller.evaluate(BELOW) < 5

@@ -77,20 +77,19 @@ def plain(nodes: list[Any], pre: bool = False) -> list[Any]:
     found: list[Any] = []
     for node in nodes:
         if isinstance(node, str):
-            text = node if pre else node.replace("\n", "")
-            if found and isinstance(found[-1], str):
-                found[-1] += text
-            elif text:
-                found.append(text)
-            continue
-        tag, inner = node
-        children = plain(inner, pre or tag == "pre")
-        if tag in TRANSPARENT:
-            found += children
+            parts: list[Any] = [node if pre else node.replace("\n", "")]
         else:
-            tag = "h" if tag[0] == "h" and tag[1:].isdigit() else {"s": "del"}.get(tag, tag)
-            found.append([tag, children])
-    return [node.rstrip("\n") if isinstance(node, str) else node for node in found if node != ""]
+            tag, inner = node
+            parts = plain(inner, pre or tag == "pre")
+            if tag not in TRANSPARENT:
+                tag = "h" if tag[0] == "h" and tag[1:].isdigit() else {"s": "del"}.get(tag, tag)
+                parts = [[tag, [part.rstrip("\n") if isinstance(part, str) else part for part in parts]]]
+        for part in parts:
+            if isinstance(part, str) and found and isinstance(found[-1], str):
+                found[-1] += part
+            elif part != "":
+                found.append(part)
+    return found
 
 
 @pytest.fixture
