@@ -2,13 +2,29 @@
 
 /** An answer that begins: what a message of the assistant holds. `status` ends as done, stopped or incomplete. */
 export function blank(model) {
-  return { role: "assistant", content: "", reasoning: "", calls: [], tokens: [], status: "streaming", error: "", finish: "", model, stats: {} };
+  return {
+    role: "assistant",
+    content: "",
+    reasoning: "",
+    calls: [],
+    tokens: [],
+    status: "streaming",
+    error: "",
+    finish: "",
+    model,
+    stats: {},
+  };
 }
+
+/** What a browser reads at once comes this close together. */
+const BURST_MS = 5;
 
 export class Clock {
   #started = performance.now();
   #first = null;
   #content = null;
+  #burst = 0;
+  #since = 0;
   #before;
 
   /** `before`: tokens that the answer had when it was asked to go on. */
@@ -29,8 +45,14 @@ export class Clock {
     }
     const gained = (stats.completion ?? 0) - this.#before;
     stats.seconds = (now - this.#started) / 1000;
-    // The first token is not decoding: its time is the time to first token.
-    if (this.#first !== null && gained > 1 && now > this.#first) stats.rate = (gained - 1) / ((now - this.#first) / 1000);
+    if (this.#first !== null && gained) stats.rate = this.#rate(gained, now);
+  }
+
+  /** Without the wait for the first token, and without those that came together with it: they took that wait. */
+  #rate(gained, now) {
+    if (now - this.#first < BURST_MS) [this.#burst, this.#since] = [gained, now];
+    const apart = gained > this.#burst && now - this.#since > BURST_MS;
+    return apart ? (gained - this.#burst) / ((now - this.#since) / 1000) : gained / ((now - this.#started) / 1000);
   }
 
   #grow(node, choice, now) {
@@ -60,7 +82,11 @@ function growCall(node, { index, id, function: called }) {
   call.args += called?.arguments ?? "";
 }
 
-const tokenOf = (token) => ({ text: spelled(token), logprob: token.logprob, top: (token.top_logprobs ?? []).map(shortened) });
+const tokenOf = (token) => ({
+  text: spelled(token),
+  logprob: token.logprob,
+  top: (token.top_logprobs ?? []).map(shortened),
+});
 const shortened = (token) => ({ text: spelled(token), logprob: token.logprob });
 
 /** A token that is half a character, or hidden, is shown as its bytes. */

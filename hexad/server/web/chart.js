@@ -12,14 +12,25 @@ export class Chart {
     Object.assign(this, { title, write, least });
     this.#lines = names.map(() => []);
     this.values = names.map((name) => [h("strong", {}, "\u2013"), name]);
-    const value = h("div", { class: "value" }, this.values.map(([number, name], index) =>
-      h("span", { class: `line${index}` }, number, name && h("small", {}, ` ${name}`))));
+    const value = h(
+      "div",
+      { class: "value" },
+      this.values.map(([number, name], index) =>
+        h("span", { class: `line${index}` }, number, name && h("small", {}, ` ${name}`)),
+      ),
+    );
     this.paths = names.map((_, index) => svg("path", { class: `line${index}` }));
     this.area = svg("path", { class: "area" });
-    this.top = h("span", { class: "top" });
+    this.top = h("small", { title: "The top of the scale" });
     const about = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" };
-    const plot = h("div", { class: "plot" }, svg("svg", about, this.area, ...this.paths), this.top);
-    this.element = h("section", { class: "chart", title: help }, h("h2", {}, title), value, plot);
+    const plot = h("div", { class: "plot" }, svg("svg", about, this.area, ...this.paths));
+    this.element = h(
+      "section",
+      { class: "chart", title: help },
+      h("div", { class: "charthead" }, h("h2", {}, title), this.top),
+      value,
+      plot,
+    );
   }
 
   /** Adds a moment: a value a line; null leaves a gap. */
@@ -31,7 +42,7 @@ export class Chart {
       this.values[index][0].textContent = value === null ? "\u2013" : this.write(value);
     });
     const top = Math.max(this.least, ...this.#lines.flat());
-    this.top.textContent = this.write(top);
+    this.top.textContent = `\u2191 ${this.write(top)}`;
     this.#lines.forEach((line, index) => this.paths[index].setAttribute("d", path(line, top)));
     this.area.setAttribute("d", area(this.#lines[0], top));
   }

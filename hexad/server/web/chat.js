@@ -21,7 +21,8 @@ export class Chat extends EventTarget {
     this.conversations = await this.store.all();
     for (const conversation of this.conversations) {
       for (const node of Object.values(conversation.nodes)) {
-        if (node.status === "streaming") Object.assign(node, { status: "incomplete", error: "The page was closed before the answer was complete." });
+        if (node.status === "streaming")
+          Object.assign(node, { status: "incomplete", error: "The page was closed before the answer was complete." });
       }
     }
     this.#tell("list");
@@ -61,7 +62,9 @@ export class Chat extends EventTarget {
   }
 
   result(node, call, content) {
-    const answered = shown(this.current).filter((entry) => entry.node.role === "tool").map((entry) => entry.node.call);
+    const answered = shown(this.current)
+      .filter((entry) => entry.node.role === "tool")
+      .map((entry) => entry.node.call);
     const last = shown(this.current).at(-1).node;
     const added = add(this.current, last.id, { role: "tool", content, call: call.id });
     const more = node.calls.some(({ id }) => id !== call.id && !answered.includes(id));

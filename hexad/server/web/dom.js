@@ -1,6 +1,6 @@
 // Elements in one call. Text becomes a text node: nothing here, and nothing anywhere in this page, parses HTML.
 
-/** h("button", { class: "x", onclick: f, disabled: false }, "text", child): an attribute that is null or false is left out. */
+/** h("button", { class: "x", onclick: f }, "text", child): an attribute that is null or false is left out. */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -26,8 +26,9 @@ export function svg(tag, attributes = {}, ...children) {
 const ICONS = {
   menu: "M4 6h16M4 12h16M4 18h16",
   plus: "M12 5v14M5 12h14",
-  sliders: "M4 7h9m5 0h2M4 17h2m5 0h9M13 7a2.5 2.5 0 1 0 5 0 2.5 2.5 0 0 0-5 0M6 17a2.5 2.5 0 1 0 5 0 2.5 2.5 0 0 0-5 0",
-  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8M12 2v2m0 16v2M2 12h2m16 0h2M5 5l1.4 1.4M17.6 17.6 19 19M5 19l1.4-1.4M17.6 6.4 19 5",
+  sliders:
+    "M4 7h9m5 0h2M4 17h2m5 0h9M13 7a2.5 2.5 0 1 0 5 0 2.5 2.5 0 0 0-5 0M6 17a2.5 2.5 0 1 0 5 0 2.5 2.5 0 0 0-5 0",
+  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8M12 2v2m0 16v2M2 12h2m16 0h2M5 5l1 1m12 12l1 1M5 19l1-1M18 6l1-1",
   moon: "M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z",
   auto: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18M12 3v18M12 7l6.5-1M12 12h9M12 17l6.5 1",
   send: "M12 19V5M6 11l6-6 6 6",
@@ -42,8 +43,7 @@ const ICONS = {
   trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5M14 11v5",
   bars: "M5 20V12M12 20V4M19 20V9",
   close: "M6 6l12 12M18 6L6 18",
-  on: "M5 5l7 7-7 7M13 5l7 7-7 7",
-  tool: "M14.5 6.5a4.5 4.5 0 0 1 5-1.9L16.6 7.5l.4 2 2 .4 2.9-2.9a4.5 4.5 0 0 1-6 5.4L8 20.3 3.7 16l7.9-7.9a4.5 4.5 0 0 1 2.9-1.6",
+  tool: "M5 7l5 5-5 5M13 17h7",
 };
 
 export function icon(name) {
@@ -52,7 +52,11 @@ export function icon(name) {
 
 /** A button that shows a picture and says its name to a screen reader and on hover. */
 export function iconButton(name, label, onclick, attributes = {}) {
-  return h("button", { type: "button", class: "quiet", title: label, "aria-label": label, onclick, ...attributes }, icon(name));
+  return h(
+    "button",
+    { type: "button", class: "quiet", title: label, "aria-label": label, onclick, ...attributes },
+    icon(name),
+  );
 }
 
 /** navigator.clipboard exists on https and localhost only; a page served to the house has to ask the old way. */

@@ -12,24 +12,57 @@ const short = (value) => (value < 1 ? `${(1000 * value).toFixed(1)} ms` : `${val
 
 /** `read(now, gained)` -> a value a line; `gained(name)` is the growth a second, null at first. */
 const CHARTS = [
-  [{ title: "Requests", help: "Sequences in the engine", names: ["running", "waiting"], write: whole, least: 2 },
-    (now) => [now("hexad:num_requests_running"), now("hexad:num_requests_waiting")]],
-  [{ title: "KV pages", help: "Share of the KV pages that running sequences hold", write: share },
-    (now) => [now("hexad:kv_cache_usage_perc")]],
-  [{ title: "Tokens a second", help: "Generated, and all that went through the model (prompts too)", names: ["generated", "computed"], write: whole, least: 10 },
-    (now, gained) => [gained("hexad:generation_tokens_total"), gained("hexad:computed_tokens_total")]],
-  [{ title: "Tokens a step", help: "How many tokens, of all requests, one step takes through the model", write: (v) => v.toFixed(1), least: 4 },
-    (now, gained) => [ratio(gained("hexad:computed_tokens_total"), gained("hexad:engine_steps_total"))]],
-  [{ title: "Prefix hits", help: "Share of prompt tokens that were found in the cache", names: ["now", "ever"], write: share },
+  [
+    { title: "Requests", help: "Sequences in the engine", names: ["running", "waiting"], write: whole, least: 2 },
+    (now) => [now("hexad:num_requests_running"), now("hexad:num_requests_waiting")],
+  ],
+  [
+    { title: "KV pages", help: "Share of the KV pages that running sequences hold", write: share },
+    (now) => [now("hexad:kv_cache_usage_perc")],
+  ],
+  [
+    {
+      title: "Tokens a second",
+      help: "Generated, and all that went through the model (prompts too)",
+      names: ["generated", "computed"],
+      write: whole,
+      least: 10,
+    },
+    (now, gained) => [gained("hexad:generation_tokens_total"), gained("hexad:computed_tokens_total")],
+  ],
+  [
+    {
+      title: "Tokens a step",
+      help: "How many tokens, of all requests, one step takes through the model",
+      write: (v) => v.toFixed(1),
+      least: 4,
+    },
+    (now, gained) => [ratio(gained("hexad:computed_tokens_total"), gained("hexad:engine_steps_total"))],
+  ],
+  [
+    {
+      title: "Prefix hits",
+      help: "Share of prompt tokens that were found in the cache",
+      names: ["now", "ever"],
+      write: share,
+    },
     (now, gained) => [
       ratio(gained("hexad:prefix_cache_hits_total"), gained("hexad:prefix_cache_queries_total")),
-      ratio(now("hexad:prefix_cache_hits_total"), now("hexad:prefix_cache_queries_total"))]],
-  [{ title: "First token", help: "Mean time from a request to its first token", write: short, least: 0.001 },
-    (now, gained) => [mean(gained, "hexad:time_to_first_token_seconds")]],
-  [{ title: "Between tokens", help: "Mean time between two tokens of an answer", write: short, least: 0.001 },
-    (now, gained) => [mean(gained, "hexad:inter_token_latency_seconds")]],
-  [{ title: "Preemptions a second", help: "Sequences put back to make room", write: (v) => v.toFixed(1) },
-    (now, gained) => [gained("hexad:num_preemptions_total")]],
+      ratio(now("hexad:prefix_cache_hits_total"), now("hexad:prefix_cache_queries_total")),
+    ],
+  ],
+  [
+    { title: "First token", help: "Mean time from a request to its first token", write: short, least: 0.001 },
+    (now, gained) => [mean(gained, "hexad:time_to_first_token_seconds")],
+  ],
+  [
+    { title: "Between tokens", help: "Mean time between two tokens of an answer", write: short, least: 0.001 },
+    (now, gained) => [mean(gained, "hexad:inter_token_latency_seconds")],
+  ],
+  [
+    { title: "Preemptions a second", help: "Sequences put back to make room", write: (v) => v.toFixed(1) },
+    (now, gained) => [gained("hexad:num_preemptions_total")],
+  ],
 ];
 
 const ratio = (part, all) => (part != null && all ? part / all : null);
@@ -48,8 +81,22 @@ export class EnginePage {
     this.charts = CHARTS.map(([options, read]) => ({ chart: new Chart(options), read }));
     this.rows = h("tbody");
     const head = h("thead", {}, h("tr", {}, h("th", {}, "metric"), h("th", {}, "labels"), h("th", {}, "value")));
-    this.all = h("details", {}, h("summary", {}, "All metrics"), h("div", { class: "table" }, h("table", {}, head, this.rows)));
-    element.append(this.trouble, this.facts, h("div", { class: "charts" }, this.charts.map(({ chart }) => chart.element)), this.all);
+    this.all = h(
+      "details",
+      {},
+      h("summary", {}, "All metrics"),
+      h("div", { class: "table" }, h("table", {}, head, this.rows)),
+    );
+    element.append(
+      this.trouble,
+      this.facts,
+      h(
+        "div",
+        { class: "charts" },
+        this.charts.map(({ chart }) => chart.element),
+      ),
+      this.all,
+    );
     document.addEventListener("visibilitychange", () => this.#go());
   }
 
@@ -100,20 +147,40 @@ export class EnginePage {
 
   #showAll(found) {
     const plain = found.filter(({ name }) => !name.endsWith("_bucket") && !name.endsWith("_created"));
-    this.rows.replaceChildren(...plain.map(({ name, labels, value }) =>
-      h("tr", {}, h("td", {}, name), h("td", {}, labels), h("td", { class: "right" }, value.toLocaleString("en")))));
+    this.rows.replaceChildren(
+      ...plain.map(({ name, labels, value }) =>
+        h("tr", {}, h("td", {}, name), h("td", {}, labels), h("td", { class: "right" }, value.toLocaleString("en"))),
+      ),
+    );
   }
 
   async #facts() {
-    const health = getJson("/health").then(() => "ready", (error) => error.message);
-    const version = getJson("/version").then((found) => found.version, () => "unknown");
-    const models = getJson("/v1/models").then((found) => found.data, () => []);
+    const health = getJson("/health").then(
+      () => "ready",
+      (error) => error.message,
+    );
+    const version = getJson("/version").then(
+      (found) => found.version,
+      () => "unknown",
+    );
+    const models = getJson("/v1/models").then(
+      (found) => found.data,
+      () => [],
+    );
     this.restarts = h("dd", {}, "\u2013");
-    const facts = [["Engine", await health], ["Hexad", await version]];
+    const facts = [
+      ["Engine", await health],
+      ["Hexad", await version],
+    ];
     for (const model of await models) {
-      facts.push(["Model", `${model.id} \u00b7 context ${model.max_model_len?.toLocaleString("en") ?? "unknown"} tokens`]);
+      facts.push([
+        "Model",
+        `${model.id} \u00b7 context ${model.max_model_len?.toLocaleString("en") ?? "unknown"} tokens`,
+      ]);
     }
-    this.facts.replaceChildren(...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
-      h("div", {}, h("dt", {}, "Restarts"), this.restarts));
+    this.facts.replaceChildren(
+      ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+      h("div", {}, h("dt", {}, "Restarts"), this.restarts),
+    );
   }
 }

@@ -1,18 +1,38 @@
 // Light colouring of code by one pass of one pattern: comments, strings, numbers and words that many languages reserve.
 
-const HASH = new Set(["python", "py", "bash", "sh", "shell", "zsh", "yaml", "yml", "toml", "ruby", "rb", "r", "makefile", "dockerfile", "ini", "conf"]);
+const HASH = new Set([
+  "python",
+  "py",
+  "bash",
+  "sh",
+  "shell",
+  "zsh",
+  "yaml",
+  "yml",
+  "toml",
+  "ruby",
+  "rb",
+  "r",
+  "makefile",
+  "dockerfile",
+  "ini",
+  "conf",
+]);
 const PLAIN = new Set(["", "text", "txt", "plain", "plaintext", "output", "console", "diff", "markdown", "md"]);
 const LONGEST = 30_000;
 
 const WORDS = new Set(
-  ("abstract and as assert async await auto begin bool boolean break case catch char class const constexpr continue crate def default " +
-    "defer del delete do double dyn elif else elsif end enum except export extends extern final finally float fn for from func " +
-    "function go goto if impl implements import in include inline instanceof int interface is lambda let long loop match mod module " +
-    "mut namespace new not of operator or override package pass private protected pub public raise ref return self short signed " +
-    "sizeof static string struct super switch template then this throw trait try type typedef typename typeof union unsigned unsafe " +
-    "use using var virtual void volatile where while with yield None True False null nil true false undefined " +
-    "select insert update create table into values join left right inner outer on group by order limit having distinct set " +
-    "echo export fi done esac local").split(" "),
+  (
+    "abstract and as assert async await auto begin bool boolean break case catch char class const constexpr " +
+    "continue crate def default defer del delete do double dyn elif else elsif end enum except export extends " +
+    "extern final finally float fn for from func function go goto if impl implements import in include inline " +
+    "instanceof int interface is lambda let long loop match mod module mut namespace new not of operator or " +
+    "override package pass private protected pub public raise ref return self short signed sizeof static " +
+    "string struct super switch template then this throw trait try type typedef typename typeof union unsigned " +
+    "unsafe use using var virtual void volatile where while with yield None True False null nil true false " +
+    "undefined select insert update create table into values join left right inner outer on group by order " +
+    "limit having distinct set echo fi done esac local"
+  ).split(" "),
 );
 
 const STRING = /"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`/.source;
@@ -20,8 +40,13 @@ const NUMBER = /\b(?:0x[\da-fA-F_]+|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)\b/.sour
 const WORD = /[A-Za-z_$][\w$]*/.source;
 
 function pattern(language) {
-  const comment = HASH.has(language) ? /#[^\n]*/ : language === "sql" || language === "lua" ? /--[^\n]*/
-    : language === "html" || language === "xml" ? /<!--[^]*?(?:-->|$)/ : /\/\/[^\n]*|\/\*[^]*?(?:\*\/|$)/;
+  const comment = HASH.has(language)
+    ? /#[^\n]*/
+    : language === "sql" || language === "lua"
+      ? /--[^\n]*/
+      : language === "html" || language === "xml"
+        ? /<!--[^]*?(?:-->|$)/
+        : /\/\/[^\n]*|\/\*[^]*?(?:\*\/|$)/;
   const long = language.startsWith("py") ? `"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|` : "";
   return new RegExp(`(${comment.source})|(${long}${STRING})|(${NUMBER})|(${WORD})`, "g");
 }
@@ -43,8 +68,26 @@ export function highlighted(code, language) {
   return parts;
 }
 
+const NAMES_IN_PYTHON = new Set([
+  "default",
+  "set",
+  "new",
+  "this",
+  "type",
+  "switch",
+  "void",
+  "char",
+  "long",
+  "table",
+  "values",
+  "func",
+  "auto",
+  "use",
+]);
+
 function kindOfWord(found, code, language) {
   const word = found[0];
-  if (WORDS.has(language === "sql" ? word.toLowerCase() : word)) return "keyword";
+  const name = language.startsWith("py") && NAMES_IN_PYTHON.has(word);
+  if (!name && WORDS.has(language === "sql" ? word.toLowerCase() : word)) return "keyword";
   return code[found.index + word.length] === "(" ? "call" : null;
 }

@@ -37,7 +37,10 @@ const transcript = new Transcript(
 );
 const limit = () => models.find(({ id }) => id === chat.model)?.max_model_len ?? null;
 const composer = new Composer(
-  { form: $("composer"), text: $("text"), button: $("send"), meter: $("context"), label: $("context-label") }, chat, limit);
+  { form: $("composer"), text: $("text"), button: $("send"), meter: $("context"), label: $("context-label") },
+  chat,
+  limit,
+);
 new Sidebar({ list: $("conversations"), search: $("search") }, chat, () => {
   closeDrawers();
   goTo("chat");
@@ -94,17 +97,23 @@ const settingsButton = iconButton("sliders", "Settings", () => showPanel("settin
 const themeButton = iconButton("auto", "", nextTheme);
 $("menu").replaceWith(menuButton);
 $("tools").replaceWith(themeButton, settingsButton);
-$("close-settings").replaceWith(iconButton("close", "Close settings", () => {
-  showPanel("settings", false);
-  settingsButton.focus();
-}));
+$("close-settings").replaceWith(
+  iconButton("close", "Close settings", () => {
+    showPanel("settings", false);
+    settingsButton.focus();
+  }),
+);
 $("to-end").append(icon("down"));
 $("new").prepend(icon("plus"));
 $("new").addEventListener("click", newChat);
 $("shade").addEventListener("click", closeDrawers);
 narrow.addEventListener("change", () => showPanel("sidebar", !narrow.matches));
 
-const THEMES = { auto: ["light", "auto", "as the system"], light: ["dark", "sun", "light"], dark: ["auto", "moon", "dark"] };
+const THEMES = {
+  auto: ["light", "auto", "as the system"],
+  light: ["dark", "sun", "light"],
+  dark: ["auto", "moon", "dark"],
+};
 
 function nextTheme() {
   const [next] = THEMES[document.documentElement.dataset.theme];
@@ -121,7 +130,10 @@ function showTheme() {
 
 // ---- settings
 
-for (const [id, name] of [["system", "system"], ["chat-tools", "tools"]]) {
+for (const [id, name] of [
+  ["system", "system"],
+  ["chat-tools", "tools"],
+]) {
   $(id).addEventListener("input", () => (chat.current[name] = $(id).value));
   $(id).addEventListener("change", () => chat.save());
 }
@@ -129,7 +141,10 @@ for (const [id, name] of [["system", "system"], ["chat-tools", "tools"]]) {
 $("sampling").addEventListener("submit", (event) => event.preventDefault());
 
 $("export").addEventListener("click", () => {
-  const link = h("a", { href: URL.createObjectURL(exported(chat.conversations)), download: "hexad-conversations.json" });
+  const link = h("a", {
+    href: URL.createObjectURL(exported(chat.conversations)),
+    download: "hexad-conversations.json",
+  });
   link.click();
   URL.revokeObjectURL(link.href);
 });
@@ -193,8 +208,9 @@ $("model").addEventListener("change", () => {
 });
 
 function showSuggestions() {
-  $("suggestions").replaceChildren(...suggestionsFor(chat.model).map((text) =>
-    h("button", { type: "button", onclick: () => chat.send(text) }, text)));
+  $("suggestions").replaceChildren(
+    ...suggestionsFor(chat.model).map((text) => h("button", { type: "button", onclick: () => chat.send(text) }, text)),
+  );
 }
 
 // ---- pages
@@ -225,7 +241,8 @@ addEventListener("keydown", (event) => {
     $("search").select();
   } else if (command && event.shiftKey && event.key.toLowerCase() === "o") newChat();
   else if (event.key === "Escape" && !$("key-dialog").open) escape();
-  else if (event.key === "ArrowUp" && event.target === $("text") && !$("text").value && !chat.running) transcript.editLast();
+  else if (event.key === "ArrowUp" && event.target === $("text") && !$("text").value && !chat.running)
+    transcript.editLast();
   else return;
   event.preventDefault();
 });

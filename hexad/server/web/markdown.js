@@ -1,5 +1,6 @@
 // Markdown to plain objects: the part of CommonMark and GitHub's tables that models write. It makes no element and
-// knows no HTML: a tag is text. The work is linear in the text (a search that failed is not made again), nesting is bounded.
+// knows no HTML: a tag is text. The work is linear in the text (a search that failed is not made again), and nesting
+// is bounded.
 
 const DEEPEST = 8;
 
@@ -10,14 +11,18 @@ export function blocks(text) {
 
 function blocksOf(lines, depth) {
   const found = [];
-  for (let at = 0; at < lines.length; ) {
+  for (let at = 0; at < lines.length;) {
     if (!lines[at].trim()) {
       at += 1;
       continue;
     }
-    const [block, end] = fence(lines, at) ?? heading(lines, at) ?? rule(lines, at)
-      ?? (depth < DEEPEST ? quote(lines, at, depth) ?? list(lines, at, depth) : null)
-      ?? table(lines, at) ?? paragraph(lines, at, depth);
+    const [block, end] =
+      fence(lines, at) ??
+      heading(lines, at) ??
+      rule(lines, at) ??
+      (depth < DEEPEST ? (quote(lines, at, depth) ?? list(lines, at, depth)) : null) ??
+      table(lines, at) ??
+      paragraph(lines, at, depth);
     found.push({ ...block, source: lines.slice(at, end).join("\n") });
     at = end;
   }
@@ -59,7 +64,8 @@ function rule(lines, at) {
 function quote(lines, at, depth) {
   const inner = [];
   let end = at;
-  for (; end < lines.length && /^ {0,3}>/.test(lines[end]); end += 1) inner.push(lines[end].trimStart().replace(/^> ?/, ""));
+  for (; end < lines.length && /^ {0,3}>/.test(lines[end]); end += 1)
+    inner.push(lines[end].trimStart().replace(/^> ?/, ""));
   return end > at ? [{ type: "quote", blocks: blocksOf(inner, depth + 1) }, end] : null;
 }
 
@@ -84,7 +90,9 @@ function list(lines, at, depth) {
     while (end < lines.length && !lines[end].trim()) end += 1;
     apart = end > next;
   }
-  return items.length ? [{ type: "list", ordered, start: ordered ? parseInt(first[2], 10) : 1, loose, items }, end] : null;
+  return items.length
+    ? [{ type: "list", ordered, start: ordered ? parseInt(first[2], 10) : 1, loose, items }, end]
+    : null;
 }
 
 /** The lines of one item, without its marker and indent, and where the next thing begins. */
@@ -115,7 +123,11 @@ function itemOf(inner, depth) {
 }
 
 function cellsOf(line) {
-  const cells = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "").split(/(?<!\\)\|/);
+  const cells = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "")
+    .split(/(?<!\\)\|/);
   return cells.map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
@@ -146,7 +158,16 @@ function paragraph(lines, at, depth) {
     if (depth < DEEPEST && ITEM.test(lines[end])) break;
     end += 1;
   }
-  return [{ type: "paragraph", text: lines.slice(at, end).map((line) => line.trim()).join("\n") }, end];
+  return [
+    {
+      type: "paragraph",
+      text: lines
+        .slice(at, end)
+        .map((line) => line.trim())
+        .join("\n"),
+    },
+    end,
+  ];
 }
 
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
@@ -209,7 +230,7 @@ function runLength(text, at) {
 function codeSpan(text, at, failed) {
   const length = runLength(text, at);
   const marks = "`".repeat(length);
-  for (let end = at + length; !failed.has(marks); ) {
+  for (let end = at + length; !failed.has(marks);) {
     end = text.indexOf(marks, end);
     if (end < 0) failed.add(marks);
     else if (runLength(text, end) === length) {
@@ -264,7 +285,8 @@ function link(text, at, depth, failed) {
     if (text[end] === "\\") end += 1;
     else if (text[end] === "[") open += 1;
     else if (text[end] === "]" && (open -= 1) === 0) {
-      const target = /\(\s{0,8}<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)?)>?(?:\s{1,8}(?:"[^"]{0,300}"|'[^']{0,300}'))?\s{0,8}\)/y;
+      const target =
+        /\(\s{0,8}<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)?)>?(?:\s{1,8}(?:"[^"]{0,300}"|'[^']{0,300}'))?\s{0,8}\)/y;
       target.lastIndex = end + 1;
       const matched = target.exec(text);
       if (!matched) return null;
@@ -291,7 +313,7 @@ function bareUrl(text, at) {
   return [linked(url, [url]), at + url.length];
 }
 
-/** A link only where it leads to the web or to a mail address, never into this page; else its text and target as text. */
+/** A link only where it leads to the web or to a mail address, never into this page; else text and target as text. */
 function linked(target, children) {
   let url;
   try {

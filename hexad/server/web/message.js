@@ -31,7 +31,9 @@ export class MessageView {
 
   #said(node) {
     if (this.editing) return;
-    this.body.replaceChildren(node.role === "tool" ? h("pre", {}, node.content) : h("div", { class: "bubble" }, node.content));
+    this.body.replaceChildren(
+      node.role === "tool" ? h("pre", {}, node.content) : h("div", { class: "bubble" }, node.content),
+    );
   }
 
   #answer(entry) {
@@ -66,27 +68,50 @@ export class MessageView {
   }
 
   #showCalls(box, node) {
-    box.replaceChildren(...node.calls.map((call) => {
-      const summary = h("summary", {}, icon("tool"), h("span", {}, call.name || "tool"));
-      const details = h("details", { class: "call", open: true }, summary, h("pre", { tabindex: "0" }, pretty(call.args)));
-      if (this.entry.open.includes(call) && node.status === "done") details.append(this.#resultForm(node, call));
-      return details;
-    }));
+    box.replaceChildren(
+      ...node.calls.map((call) => {
+        const summary = h("summary", {}, icon("tool"), h("span", {}, call.name || "tool"));
+        const details = h(
+          "details",
+          { class: "call", open: true },
+          summary,
+          h("pre", { tabindex: "0" }, pretty(call.args)),
+        );
+        if (this.entry.open.includes(call) && node.status === "done") details.append(this.#resultForm(node, call));
+        return details;
+      }),
+    );
   }
 
   /** Nobody runs tools here: the reader may play the tool. */
   #resultForm(node, call) {
-    const text = h("textarea", { rows: 2, "aria-label": `Result of ${call.name}`, placeholder: "What the tool answers" });
+    const text = h("textarea", {
+      rows: 2,
+      "aria-label": `Result of ${call.name}`,
+      placeholder: "What the tool answers",
+    });
     const send = () => text.value.trim() && this.actions.result(node, call, text.value);
-    return h("div", { class: "result" }, text, h("button", { type: "button", class: "plain", onclick: send }, "Send result"));
+    return h(
+      "div",
+      { class: "result" },
+      text,
+      h("button", { type: "button", class: "plain", onclick: send }, "Send result"),
+    );
   }
 
   #noticeParts(node) {
     const retry = h("button", { type: "button", class: "plain", onclick: () => this.actions.again(node) }, "Try again");
     const resumable = this.last && node.content && !node.calls.length;
-    const resume = resumable && h("button", { type: "button", class: "plain", onclick: () => this.actions.resume(node) }, "Continue");
+    const resume =
+      resumable &&
+      h("button", { type: "button", class: "plain", onclick: () => this.actions.resume(node) }, "Continue");
     if (node.status === "incomplete") {
-      const said = h("p", { class: "error", role: "alert" }, h("strong", {}, node.content ? "Incomplete. " : "No answer. "), node.error);
+      const said = h(
+        "p",
+        { class: "error", role: "alert" },
+        h("strong", {}, node.content ? "Incomplete. " : "No answer. "),
+        node.error,
+      );
       return [said, retry, resume].filter(Boolean);
     }
     if (node.status === "stopped") return [h("p", {}, "Stopped."), resume].filter(Boolean);
@@ -112,10 +137,13 @@ export class MessageView {
     const { siblings, position } = this.entry;
     if (siblings.length < 2) return null;
     const [back, on] = [position === 0, position === siblings.length - 1];
-    return h("span", { class: "branches" },
+    return h(
+      "span",
+      { class: "branches" },
       iconButton("left", "Earlier version", () => this.actions.turn(this.entry, -1), { disabled: back }),
       h("span", {}, `${position + 1}/${siblings.length}`),
-      iconButton("right", "Later version", () => this.actions.turn(this.entry, 1), { disabled: on }));
+      iconButton("right", "Later version", () => this.actions.turn(this.entry, 1), { disabled: on }),
+    );
   }
 
   #probabilityToggle() {
@@ -147,9 +175,12 @@ export class MessageView {
       event.stopPropagation();
     });
     this.editing = true;
-    const buttons = h("div", { class: "buttons" },
+    const buttons = h(
+      "div",
+      { class: "buttons" },
       h("button", { type: "button", class: "plain", onclick: done }, "Cancel"),
-      h("button", { type: "button", class: "primary", onclick: send }, "Send"));
+      h("button", { type: "button", class: "primary", onclick: send }, "Send"),
+    );
     this.body.replaceChildren(h("div", { class: "editing" }, text, buttons));
     this.foot.replaceChildren();
     text.rows = Math.min(12, text.value.split("\n").length + 1);
@@ -164,9 +195,14 @@ function thinkingLabel(node) {
 
 function statsOf({ stats = {}, model }) {
   const parts = [];
-  if (stats.completion) parts.push(`${stats.completion.toLocaleString("en")} token${stats.completion === 1 ? "" : "s"}`);
-  if (stats.rate) parts.push(`${stats.rate >= 100 ? Math.round(stats.rate).toLocaleString("en") : stats.rate.toFixed(1)} tokens/s`);
-  if (stats.first !== undefined) parts.push(`first after ${stats.first < 1 ? `${Math.round(stats.first * 1000)} ms` : `${stats.first.toFixed(1)} s`}`);
+  if (stats.completion)
+    parts.push(`${stats.completion.toLocaleString("en")} token${stats.completion === 1 ? "" : "s"}`);
+  if (stats.rate)
+    parts.push(`${stats.rate >= 100 ? Math.round(stats.rate).toLocaleString("en") : stats.rate.toFixed(1)} tokens/s`);
+  if (stats.first !== undefined)
+    parts.push(
+      `first after ${stats.first < 1 ? `${Math.round(stats.first * 1000)} ms` : `${stats.first.toFixed(1)} s`}`,
+    );
   if (model) parts.push(model);
   return parts.join(" \u00b7 ");
 }

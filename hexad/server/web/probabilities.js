@@ -6,7 +6,11 @@ const LEVELS = [0.9, 0.6, 0.3, 0.1];
 export function probabilityView(tokens) {
   const card = h("div", { class: "card", role: "status", hidden: true });
   const spans = tokens.map((token) => h("span", { class: `token p${levelOf(token.logprob)}` }, token.text));
-  const text = h("div", { class: "tokens", tabindex: "0", "aria-label": "Tokens; the arrow keys move between them" }, spans);
+  const text = h(
+    "div",
+    { class: "tokens", tabindex: "0", "aria-label": "Tokens; the arrow keys move between them" },
+    spans,
+  );
   const view = h("div", { class: "probabilities" }, text, card);
   let current = -1;
 

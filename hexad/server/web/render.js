@@ -10,8 +10,10 @@ export function showMarkdown(container, text) {
   const before = written.get(container) ?? [];
   const after = blocks(text);
   let same = 0;
-  while (same < after.length && before[same]?.source === after[same].source && before[same].type === after[same].type) same += 1;
-  if (same < before.length && same < after.length && grown(container.children[same], before[same], after[same])) same += 1;
+  while (same < after.length && before[same]?.source === after[same].source && before[same].type === after[same].type)
+    same += 1;
+  if (same < before.length && same < after.length && grown(container.children[same], before[same], after[same]))
+    same += 1;
   while (container.children.length > same) container.lastChild.remove();
   container.append(...after.slice(same).map(blockElement));
   written.set(container, after);
@@ -46,19 +48,31 @@ function blockElement(block) {
 
 function codeElement(block) {
   const code = h("code", {}, codeParts(block));
-  const bar = h("div", { class: "codebar" }, h("span", {}, block.language || "code"), copyButton("Copy code", () => code.textContent));
+  const bar = h(
+    "div",
+    { class: "codebar" },
+    h("span", {}, block.language || "code"),
+    copyButton("Copy code", () => code.textContent),
+  );
   return h("div", { class: "code" }, bar, h("pre", { tabindex: "0" }, code));
 }
 
 function codeParts(block) {
-  return highlighted(block.text, block.language).map(([kind, text]) => (kind ? h("span", { class: `hl-${kind}` }, text) : text));
+  return highlighted(block.text, block.language).map(([kind, text]) =>
+    kind ? h("span", { class: `hl-${kind}` }, text) : text,
+  );
 }
 
 function listElement(block) {
   const items = block.items.map(({ done, blocks: inner }) => {
-    const box = done === null ? null : h("input", { type: "checkbox", disabled: true, checked: done, "aria-label": done ? "done" : "to do" });
+    const box =
+      done === null
+        ? null
+        : h("input", { type: "checkbox", disabled: true, checked: done, "aria-label": done ? "done" : "to do" });
     const tight = !block.loose && inner[0]?.type === "paragraph";
-    const parts = tight ? [...inlineParts(inner[0].text), ...inner.slice(1).map(blockElement)] : inner.map(blockElement);
+    const parts = tight
+      ? [...inlineParts(inner[0].text), ...inner.slice(1).map(blockElement)]
+      : inner.map(blockElement);
     return h("li", { class: box && "task" }, box, parts);
   });
   return block.ordered ? h("ol", { start: block.start }, items) : h("ul", {}, items);

@@ -1,4 +1,4 @@
-// How tokens are chosen: a form whose empty fields leave the model's defaults. It knows the names of parameters, no endpoint.
+// How tokens are chosen: a form whose empty fields leave the model's defaults. It knows parameters, no endpoint.
 import { h } from "./dom.js";
 
 const STORED = "hexad.settings";
@@ -12,8 +12,8 @@ const NUMBERS = [
   ["seed", "Seed", "The same seed gives the same answer", { min: 0, step: 1 }],
   ["presence_penalty", "Presence penalty", "Against tokens already used", { min: -2, max: 2, step: 0.1 }],
   ["frequency_penalty", "Frequency penalty", "Against tokens used often", { min: -2, max: 2, step: 0.1 }],
-  ["repetition_penalty", "Repetition penalty", "Above 1: against repeating prompt and answer", { min: 0.1, max: 2, step: 0.05 }],
-  ["probabilities", "Token probabilities", "Alternatives to show for each token", { min: 0, max: 20, step: 1 }],
+  ["repetition_penalty", "Repetition penalty", "Above 1: against any repetition", { min: 0.1, max: 2, step: 0.05 }],
+  ["probabilities", "Probabilities", "Likeliest tokens to show for each token", { min: 0, max: 20, step: 1 }],
 ];
 
 export class Settings {
@@ -35,8 +35,20 @@ export class Settings {
 
   /** Fills `form`. A number out of its range is marked and not sent. */
   show(form) {
-    const reset = h("button", { type: "button", class: "plain", onclick: () => this.#reset(form) }, "Use the model's defaults");
-    form.replaceChildren(h("div", { class: "fields" }, NUMBERS.map((row) => this.#number(row))), this.#thinking(), reset);
+    const reset = h(
+      "button",
+      { type: "button", class: "plain", onclick: () => this.#reset(form) },
+      "Use the model's defaults",
+    );
+    form.replaceChildren(
+      h(
+        "div",
+        { class: "fields" },
+        NUMBERS.map((row) => this.#number(row)),
+      ),
+      this.#thinking(),
+      reset,
+    );
   }
 
   #reset(form) {
@@ -46,8 +58,14 @@ export class Settings {
 
   #number([name, label, help, limits]) {
     const input = h("input", {
-      type: "number", name, id: `set-${name}`, placeholder: name === "probabilities" ? "off" : "default",
-      value: this.#values[name] ?? "", "aria-describedby": `help-${name}`, ...limits, step: "any",
+      type: "number",
+      name,
+      id: `set-${name}`,
+      placeholder: name === "probabilities" ? "off" : "default",
+      value: this.#values[name] ?? "",
+      "aria-describedby": `help-${name}`,
+      ...limits,
+      step: "any",
     });
     if (limits.step === 1) input.step = 1;
     input.addEventListener("input", () => {
@@ -58,10 +76,24 @@ export class Settings {
   }
 
   #thinking() {
-    const options = [["", "the model's default"], ["on", "on"], ["off", "off"]];
-    const choice = h("select", { id: "set-thinking" }, options.map(([value, label]) => h("option", { value }, label)));
+    const options = [
+      ["", "the model's default"],
+      ["on", "on"],
+      ["off", "off"],
+    ];
+    const choice = h(
+      "select",
+      { id: "set-thinking" },
+      options.map(([value, label]) => h("option", { value }, label)),
+    );
     choice.value = this.#values.thinking ?? "";
     choice.addEventListener("change", () => this.#set("thinking", choice.value));
-    return h("label", { for: "set-thinking" }, h("span", {}, "Thinking"), choice, h("small", {}, "For models whose template can switch it"));
+    return h(
+      "label",
+      { for: "set-thinking" },
+      h("span", {}, "Thinking"),
+      choice,
+      h("small", {}, "For models whose template can switch it"),
+    );
   }
 }

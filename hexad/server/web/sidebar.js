@@ -27,17 +27,27 @@ export class Sidebar {
       rows.push(this.#row(conversation));
     }
     if (!rows.length) rows.push(h("li", { class: "none" }, wanted ? "Nothing found" : "No conversations yet"));
-    const focused = this.list.contains(document.activeElement) ? document.activeElement.closest("li")?.dataset.id : null;
+    const focused = this.list.contains(document.activeElement)
+      ? document.activeElement.closest("li")?.dataset.id
+      : null;
     this.list.replaceChildren(...rows);
     if (focused) this.list.querySelector(`[data-id="${focused}"] .open`)?.focus();
   }
 
   #row(conversation) {
-    const open = h("button", { type: "button", class: "open", onclick: () => this.#open(conversation) }, titleOf(conversation));
+    const open = h(
+      "button",
+      { type: "button", class: "open", onclick: () => this.#open(conversation) },
+      titleOf(conversation),
+    );
     if (conversation === this.chat.current) open.setAttribute("aria-current", "true");
-    const row = h("li", { "data-id": conversation.id }, open,
+    const row = h(
+      "li",
+      { "data-id": conversation.id },
+      open,
       iconButton("edit", `Rename ${titleOf(conversation)}`, () => this.#rename(row, conversation)),
-      iconButton("trash", `Delete ${titleOf(conversation)}`, () => this.#remove(conversation)));
+      iconButton("trash", `Delete ${titleOf(conversation)}`, () => this.#remove(conversation)),
+    );
     return row;
   }
 
@@ -68,7 +78,8 @@ export class Sidebar {
   }
 
   #remove(conversation) {
-    if (confirm(`Delete \u201c${titleOf(conversation)}\u201d? It cannot be brought back.`)) this.chat.remove(conversation);
+    if (confirm(`Delete \u201c${titleOf(conversation)}\u201d? It cannot be brought back.`))
+      this.chat.remove(conversation);
   }
 
   #searchKey(event) {

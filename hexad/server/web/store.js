@@ -50,10 +50,12 @@ export function exported(conversations) {
   return new Blob([text], { type: "application/json" });
 }
 
-/** The conversations of a file; raises Error with what is wrong with it. A file may come from anyone, so all is checked. */
+/** The conversations of a file, all checked: it may come from anyone. Raises Error with what is wrong with it. */
 export async function imported(file) {
   if (file.size > LARGEST_FILE) {
-    throw new Error(`The file has ${Math.round(file.size / 2 ** 20)} MB; at most ${LARGEST_FILE / 2 ** 20} MB can be imported.`);
+    throw new Error(
+      `The file has ${Math.round(file.size / 2 ** 20)} MB; at most ${LARGEST_FILE / 2 ** 20} MB can be imported.`,
+    );
   }
   let found;
   try {
@@ -94,11 +96,19 @@ function checked(given, index) {
 
 function checkedNode(node) {
   const plain = { id: node.id, parent: node.parent, role: node.role, created: number(node.created) };
-  for (const name of ["content", "reasoning", "status", "error", "finish", "model", "call"]) plain[name] = text(node[name]);
-  plain.calls = list(node.calls).map((call) => ({ id: text(call?.id), name: text(call?.name), args: text(call?.args) }));
+  for (const name of ["content", "reasoning", "status", "error", "finish", "model", "call"])
+    plain[name] = text(node[name]);
+  plain.calls = list(node.calls).map((call) => ({
+    id: text(call?.id),
+    name: text(call?.name),
+    args: text(call?.args),
+  }));
   const stats = Object.entries(node.stats ?? {}).filter(([, value]) => Number.isFinite(value));
   plain.stats = Object.fromEntries(stats);
-  plain.tokens = list(node.tokens).map((token) => ({ ...checkedToken(token), top: list(token?.top).map(checkedToken) }));
+  plain.tokens = list(node.tokens).map((token) => ({
+    ...checkedToken(token),
+    top: list(token?.top).map(checkedToken),
+  }));
   return plain;
 }
 

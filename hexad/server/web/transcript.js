@@ -1,4 +1,4 @@
-// The messages of the conversation that is open, and where the window looks: at the newest, until the reader scrolls up.
+// The messages of the open conversation, and where the window looks: at the newest, until the reader scrolls up.
 import { h } from "./dom.js";
 import { MessageView } from "./message.js";
 import { shown } from "./tree.js";
