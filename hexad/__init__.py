@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hexad.types import CompletionOutput, Logprob, RequestOutput, SamplingParams
+from hexad.types import CompletionOutput, Logprob, RequestOutput, SamplingParams, StructuredOutputs
 
 if TYPE_CHECKING:
     from hexad.engine.async_llm import AsyncLLM
     from hexad.engine.llm import LLM
 
-__all__ = ["LLM", "AsyncLLM", "CompletionOutput", "Logprob", "RequestOutput", "SamplingParams"]
+__all__ = ["LLM", "AsyncLLM", "CompletionOutput", "Logprob", "RequestOutput", "SamplingParams", "StructuredOutputs"]
 __version__ = "0.1.0"
 
 

@@ -8,7 +8,7 @@ transport.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,6 +26,37 @@ def _in_range(name: str, value: float, low: float, high: float, *, open_low: boo
     if not (math.isfinite(value) and low <= value <= high) or (open_low and value == low):
         bracket = "(" if open_low else "["
         raise BadRequest(f"{name} is {value}; it must be in {bracket}{low}, {high}]", param=name)
+
+
+class StructuredOutputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an answer must look like: exactly one of the fields is given. Names and meaning are vLLM's.
+
+    Raises BadRequest where none or several are given. Whether the grammar itself can be
+    served is checked when the request is accepted.
+    """
+
+    json: dict[str, Any] | str | bool | None = None
+    """A JSON schema, draft 2020-12; a text is parsed."""
+    regex: str | None = None
+    """Of the whole answer, in the syntax of Rust's regex crate."""
+    choice: list[str] | None = None
+    grammar: str | None = None
+    """Lark, as llguidance reads it, or llama.cpp's GBNF."""
+    json_object: bool = False
+    """Any JSON object."""
+    structural_tag: dict[str, Any] | str | None = None
+    """Free text in which a trigger begins a structured section; xgrammar's format."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in self.__struct_fields__ if getattr(self, name) not in (None, False) or name == "json"]
+        if self.json is None:
+            given.remove("json")
+        if len(given) != 1:
+            raise BadRequest(
+                f"structured_outputs has {' and '.join(given) or 'nothing'}; give exactly one of "
+                f"{', '.join(self.__struct_fields__)}",
+                param="structured_outputs",
+            )
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,6 +92,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Log-probabilities (of the unprocessed logits) of the token and of the top N."""
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputs | None = None
+    """What the answer must look like."""
 
     def __post_init__(self) -> None:
         _in_range("n", self.n, 1, MAX_N)
@@ -113,6 +146,8 @@ class Request(msgspec.Struct, kw_only=True):
     params: SamplingParams
     eos_token_ids: list[int] = []
     bad_words_token_ids: list[list[int]] = []
+    grammar: str = ""
+    """What the answer must look like, in llguidance's own notation; checked. Empty: anything."""
     priority: int = 0
     """Lower runs earlier."""
     cache_salt: str = ""

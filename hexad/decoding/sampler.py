@@ -93,8 +93,8 @@ def _processed(state: RowState, row_V: Row) -> Row:
     peak = out_V.max()
     if peak == -np.inf:
         raise RequestFailed(
-            f"no token is left to choose: allowed_token_ids, bad_words, min_tokens and logit_bias of this request "
-            f"rule out all {len(row_V)} tokens at position {state.position}; relax one of them"
+            f"no token is left to choose: structured_outputs, allowed_token_ids, bad_words, min_tokens and logit_bias "
+            f"of this request rule out all {len(row_V)} tokens at position {state.position}; relax one of them"
         )
     if not np.isfinite(peak):
         raise RequestFailed(f"after penalties and logit_bias, {_defect(out_V)}; use milder values")

@@ -7,8 +7,11 @@ scheduler.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from hexad.types import Request, SamplingParams
 
@@ -30,9 +33,13 @@ class RowState(msgspec.Struct, frozen=True):
     """uint64: the key of this choice's noise."""
     eos_token_ids: Sequence[int] = ()
     bad_words_token_ids: Sequence[Sequence[int]] = ()
+    allowed: Future[NDArray[np.uint8]] | None = None
+    """The tokens that a grammar allows, a bit each, the lowest of a byte first: computed beside the logits."""
 
     @staticmethod
-    def of(request: Request, choice: int, tokens: Sequence[int]) -> RowState:
+    def of(
+        request: Request, choice: int, tokens: Sequence[int], allowed: Future[NDArray[np.uint8]] | None = None
+    ) -> RowState:
         """Answer `choice` of `request` when `tokens`, the prompt's and the generated, are known.
 
         Raises ValueError where the request was accepted without a seed.
@@ -48,6 +55,7 @@ class RowState(msgspec.Struct, frozen=True):
             seed=(seed + choice) % 2**64,
             eos_token_ids=request.eos_token_ids,
             bad_words_token_ids=request.bad_words_token_ids,
+            allowed=allowed,
         )
 
     @property

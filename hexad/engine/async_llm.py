@@ -18,7 +18,8 @@ from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
-from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, ResetCache
+from hexad.engine.grammar_process import GrammarProcess
+from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, ResetCache, TryVocabulary
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
@@ -55,6 +56,8 @@ class AsyncLLM:
         self._live: dict[str, _Live] = {}
         self._stats = EngineStats(num_pages=info.memory.num_pages, num_free_pages=info.memory.num_pages)
         self._ids = itertools.count(1)
+        tokenizer, eos = frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids
+        self._grammars = GrammarProcess(TryVocabulary(str(tokenizer or ""), list(eos)))
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -126,6 +129,8 @@ class AsyncLLM:
         can never be served, Overloaded or EngineUnavailable when it cannot be now, and
         RequestFailed after the last item when a choice failed.
         """
+        if params.structured_outputs is not None:
+            options["grammar"] = await self._grammars.compile(params.structured_outputs)
         live = self._accept(prompt, params, request_id, options)
         try:
             await self._send(Add(live.stream.request))
@@ -192,7 +197,7 @@ class AsyncLLM:
         self._supervision.cancel()
         await asyncio.gather(self._supervision, return_exceptions=True)
         self._fail_all("the engine was closed")
-        await self._process.stop()
+        await asyncio.gather(self._process.stop(), self._grammars.close())
 
     async def _send(self, command: Command) -> None:
         """While the engine is being restarted nothing is sent: the new one is given all that is live."""

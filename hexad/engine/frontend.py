@@ -5,20 +5,24 @@ All refusals that need no engine happen here, before anything is queued.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import secrets
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from hexad import __version__
 from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults, read_generation_defaults
 from hexad.config import Config
 from hexad.decoding.check import check_params
 from hexad.engine.messages import Add, decode_command, encode
-from hexad.engine.setup import Resolved
+from hexad.engine.setup import Resolved, tokenizer_directory
 from hexad.engine.stream import Stream
 from hexad.errors import BadRequest
 from hexad.scheduler.lifecycle import SchedulerConfig, refuse_unservable
@@ -29,32 +33,40 @@ from hexad.types import Request, SamplingParams
 
 Prompt = str | list[int]
 
+_TAIL_BYTES = 64 * 2**10
+
 
 @dataclass(slots=True)
 class Frontend:
     config: Config
     model_config: ModelConfig
     tokenizer: Tokenizer
+    tokenizer_directory: Path | None
+    """Where it came from; None: of bytes."""
     chat_template: ChatTemplate | None
     generation_defaults: GenerationDefaults
     limits: SchedulerConfig
     seeds: random.Random
     format: Format
+    fingerprint: str
+    """Names the engine's version, the model's files and its precision."""
 
     @classmethod
     def load(cls, config: Config, resolved: Resolved) -> Frontend:
-        is_bare = config.load_format == "dummy" and not (resolved.directory / "tokenizer.json").exists()
-        tokenizer = Tokenizer.of_bytes() if is_bare else Tokenizer.load(resolved.directory)
+        directory = tokenizer_directory(config, resolved)
+        tokenizer = Tokenizer.open(directory)
         template = ChatTemplate.load(resolved.directory, tokenizer.special_tokens)
         return cls(
             config=config,
             model_config=resolved.model,
             tokenizer=tokenizer,
+            tokenizer_directory=directory,
             chat_template=template,
             generation_defaults=read_generation_defaults(resolved.directory),
             limits=resolved.scheduler,
             seeds=random.Random(secrets.randbits(64) if config.seed is None else config.seed),
             format=_format(config.tool_format, template),
+            fingerprint=_fingerprint(resolved),
         )
 
     def stream(
@@ -66,15 +78,18 @@ class Frontend:
         priority: int = 0,
         cache_salt: str = "",
         add_special_tokens: bool = True,
+        grammar: str = "",
     ) -> Stream:
         """A text is tokenized, without special tokens when a chat template has already written them.
+
+        `grammar` is what `params.structured_outputs` was compiled to.
 
         Raises BadRequest (or ContextTooLong) for what can never be served.
         """
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
-        request = self._request(list(ids), params, request_id, priority, cache_salt)
+        request = self._request(list(ids), params, request_id, priority, cache_salt, grammar)
         self._check(request)
         return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer)
 
@@ -88,16 +103,17 @@ class Frontend:
             raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
     def _request(
-        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str
+        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str, grammar: str
     ) -> Request:
         max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
         seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
         return Request(
             request_id=request_id,
             prompt_token_ids=ids,
-            params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed),
+            params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed, structured_outputs=None),
             eos_token_ids=list(self.generation_defaults.eos_token_ids),
             bad_words_token_ids=self._bad_words(params.bad_words or ()),
+            grammar=grammar,
             priority=priority,
             cache_salt=cache_salt,
         )
@@ -122,6 +138,17 @@ class Frontend:
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams whose unset fields come from the model's generation_config.json."""
         return SamplingParams(**{**sampling_fields(self.generation_defaults), **given})
+
+
+def _fingerprint(resolved: Resolved) -> str:
+    """Copies of a model have the same: of its files only names, sizes and last bytes count."""
+    facts = [__version__, repr(resolved.model), repr(resolved.precision)]
+    for path in sorted(resolved.directory.glob("*.safetensors")):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            facts += [path.name, str(size), hashlib.sha256(file.read()).hexdigest()]
+    return "fp_" + hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 def _format(name: str, template: ChatTemplate | None) -> Format:

@@ -140,6 +140,8 @@ class LLM:
     def submit(self, prompt: Prompt, params: SamplingParams, **options: Any) -> Stream:
         """Check a request; `run` computes it. `options` are those of `Frontend.stream`."""
         self._accepted += 1
+        if params.structured_outputs is not None:
+            options["grammar"] = self._loop.runner.grammars.accept(params.structured_outputs)
         return self.frontend.stream(prompt, params, request_id=f"req-{self._accepted}", **options)
 
     def run(self, streams: list[Stream]) -> Iterator[None]:

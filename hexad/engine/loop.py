@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from hexad.engine.inbox import Inbox, Lobby
 from hexad.engine.messages import Abort, Add, Command, Outputs, ResetCache
 from hexad.engine.runner import Runner
 from hexad.errors import HexadError
 from hexad.scheduler.plan import Plan, StepResult
 from hexad.scheduler.scheduler import Scheduler
 from hexad.types import Request, SequenceOutput
-
-
-class Inbox(Protocol):
-    def drain(self) -> list[Command]:
-        """All commands that have arrived, without waiting."""
-
-    def wait(self) -> None:
-        """Return when there may be a command."""
 
 
 class Outbox(Protocol):
@@ -28,7 +21,7 @@ class Loop:
     def __init__(self, scheduler: Scheduler, runner: Runner, inbox: Inbox, outbox: Outbox) -> None:
         self.scheduler = scheduler
         self.runner = runner
-        self.inbox = inbox
+        self.inbox = Lobby(inbox, runner.grammars)
         self.outbox = outbox
 
     def step(self) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from hexad.kernels.precision import Precision
 from hexad.placement.memory import MemoryPlan
-from hexad.types import EngineStats, Request, SequenceOutput
+from hexad.types import EngineStats, Request, SequenceOutput, StructuredOutputs
 
 
 class Configure(msgspec.Struct, tag=True, array_like=True):
@@ -70,6 +70,30 @@ class Refused(msgspec.Struct, tag=True, array_like=True):
 class Outputs(msgspec.Struct, tag=True, array_like=True):
     outputs: list[SequenceOutput]
     stats: EngineStats
+
+
+class TryVocabulary(msgspec.Struct, array_like=True):
+    """The first message to a process that tries grammars out: where its tokenizer is."""
+
+    directory: str
+    """Empty: a tokenizer of bytes."""
+    eos_token_ids: list[int]
+
+
+class TryGrammar(msgspec.Struct, array_like=True):
+    wanted: StructuredOutputs
+
+
+class Verdict(msgspec.Struct, array_like=True):
+    """What has become of a grammar: itself in llguidance's notation, or the problem with it."""
+
+    grammar: str = ""
+    problem: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes to remember it, about."""
+        return 200 + len(self.grammar) + len(self.problem)
 
 
 Report = Loading | Ready | Refused | Outputs

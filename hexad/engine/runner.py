@@ -15,8 +15,11 @@ import numpy as np
 
 from hexad.decoding.sampler import Pick, pick, prompt_logprobs
 from hexad.decoding.state import RowState
+from hexad.engine.grammars import Grammars
+from hexad.errors import RequestFailed
 from hexad.kernels.ops import KV, PAGE_SIZE, Array, Ops, Step
 from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
+from hexad.scheduler.sequence import Sequence
 from hexad.types import TokenLogprobs
 
 
@@ -26,6 +29,7 @@ class Runner:
     forward: Callable[[Step], Array]
     """Logits float32 [R, V]; writes keys and values to `kvs`. The logits stay as they are until the next call."""
     kvs: list[KV]
+    grammars: Grammars
 
     def run(self, plan: Plan) -> StepResult:
         """Never raises for what one chunk did: a chunk that fails is reported in `failed`, the others go on."""
@@ -46,10 +50,13 @@ class Runner:
             self._run_or_split(chunks[middle:], result)
 
     def _run_chunks(self, chunks: tuple[Chunk, ...], result: StepResult) -> None:
+        drawn = [(sequence, chunk.sequence.tokens) for chunk in chunks for sequence in chunk.samples]
+        states = [
+            RowState.of(sequence.request, sequence.choice, tokens, self.grammars.allowed(sequence, tokens))
+            for sequence, tokens in drawn
+        ]
         logits_RV = self.forward(make_step(self.ops, chunks))
-        states: list[RowState] = []
         rows: list[int] = []
-        keys: list[tuple[str, int]] = []
         prompts: dict[tuple[str, int], list[TokenLogprobs]] = {}
         row = 0
         for chunk in chunks:
@@ -57,14 +64,20 @@ class Runner:
             if scored:
                 prompts[chunk.sequence.key] = self._score_prompt(chunk, logits_RV[row : row + scored])
             row += len(output_offsets(chunk))
-            for sequence in chunk.samples:
-                rows.append(row - 1)
-                keys.append(sequence.key)
-                states.append(RowState.of(sequence.request, sequence.choice, chunk.sequence.tokens))
+            rows += [row - 1] * len(chunk.samples)
         picks = self._pick(logits_RV, rows, states)
         result.prompt_logprobs.update(prompts)
-        for key, picked in zip(keys, picks, strict=True):
-            result.sampled[key] = Result(picked.token_id, picked.logprobs, picked.error)
+        for (sequence, _), picked in zip(drawn, picks, strict=True):
+            result.sampled[sequence.key] = self._result(sequence, picked)
+
+    def _result(self, sequence: Sequence, picked: Pick) -> Result:
+        if picked.error is not None or not sequence.request.grammar:
+            return Result(picked.token_id, picked.logprobs, picked.error)
+        try:
+            forced, complete = self.grammars.gained(sequence, picked.token_id)
+        except RequestFailed as error:
+            return Result(error=str(error))
+        return Result(picked.token_id, picked.logprobs, forced=forced, complete=complete)
 
     def _pick(self, logits_RV: Array, rows: list[int], states: list[RowState]) -> list[Pick]:
         if not rows:

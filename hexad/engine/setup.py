@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from hexad.checkpoints.config import ModelConfig
+from hexad.checkpoints.generation import read_generation_defaults
 from hexad.checkpoints.hub import resolve
 from hexad.checkpoints.packed import MIN_BYTES, PackedFiles, PackedWeights, made_from
 from hexad.checkpoints.read_config import read_model_config
 from hexad.checkpoints.weights import DummyWeights, Tensors, Weights, has_weights
 from hexad.config import Config
+from hexad.engine.grammars import Grammars, load_vocabulary
 from hexad.engine.messages import EngineInfo
 from hexad.engine.runner import Runner
 from hexad.errors import CheckpointError, ConfigError, HexadError
@@ -34,11 +36,14 @@ from hexad.models.names import HEAD
 from hexad.placement.memory import MemoryPlan, available_memory, plan_memory
 from hexad.placement.sizes import kv_bytes_per_token, num_linear_weights, scratch_bytes, weight_bytes
 from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
+from hexad.text.tokenizer import Tokenizer
 
 Progress = Callable[[float], None]
 """Called with the share of the weights that is loaded."""
 RESERVING, SAVING = BACKGROUND_THREADS = ("kv-memory", "packed-cache")
 """What goes on beside the first answers."""
+JUMP_FORWARD = "jump-forward"
+"""The optimisation that is ours to leave out; the others are the kernels'."""
 RESERVED_AT_ONCE = 64
 """Pages of KV cache."""
 IDLE_NICENESS = 19
@@ -114,8 +119,11 @@ def build_engine(
     started = time.perf_counter()
     # A rotary table no longer than needed.
     model_config = dataclasses.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
-    without = [name.strip() for name in config.without.split(",") if name.strip()]
-    loaded = Loaded(ops, "") if ops is not None else load(config.kernels, resolved.threads, config.device, without)
+    without = {name.strip() for name in config.without.split(",") if name.strip()}
+    if ops is None:
+        loaded = load(config.kernels, resolved.threads, config.device, sorted(without - {JUMP_FORWARD}))
+    else:
+        loaded = Loaded(ops, "")
     weights = _open_weights(config, resolved, loaded.ops)
     counted = _Counted(weights, num_linear_weights(model_config), progress)
     model = build(model_config, counted, loaded.ops, resolved.precision)
@@ -139,7 +147,19 @@ def build_engine(
         weights=_keep_packed(weights),
         load_seconds=time.perf_counter() - started,
     )
-    return Scheduler(resolved.scheduler), Runner(loaded.ops, loaded.ops.compile(model.forward, kvs), kvs), info
+    eos = read_generation_defaults(resolved.directory).eos_token_ids
+    tokenizer = tokenizer_directory(config, resolved)
+    grammars = Grammars(
+        lambda: load_vocabulary(Tokenizer.open(tokenizer), eos), JUMP_FORWARD not in without, config.max_num_seqs
+    )
+    runner = Runner(loaded.ops, loaded.ops.compile(model.forward, kvs), kvs, grammars)
+    return Scheduler(resolved.scheduler), runner, info
+
+
+def tokenizer_directory(config: Config, resolved: Resolved) -> Path | None:
+    """None: a model of random weights that comes without a tokenizer."""
+    is_bare = config.load_format == "dummy" and not (resolved.directory / "tokenizer.json").exists()
+    return None if is_bare else resolved.directory
 
 
 def packed_file(config: Config, resolved: Resolved, ops: Ops) -> Path | None:

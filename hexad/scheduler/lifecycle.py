@@ -1,4 +1,4 @@
-"""The two ends of a request's life: whether it can be taken, and whether a token ends it."""
+"""The two ends of a request's life: whether it can be taken, and which token ends it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hexad.errors import BadRequest, ContextTooLong
 from hexad.kernels.ops import PAGE_SIZE
+from hexad.scheduler.plan import Result
 from hexad.scheduler.sequence import Sequence
 from hexad.types import FinishReason, Request
 
@@ -68,6 +69,22 @@ def _way_out(prompt: int, context: int) -> str:
     if prompt < context:
         return f"lower max_tokens to at most {context - prompt}, or shorten the prompt"
     return f"shorten the prompt to at most {context - 1} tokens"
+
+
+def extend(sequence: Sequence, gained: Result, max_new: int) -> tuple[FinishReason | None, int | None]:
+    """Append the token that was drawn and those that must follow it, up to one that ends it.
+
+    Returns (finish_reason, stop_reason); (None, None) while it goes on.
+    """
+    tokens = [gained.token_id, *gained.forced]
+    for taken, token in enumerate(tokens, 1):
+        sequence.tokens.append(token)
+        reason, stop_token = ending(sequence, max_new)
+        if gained.complete and taken == len(tokens) and reason != "stop":
+            return "stop", None
+        if reason is not None:
+            return reason, stop_token
+    return None, None
 
 
 def ending(sequence: Sequence, max_new: int) -> tuple[FinishReason | None, int | None]:

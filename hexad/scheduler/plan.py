@@ -43,6 +43,10 @@ class Result(msgspec.Struct):
     token_id: int = -1
     logprobs: TokenLogprobs | None = None
     error: str | None = None
+    forced: list[int] = []
+    """Tokens that must follow it, and are taken without a step."""
+    complete: bool = False
+    """Nothing may follow them."""
 
 
 class StepResult(msgspec.Struct):

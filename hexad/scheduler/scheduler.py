@@ -15,7 +15,7 @@ from hexad.cache.tree import Node
 from hexad.errors import BadRequest
 from hexad.scheduler.audit import check_memory, check_plan, check_queues
 from hexad.scheduler.draft import Draft
-from hexad.scheduler.lifecycle import SchedulerConfig, ending, max_new_tokens, refuse_unservable
+from hexad.scheduler.lifecycle import SchedulerConfig, extend, max_new_tokens, refuse_unservable
 from hexad.scheduler.memory import Memory
 from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
 from hexad.scheduler.policy import LOOK_AHEAD, MAX_OVERTAKEN, cheapest_victim, share_budget, waiting_order
@@ -262,14 +262,14 @@ class Scheduler:
         if gained.error is not None:
             return self._finish(sequence, "error", gained.error)
         is_first = sequence.num_generated == len(sequence.request.generated)
-        sequence.tokens.append(gained.token_id)
-        reason, stop_token = ending(sequence, max_new_tokens(sequence.request, self.config))
+        before = len(sequence.tokens)
+        reason, stop_token = extend(sequence, gained, max_new_tokens(sequence.request, self.config))
         if reason is not None:
             self._end(sequence)
         return SequenceOutput(
             request_id=sequence.request.request_id,
             choice=sequence.choice,
-            token_ids=[gained.token_id],
+            token_ids=sequence.tokens[before:],
             logprobs=None if gained.logprobs is None else [gained.logprobs],
             num_cached_tokens=sequence.num_cached if is_first else 0,
             finish_reason=reason,

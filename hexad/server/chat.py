@@ -9,16 +9,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hexad.server.conversation import conversation, text_of
+from hexad.server.conversation import choice_of, conversation, text_of
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.generation import Service, now
 from hexad.server.models import Models
-from hexad.server.openai_types import ChatRequest
-from hexad.server.pieces import Piece, finite, prompt_logprobs, usage
+from hexad.server.openai_types import ChatRequest, ReasoningOptions
+from hexad.server.pieces import Piece, logprobs_of, prompt_logprobs, usage
+from hexad.server.structured import structured
 from hexad.server.turn import Gained, Reply, Turn, answer, answer_whole, call_id
 from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text
-from hexad.types import Logprob, RequestOutput
+from hexad.types import RequestOutput
 
 
 async def create_chat_completion(models: Models, request: Request) -> Response:
@@ -49,19 +50,37 @@ async def _chunks(models: Models, body: ChatRequest, request_id: str) -> AsyncGe
 
 
 def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
+    shape, named = structured(body)
     params = service.sampling_params(
         body,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
+        structured_outputs=None,
     )
+    reasoning = body.reasoning or ReasoningOptions()
+    said = conversation(body)
+    if body.reasoning is not None:
+        wish = {
+            "effort": "reasoning.effort",
+            "thinking": "reasoning.enabled",
+            "thinking_budget": "reasoning.max_tokens",
+        }
+    else:
+        wish = {"effort": "reasoning_effort", "thinking": "enable_thinking"}
     return Turn(
         request_id=request_id,
         params=params,
-        tool_choice=body.tool_choice or "auto",
+        structured=shape,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        effort=body.reasoning_effort or reasoning.effort,
+        thinking=reasoning.enabled if body.enable_thinking is None else body.enable_thinking,
+        thinking_budget=reasoning.max_tokens if body.thinking_budget is None else body.thinking_budget,
         by_token=bool(body.logprobs or body.return_token_ids),
         priority=body.priority,
         cache_salt=body.cache_salt,
-        **conversation(body),
+        names=wish | {"structured": named},
+        **choice_of(body.tool_choice or "auto", said["tools"]),
+        **said,
     )
 
 
@@ -73,8 +92,14 @@ class _Answer:
         self.body = body
         final = body.messages[-1]
         self.prefix = text_of(final) if body.echo and final.role == "assistant" else ""
-        self.head = {"id": turn.request_id, "created": now(), "model": service.model_name}
-        self._opened = False
+        self.head = {
+            "id": turn.request_id,
+            "created": now(),
+            "model": service.model_name,
+            "service_tier": "default",
+            "system_fingerprint": service.fingerprint,
+        }
+        self._reasoning_tokens: dict[int, int] = {}
 
     def complete(self, replies: list[Reply], output: RequestOutput) -> dict[str, Any]:
         choices = []
@@ -87,15 +112,17 @@ class _Answer:
                 message["content"] = content or None
                 message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in reply.calls]
             choices.append({"index": reply.index, "message": message} | self._about(reply.piece))
-        complete = self.head | {"object": "chat.completion", "choices": choices, "usage": usage([output])}
+        complete = self.head | {"object": "chat.completion", "choices": choices}
+        complete["usage"] = usage([output], sum(reply.reasoning_tokens for reply in replies))
         return complete | self._about_prompt(output)
 
     def chunks(self, gained: Gained) -> list[dict[str, Any]]:
         """What goes out for one gain: the opening of every answer before the first of all."""
         chunks = []
-        if not self._opened:
-            self._opened = True
-            chunks = [self._opening(choice.index, gained.output) for choice in gained.output.outputs]
+        if not self._reasoning_tokens:
+            self._reasoning_tokens = {choice.index: 0 for choice in gained.output.outputs}
+            chunks = [self._opening(index, gained.output) for index in self._reasoning_tokens]
+        self._reasoning_tokens[gained.index] = gained.reasoning_tokens
         if (delta := _delta(gained.events)) or gained.piece.finish_reason or self.body.logprobs:
             choice = {"index": gained.index, "delta": delta} | self._about(gained.piece)
             chunks.append(self.chunk([choice], gained.output, self.body.usage_always))
@@ -109,7 +136,7 @@ class _Answer:
     def chunk(self, choices: list[dict[str, Any]], output: RequestOutput, counted: bool) -> dict[str, Any]:
         chunk = self.head | {"object": "chat.completion.chunk", "choices": choices}
         if self.body.usage_last:
-            chunk["usage"] = usage([output]) if counted else None
+            chunk["usage"] = usage([output], sum(self._reasoning_tokens.values())) if counted else None
         return chunk
 
     def _about(self, piece: Piece) -> dict[str, Any]:
@@ -133,16 +160,8 @@ class _Answer:
     def _logprobs(self, piece: Piece) -> dict[str, Any] | None:
         if not self.body.logprobs:
             return None
-        content = []
-        for token_id, entry in zip(piece.token_ids, piece.logprobs or (), strict=True):
-            best = sorted(entry.items(), key=lambda item: item[1].rank or 0)[: self.body.top_logprobs or 0]
-            top = [self._named(*item) for item in best]
-            content.append(self._named(token_id, entry[token_id]) | {"top_logprobs": top})
+        content = logprobs_of(self.service.engine.tokenizer, piece, self.body.top_logprobs or 0)
         return {"content": content, "refusal": None}
-
-    def _named(self, token_id: int, found: Logprob) -> dict[str, Any]:
-        spelled = self.service.engine.tokenizer.token_bytes(token_id)
-        return {"token": found.decoded_token or "", "logprob": finite(found.logprob), "bytes": list(spelled)}
 
 
 def _call(id: str, name: str, arguments: str) -> dict[str, Any]:

@@ -6,16 +6,20 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.server.dialect import OPENAI, Route
+from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, now, run, run_to_end
 from hexad.server.models import Models
 from hexad.server.openai_types import CompletionRequest
 from hexad.server.pieces import Cursor, Piece, finite, prompt_logprobs, usage, whole
+from hexad.server.structured import structured
 from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
-from hexad.types import Logprob, RequestOutput
+from hexad.text.fim import infill_prompt
+from hexad.types import CompletionOutput, Logprob, RequestOutput, StructuredOutputs
 
 DEFAULT_MAX_TOKENS = 16
 
@@ -32,36 +36,57 @@ async def create_completion(models: Models, request: Request) -> Response:
 
 
 async def _complete(models: Models, body: CompletionRequest, request_id: str) -> dict[str, Any]:
-    async with models.use(body.model) as service:
-        job = await _job(service, body, request_id)
-        return _Answer(service, body, job).complete(await run_to_end(service, job))
+    shape, named = structured(body)
+    with naming({"structured_outputs": named}):
+        async with models.use(body.model) as service:
+            job = await _job(service, body, request_id, shape)
+            return _Answer(service, body, job).complete(await run_to_end(service, job))
 
 
 async def _chunks(models: Models, body: CompletionRequest, request_id: str) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model) as service:
-        answer = _Answer(service, body, await _job(service, body, request_id))
-        async with contextlib.aclosing(answer.chunks()) as chunks:
-            async for chunk in chunks:
-                yield chunk
+    shape, named = structured(body)
+    with naming({"structured_outputs": named}):
+        async with models.use(body.model) as service:
+            answer = _Answer(service, body, await _job(service, body, request_id, shape))
+            async with contextlib.aclosing(answer.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
 
-async def _job(service: Service, body: CompletionRequest, request_id: str) -> Job:
+async def _job(service: Service, body: CompletionRequest, request_id: str, shape: StructuredOutputs | None) -> Job:
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     wanted = body.prompt_logprobs
     if body.echo and body.logprobs is not None:
         wanted = max(wanted or 0, body.logprobs)
+    chosen = body.best_of is not None and body.best_of > (body.n or 1)
     params = service.sampling_params(
         body,
-        logprobs=body.logprobs,
+        n=body.best_of if chosen else body.n or 1,
+        logprobs=0 if chosen and body.logprobs is None else body.logprobs,
         prompt_logprobs=wanted,
         # An echo alone still needs its prompt computed; the token is dropped.
         max_tokens=1 if body.echo and max_tokens == 0 else max_tokens,
+        structured_outputs=shape,
     )
+    if body.suffix is not None:
+        (prompt,) = body.prompt
+        assert isinstance(prompt, str)
+        infill = infill_prompt(service.engine.tokenizer, prompt, body.suffix)
+        return Job(request_id, [infill.token_ids], infill.stopping(params), body.priority, body.cache_salt)
     prompts = [
         await service.encode(prompt, body.add_special_tokens) if isinstance(prompt, str) else prompt
         for prompt in body.prompt
     ]
     return Job(request_id, prompts, params, body.priority, body.cache_salt)
+
+
+def _best(answers: list[CompletionOutput], n: int) -> list[CompletionOutput]:
+    """The n answers of the highest log-probability a token, the best first, numbered anew."""
+    if len(answers) == n:
+        return answers
+    means = [(answer.cumulative_logprob or 0.0) / max(1, len(answer.token_ids)) for answer in answers]
+    ranked = sorted(range(len(answers)), key=lambda index: -means[index])[:n]
+    return [msgspec.structs.replace(answers[index], index=place) for place, index in enumerate(ranked)]
 
 
 class _Answer:
@@ -71,19 +96,21 @@ class _Answer:
         self.service = service
         self.body = body
         self.job = job
+        self.n = body.n or 1
         self.only_prompt = bool(body.echo) and body.max_tokens == 0
         self.head = {
             "id": job.request_id,
             "object": "text_completion",
             "created": now(),
             "model": service.model_name,
+            "system_fingerprint": service.fingerprint,
         }
 
     def complete(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         choices = [
             self._choice(prompt, output, answer.index, whole(answer), first=True, offset=0)
             for prompt, output in enumerate(outputs)
-            for answer in output.outputs
+            for answer in _best(output.outputs, self.n)
         ]
         return self.head | {"choices": choices, "usage": self._usage(outputs)}
 
@@ -125,7 +152,7 @@ class _Answer:
             text = self._prompt_text(prompt) + text
             tokens = list(zip(output.prompt_token_ids, output.prompt_logprobs or (), strict=False)) + tokens
         choice: dict[str, Any] = {
-            "index": prompt * self.job.params.n + index,
+            "index": prompt * self.n + index,
             "text": text,
             "logprobs": None if self.body.logprobs is None else self._logprobs(tokens, offset),
             "finish_reason": piece.finish_reason,

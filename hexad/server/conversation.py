@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from hexad.errors import BadRequest
 from hexad.server.generation import Service
-from hexad.server.openai_types import Conversation, Message, ToolCall
+from hexad.server.openai_types import AllowedToolsChoice, Conversation, Function, Message, NamedTool, ToolCall
 from hexad.server.turn import Turn, prompt_of
 from hexad.text.reply import Tool
 from hexad.types import SamplingParams
@@ -31,8 +32,10 @@ def conversation(body: Conversation) -> dict[str, Any]:
         raise BadRequest(f"{param} is a parameter of its own; give {taken} beside messages", param=param)
     return {
         "messages": [_message(i, message) for i, message in enumerate(body.messages)],
-        "tools": [_tool(each["function"]) for each in body.tools or ()],
-        "shown_tools": body.tools or (),
+        "tools": [tool_of(each.function) for each in body.tools or ()],
+        "shown_tools": [
+            each.model_dump(exclude_unset=True, exclude={"function": {"strict"}}) for each in body.tools or ()
+        ],
         "template": template | extra,
         "add_special_tokens": body.add_special_tokens,
     }
@@ -45,22 +48,43 @@ def text_of(message: Message) -> str:
     return message.content or ""
 
 
-def _tool(function: dict[str, Any]) -> Tool:
+def tool_of(function: Function) -> Tool:
     return Tool(
-        name=function["name"],
-        description=function.get("description") or "",
-        parameters=function.get("parameters") or {},
-        strict=bool(function.get("strict")),
+        name=function.name,
+        description=function.description or "",
+        parameters=function.parameters or {},
+        strict=bool(function.strict),
     )
+
+
+def choice_of(choice: Any, tools: Sequence[Tool]) -> dict[str, Any]:
+    """The fields of `Turn` for a `tool_choice`. Raises BadRequest where it asks for a tool that is not there."""
+    names: list[str] | None = None
+    mode: str = choice if isinstance(choice, str) else "auto"
+    if isinstance(choice, NamedTool):
+        mode, names = "required", [choice.function.name]
+    elif isinstance(choice, AllowedToolsChoice):
+        mode, names = choice.allowed_tools.mode, [tool.function.name for tool in choice.allowed_tools.tools]
+    check_choice(mode, names, tools)
+    return {"tool_choice": mode, "callable": names}
+
+
+def check_choice(mode: str, names: Sequence[str] | None, tools: Sequence[Tool]) -> None:
+    known = [tool.name for tool in tools]
+    if mode == "required" and not known:
+        raise BadRequest("tool_choice asks for a tool, and there are none; give tools", param="tool_choice")
+    if missing := next((name for name in names or () if name not in known), None):
+        there = ", ".join(known[:16]) or "none"
+        raise BadRequest(f"tool_choice names {missing!r}; the tools are: {there}", param="tool_choice")
 
 
 def _message(index: int, message: Message) -> dict[str, Any]:
     # Templates know no developer; OpenAI defines it as what system was.
     role = "system" if message.role == "developer" else message.role
     plain: dict[str, Any] = {"role": role, "content": text_of(message)}
-    for name in ("name", "tool_call_id", "reasoning_content"):
-        if (value := getattr(message, name)) is not None:
-            plain[name] = value
+    plain |= {name: value for name in ("name", "tool_call_id") if (value := getattr(message, name)) is not None}
+    if (reasoning := message.reasoning_content or message.reasoning) is not None:
+        plain["reasoning_content"] = reasoning
     if message.tool_calls:
         where = f"messages.{index}.tool_calls"
         plain["tool_calls"] = [_tool_call(f"{where}.{j}", call) for j, call in enumerate(message.tool_calls)]
@@ -68,14 +92,18 @@ def _message(index: int, message: Message) -> dict[str, Any]:
 
 
 def _tool_call(where: str, call: ToolCall) -> dict[str, Any]:
-    """Templates want arguments as an object; OpenAI sends them as a string of JSON."""
-    arguments: Any = call.function.arguments
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments) if arguments else {}
-        except (ValueError, RecursionError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            param = f"{where}.function.arguments"
-            raise BadRequest(f"{param} must be a JSON object written as a string", param=param)
+    arguments = arguments_of(call.function.arguments, f"{where}.function.arguments")
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+
+
+def arguments_of(given: str | dict[str, Any], param: str) -> dict[str, Any]:
+    """Templates want arguments as an object; OpenAI sends them as a string of JSON. Raises BadRequest."""
+    if isinstance(given, dict):
+        return given
+    try:
+        arguments = json.loads(given) if given else {}
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise BadRequest(f"{param} must be a JSON object written as a string", param=param)
+    return arguments

@@ -7,9 +7,10 @@ This module knows no endpoint: it turns exceptions into that shape and into sent
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -68,6 +69,16 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
     response = error_response(error)
     response.headers.update(exc.headers or {})
     return response
+
+
+@contextlib.contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """What is refused inside is refused by its name in the dialect."""
+    try:
+        yield
+    except BadRequest as error:
+        error.param = names.get(error.param or "", error.param)
+        raise
 
 
 def validation_error(error: ValidationError, model: type[BaseModel], body: Any) -> BadRequest:

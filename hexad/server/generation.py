@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from hexad.engine.async_llm import AsyncLLM
 from hexad.errors import ContextTooLong, EngineUnavailable, RequestFailed
 from hexad.server.metrics import Metrics, RequestTimer
 from hexad.server.openai_types import Generation
+from hexad.text.fim import Infill, infill_prompt
 from hexad.text.formats import Format
 from hexad.types import RequestOutput, SamplingParams
 
@@ -23,6 +24,8 @@ _BIG_TEXT = 16 * 2**10
 """Characters; longer texts are tokenized in a thread."""
 _COMPOSED = 4
 """Characters that a tokenizer's Unicode normalization may join into one."""
+
+T = TypeVar("T")
 
 
 def now() -> int:
@@ -45,19 +48,48 @@ class Service:
         """How this model writes reasoning and tool calls."""
         return self.engine.frontend.format
 
+    @property
+    def fingerprint(self) -> str:
+        """OpenAI's `system_fingerprint`: with another one, the same seed may answer differently."""
+        return self.engine.frontend.fingerprint
+
+    @property
+    def reasoning_end(self) -> list[int]:
+        """The tokens of the marker that ends a reasoning section; empty for a model that does not reason."""
+        end = self.format.reasoning
+        return self.engine.tokenizer.encode(end[1], add_special_tokens=False) if end else []
+
+    def template_reads(self, *words: str) -> bool:
+        """One of the words is in the model's chat template."""
+        template = self.engine.chat_template
+        return any(word in source for source in (template.sources.values() if template else ()) for word in words)
+
     async def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Raises ContextTooLong at once for a text that no tokenization can fit into the context."""
         encode = self.engine.tokenizer.encode
-        if len(text) <= _BIG_TEXT:
-            return encode(text, add_special_tokens=add_special_tokens)
+        return await self._beside(len(text), lambda: encode(text, add_special_tokens=add_special_tokens))
+
+    async def infill(
+        self, prefix: str, suffix: str, extra: Sequence[tuple[str, str]] = (), *, param: str = "suffix"
+    ) -> Infill:
+        """As `infill_prompt`. Raises BadRequest or ContextTooLong."""
+        size = len(prefix) + len(suffix) + sum(len(name) + len(text) for name, text in extra)
+        return await self._beside(
+            size, lambda: infill_prompt(self.engine.tokenizer, prefix, suffix, extra, param=param)
+        )
+
+    async def _beside(self, size: int, work: Callable[[], T]) -> T:
+        """Tokenize `size` characters; a long text in a thread, so that other requests go on."""
+        if size <= _BIG_TEXT:
+            return work()
         most = self.engine.max_model_len * self._longest() * _COMPOSED
-        if len(text) > most:
+        if size > most:
             raise ContextTooLong(
-                f"the text has {len(text)} characters; this model's context holds {self.engine.max_model_len} tokens, "
+                f"the text has {size} characters; this model's context holds {self.engine.max_model_len} tokens, "
                 f"never more than {most} characters",
                 param="prompt",
             )
-        return await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
+        return await asyncio.to_thread(work)
 
     def _longest(self) -> int:
         """Bytes of the longest token: looked up when first needed, for it takes a while."""
@@ -71,7 +103,7 @@ class Service:
         given = {
             name: value
             for name in SamplingParams.__struct_fields__
-            if name not in own and (value := getattr(body, name)) is not None
+            if name not in own and (value := getattr(body, name, None)) is not None
         }
         if isinstance(stop := given.get("stop"), str):
             given["stop"] = [stop]

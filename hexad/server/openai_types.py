@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,10 +20,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hexad.types import MAX_LOGPROBS
+from hexad.types import MAX_LOGPROBS, MAX_N
 
 MAX_PROMPTS = 1024
 """In one completions request."""
+MAX_TOOLS = 256
 
 Prompts = list[str | list[int]]
 
@@ -49,19 +49,6 @@ def _token_key(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
 
 
-def _text_format(value: dict[str, Any]) -> dict[str, Any]:
-    if value != {"type": "text"}:
-        raise _refused("response_format", 'is not supported yet except {"type": "text"}; leave it out')
-    return value
-
-
-def _function_tool(value: dict[str, Any]) -> dict[str, Any]:
-    function = value.get("function")
-    if value.get("type") != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise PydanticCustomError("tool", 'an object {"type": "function", "function": {"name": ..., ...}}')
-    return value
-
-
 def _refused(param: str, why: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{param} {why}", {"param": param, "why": why})
 
@@ -78,44 +65,49 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 TokenIds = Annotated[list[TokenId], FIRST]
 Texts = Annotated[list[str], FIRST]
 LogitBias = dict[Annotated[int, BeforeValidator(_token_key, json_schema_input_type=str)], float]
-Tool = Annotated[dict[str, Any], AfterValidator(_function_tool)]
-ResponseFormat = Annotated[dict[str, Any], AfterValidator(_text_format)]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-class StreamOptions(_Wire):
+class StreamOptions(Wire):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
     include_obfuscation: Literal[False] | None = None
 
 
-class TextPart(_Wire):
+class TextPart(Wire):
     type: Literal["text"]
     text: str
 
 
-class FunctionCall(_Wire):
+class FunctionCall(Wire):
     name: str
     arguments: str | dict[str, Any]
 
 
-class ToolCall(_Wire):
+class ToolCall(Wire):
     id: str | None = None
     type: Literal["function"] = "function"
     function: FunctionCall
 
 
-class Message(_Wire):
+class Message(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], FIRST] | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], FIRST] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    # What the official client sends back of an answer that had none of them.
     refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
 
     @model_validator(mode="after")
     def _has_content(self) -> Message:
@@ -124,25 +116,40 @@ class Message(_Wire):
         return self
 
 
-class Conversation(_Wire):
+class Function(Wire):
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(Wire):
+    type: Literal["function"]
+    function: Function
+
+
+class Conversation(Wire):
     """What a chat template is given."""
 
     model: str | None = None
     messages: Annotated[list[Message], FIRST, Field(min_length=1)]
-    tools: Annotated[list[Tool], FIRST] | None = None
+    tools: Annotated[list[FunctionTool], FIRST, Field(max_length=MAX_TOOLS)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
 
     @model_validator(mode="after")
-    def _one_ending(self) -> Conversation:
+    def _consistent_conversation(self) -> Conversation:
         if self.continue_final_message and self.add_generation_prompt:
             raise _refused("continue_final_message", "needs add_generation_prompt to be false")
+        names = [tool.function.name for tool in self.tools or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise _refused("tools", f"holds two functions named {twice!r}; name each once")
         return self
 
 
-class Generation(_Wire):
+class Generation(Wire):
     """How tokens are chosen and sent; the fields that `hexad.types.SamplingParams` has mean the same."""
 
     model: str | None = None
@@ -155,6 +162,12 @@ class Generation(_Wire):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: LogitBias | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Texts | None = None
+    guided_grammar: str | None = None
+    structural_tag: dict[str, Any] | str | None = None
     allowed_token_ids: TokenIds | None = None
     bad_words: Texts | None = None
     seed: int | None = None
@@ -182,6 +195,7 @@ class Generation(_Wire):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Generation:
@@ -202,36 +216,104 @@ class CompletionRequest(Generation):
     prompt: Annotated[Prompts, PlainValidator(_prompts, json_schema_input_type=str | Texts | TokenIds | list[TokenIds])]
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     add_special_tokens: bool = True
-    best_of: int | None = None
-    suffix: None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    suffix: str | None = None
 
     @model_validator(mode="after")
-    def _best_of_is_n(self) -> CompletionRequest:
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise _refused("best_of", f"is {self.best_of}; only the value of n, {self.n or 1}, is supported")
+    def _consistent(self) -> CompletionRequest:
+        n = self.n or 1
+        if self.best_of is not None and self.best_of < n:
+            raise _refused("best_of", f"is {self.best_of}, below n, which is {n}; raise it")
+        if self.best_of is not None and self.best_of > n and self.stream:
+            raise _refused("best_of", f"is {self.best_of}, above n: the best is known at the end; leave stream out")
+        if self.suffix is not None and (self.echo or len(self.prompt) > 1 or not isinstance(self.prompt[0], str)):
+            raise _refused("suffix", "needs one prompt that is a text, and no echo")
         return self
+
+
+class Named(Wire):
+    name: str
+
+
+class NamedTool(Wire):
+    type: Literal["function"]
+    function: Named
+
+
+class AllowedTools(Wire):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], FIRST, Field(min_length=1)]
+
+
+class AllowedToolsChoice(Wire):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+class NamedSchema(Wire):
+    name: Annotated[str, Field(max_length=256)]
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class TextFormat(Wire):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Wire):
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(Wire):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+class ReasoningOptions(Wire):
+    """As OpenRouter's users write it."""
+
+    effort: Effort | None = None
+    max_tokens: int | None = None
+    enabled: bool | None = None
 
 
 class ChatRequest(Conversation, Generation):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedToolsChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     modalities: list[Literal["text"]] | None = None
+    verbosity: Literal["medium"] | None = None
+    reasoning_effort: Effort | None = None
+    reasoning: ReasoningOptions | None = None
+    enable_thinking: bool | None = None
+    thinking_budget: int | None = None
+
+    audio: None = None
+    function_call: None = None
+    functions: None = None
+    moderation: None = None
+    prediction: None = None
+    web_search_options: None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatRequest:
         if self.top_logprobs and not self.logprobs:
             raise _refused("top_logprobs", "needs logprobs to be true")
+        if self.reasoning is not None and any(
+            value is not None for value in (self.reasoning_effort, self.enable_thinking, self.thinking_budget)
+        ):
+            raise _refused("reasoning", "says what reasoning_effort, enable_thinking and thinking_budget say; give one")
         old, new = self.max_tokens, self.max_completion_tokens
         if old is not None and new is not None and old != new:
             raise _refused("max_tokens", f"is {old} and max_completion_tokens {new}; give one of them")
         return self
 
 
-class TokenizeRequest(_Wire):
+class TokenizeRequest(Wire):
     model: str | None = None
     prompt: str
     add_special_tokens: bool = True
@@ -242,6 +324,6 @@ class TokenizeChatRequest(Conversation):
     return_token_strs: bool = False
 
 
-class DetokenizeRequest(_Wire):
+class DetokenizeRequest(Wire):
     model: str | None = None
     tokens: TokenIds

@@ -1,6 +1,8 @@
 """A conversation to be answered, in no dialect: what every chat endpoint translates to and from.
 
-This module knows templates, tools and replies; it knows no wire format.
+A dialect builds a `Turn`, reads `answer` (a stream) or `answer_whole`, and writes what it gained in its own words.
+What the answer must look like, how long the model may reason and which tools it must call are fields of the turn;
+how that reaches the model is decided here, by the format of its replies. This module knows no wire format.
 """
 
 from __future__ import annotations
@@ -8,14 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
+from hexad.errors import BadRequest
+from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
 from hexad.server.pieces import Cursor, Piece, whole
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, ReplyParser, Text, Tool
-from hexad.types import RequestOutput, SamplingParams
+from hexad.types import RequestOutput, SamplingParams, StructuredOutputs
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+EFFORT_BUDGETS: Mapping[str, int] = {"minimal": 128, "low": 1024, "medium": 8192}
+"""Tokens of reasoning; more effort has no limit of its own."""
+_EFFORT_WORDS: Mapping[str, str] = {"minimal": "low", "xhigh": "high", "max": "high"}
+"""Templates know low, medium and high."""
 
 PROMPT_TAIL = 64
 """Characters at the end of a prompt that tell whether it has begun the reasoning."""
@@ -35,8 +47,15 @@ class Turn:
     shown_tools: Sequence[dict[str, Any]] = ()
     """The same tools as chat templates read them."""
     parallel_tool_calls: bool = True
+    structured: StructuredOutputs | None = None
+    """What the content must look like. Reasoning before it is free, and a tool may be called instead of it."""
     thinking: bool | None = None
     """None: as the model's template does by itself."""
+    thinking_budget: int | None = None
+    """Most tokens of reasoning."""
+    effort: Effort | None = None
+    """How hard to think: "none" is `thinking=False`; the others are a variable of the templates that read it, and
+    set a budget (`EFFORT_BUDGETS`) where they do not."""
     template: dict[str, Any] = field(default_factory=dict)
     """Further variables of the chat template."""
     add_special_tokens: bool = False
@@ -44,6 +63,11 @@ class Turn:
     """Tokens are of interest that show no text yet: log-probabilities, token ids."""
     priority: int = 0
     cache_salt: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What the dialect calls the fields above, where its word is another: refusals name it."""
+
+    def named(self, own: str) -> str:
+        return self.names.get(own, own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +86,8 @@ class Gained:
     events: list[Event]
     piece: Piece
     output: RequestOutput
+    reasoning_tokens: int
+    """Of this answer, so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +100,56 @@ class Reply:
     calls: list[Call]
     piece: Piece
     """Its raw text, tokens, log-probabilities and ending."""
+    reasoning_tokens: int = 0
 
 
 def call_id() -> str:
     return "call_" + uuid.uuid4().hex[:24]
 
 
+@dataclass(frozen=True, slots=True)
+class _Thinking:
+    """What a turn's wishes about reasoning come to with one model."""
+
+    asked: bool | None
+    budget: int | None
+    template: dict[str, Any]
+
+
+def _thinking(service: Service, turn: Turn) -> _Thinking:
+    """Raises BadRequest where a model that does not reason is asked to."""
+    wishes = {"effort": turn.effort not in (None, "none"), "thinking": turn.thinking or False}
+    wishes["thinking_budget"] = turn.thinking_budget is not None
+    wish = next((name for name, wished in wishes.items() if wished), None)
+    if wish and service.format.reasoning is None:
+        param = turn.named(wish)
+        raise BadRequest(
+            f"{param} is about reasoning, and {service.model_name} does not reason; leave it out", param=param
+        )
+    asked, budget, template = turn.thinking, turn.thinking_budget, dict[str, Any]()
+    if turn.effort is not None:
+        asked = turn.effort != "none"
+        if service.template_reads("reasoning_effort"):
+            template["reasoning_effort"] = _EFFORT_WORDS.get(turn.effort, turn.effort)
+        elif budget is None:
+            budget = EFFORT_BUDGETS.get(turn.effort)
+    if asked is not None:
+        template |= {"enable_thinking": asked, "thinking": asked}
+    if (
+        asked is False
+        and service.format.reasoning is not None
+        and not service.template_reads("enable_thinking", "thinking is")
+    ):
+        budget = 0  # this model cannot be told; it can be stopped
+    return _Thinking(asked, budget, template)
+
+
 async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     """The text and the tokens of the prompt. Raises BadRequest where the model's template refuses."""
     shown = list(turn.shown_tools) if turn.tool_choice != "none" else []
-    options: dict[str, Any] = {"tools": shown or None}
-    if turn.thinking is not None:
-        options |= {"enable_thinking": turn.thinking, "thinking": turn.thinking}
+    options = _thinking(service, turn).template | turn.template
     # A template is slow on purpose-built input: what it costs is bounded, and not paid by other requests.
-    text = await asyncio.to_thread(service.engine.frontend.render, turn.messages, **options, **turn.template)
+    text = await asyncio.to_thread(service.engine.frontend.render, turn.messages, tools=shown or None, **options)
     return text, await service.encode(text, turn.add_special_tokens)
 
 
@@ -97,52 +159,86 @@ def shown_tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+def _shape(service: Service, turn: Turn, thinks: bool, prompt_tail: str) -> StructuredOutputs | None:
+    """What the whole raw reply must look like, calls and reasoning included; None where it is free."""
+    return turn.structured
+
+
+class _ReasoningTokens:
+    """Counts the tokens of one reply up to the end of its reasoning."""
+
+    def __init__(self, end: list[int]) -> None:
+        self._end = end
+        self._newest: list[int] = []
+        self._seen = False
+        self._count = 0
+
+    def feed(self, tokens: Sequence[int], events: Sequence[Event]) -> None:
+        self._seen = self._seen or any(isinstance(event, Reasoning) for event in events)
+        for token in tokens:
+            if self._newest == self._end:
+                return
+            self._newest = [*self._newest, token][-len(self._end) :]
+            self._count += 1
+
+    @property
+    def count(self) -> int:
+        return self._count if self._seen else 0
+
+
 async def answer(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
-    """Each answer's growth. Closing the generator aborts the request."""
-    text, tokens = await prompt_of(service, turn)
-    job = Job(turn.request_id, [tokens], turn.params, turn.priority, turn.cache_salt)
-    tools = turn.tools if turn.tool_choice != "none" else ()
-    thinking = turn.thinking is not False
-    parsers = [
-        ReplyParser(service.format, tools=tools, thinking=thinking, prompt_tail=text[-PROMPT_TAIL:])
-        for _ in range(turn.params.n)
-    ]
-    cursors = [Cursor(by_token=turn.by_token) for _ in parsers]
-    called = [False] * len(parsers)
-    async with contextlib.aclosing(run(service, job)) as growth:
-        async for _, output in growth:
-            for choice in output.outputs:
-                piece = cursors[choice.index].take(choice)
-                if piece is None:
-                    continue
-                events = parsers[choice.index].push(piece.text)
-                if piece.finish_reason is not None:
-                    events += parsers[choice.index].finish()
-                called[choice.index] |= any(isinstance(event, CallStart) for event in events)
-                if piece.finish_reason == "stop" and called[choice.index]:
-                    piece = piece._replace(finish_reason="tool_calls")
-                yield Gained(choice.index, events, piece, output)
+    """Each answer's growth. Closing the generator aborts the request. Refusals name fields as the dialect does."""
+    with naming(turn.names):
+        text, tokens = await prompt_of(service, turn)
+        tools = turn.tools if turn.tool_choice != "none" else ()
+        thinking = _thinking(service, turn)
+        tail = text[-PROMPT_TAIL:]
+        shape = _shape(service, turn, thinking.asked is not False, tail)
+        params = msgspec.structs.replace(turn.params, structured_outputs=shape)
+        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt)
+        parsers = [
+            ReplyParser(service.format, tools=tools, thinking=thinking.asked is not False, prompt_tail=tail)
+            for _ in range(params.n)
+        ]
+        cursors = [Cursor(by_token=turn.by_token) for _ in parsers]
+        counts = [_ReasoningTokens(service.reasoning_end) for _ in parsers]
+        called = [False] * len(parsers)
+        async with contextlib.aclosing(run(service, job)) as growth:
+            async for _, output in growth:
+                for choice in output.outputs:
+                    index = choice.index
+                    piece = cursors[index].take(choice)
+                    if piece is None:
+                        continue
+                    events = parsers[index].push(piece.text)
+                    if piece.finish_reason is not None:
+                        events += parsers[index].finish()
+                    counts[index].feed(piece.token_ids, events)
+                    called[index] |= any(isinstance(event, CallStart) for event in events)
+                    if piece.finish_reason == "stop" and called[index]:
+                        piece = piece._replace(finish_reason="tool_calls")
+                    yield Gained(index, events, piece, output, counts[index].count)
 
 
 async def answer_whole(service: Service, turn: Turn) -> tuple[list[Reply], RequestOutput]:
     """All answers, complete."""
     events: list[list[Event]] = [[] for _ in range(turn.params.n)]
-    endings: dict[int, str | None] = {}
-    output: RequestOutput | None = None
+    endings: dict[int, Gained] = {}
+    gained: Gained | None = None
     async with contextlib.aclosing(answer(service, turn)) as growth:
         async for gained in growth:
             events[gained.index] += gained.events
-            endings[gained.index] = gained.piece.finish_reason
-            output = gained.output
-    assert output is not None  # every answer ends with a piece, or in an exception
+            endings[gained.index] = gained
+    assert gained is not None  # every answer ends with a piece, or in an exception
     replies = []
-    for choice in output.outputs:
-        piece = whole(choice)._replace(finish_reason=endings[choice.index])
-        replies.append(reply_of(choice.index, events[choice.index], piece))
-    return replies, output
+    for choice in gained.output.outputs:
+        ending = endings[choice.index]
+        piece = whole(choice)._replace(finish_reason=ending.piece.finish_reason)
+        replies.append(reply_of(choice.index, events[choice.index], piece, ending.reasoning_tokens))
+    return replies, gained.output
 
 
-def reply_of(index: int, events: Sequence[Event], piece: Piece) -> Reply:
+def reply_of(index: int, events: Sequence[Event], piece: Piece, reasoning_tokens: int = 0) -> Reply:
     """Events put together."""
     content = "".join([event.text for event in events if isinstance(event, Text)])
     reasoning = "".join([event.text for event in events if isinstance(event, Reasoning)])
@@ -152,4 +248,4 @@ def reply_of(index: int, events: Sequence[Event], piece: Piece) -> Reply:
         if isinstance(event, CallArguments):
             arguments[event.index] += event.text
     calls = [Call(call_id(), name, arguments[number]) for number, name in names.items()]
-    return Reply(index, content, reasoning, calls, piece)
+    return Reply(index, content, reasoning, calls, piece, reasoning_tokens)

@@ -1,18 +1,143 @@
-"""How model families write reasoning and tool calls."""
+"""How models write reasoning and tool calls: a table, one row a format.
+
+A row is read by `ReplyParser` and written by `hexad.text.reply_grammar`, so that what is forced is what is understood.
+Sources: the models' own chat templates and, where a template leaves a question open, the parsers of vLLM
+(`tool_parsers/`) and SGLang (`function_call/`). This module does not know requests, tokenizers or the engine.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from hexad.errors import ConfigError
+
+Style = Literal["none", "object", "named", "python", "xml", "harmony"]
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Tool(msgspec.Struct, frozen=True):
+    """A function that the model may call."""
+
     name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    """JSON schema of the arguments; empty: any object."""
+    strict: bool = False
+    """Arguments must obey the schema even where the model is free not to call."""
 
 
-FORMATS = {"plain": Format("plain")}
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to write calls. Reading ignores whitespace at the ends of these literals."""
+
+    name: str
+    style: Style = "none"
+    """A call is an object with name and arguments; a name, then an object; Python's syntax; Qwen3-Coder's tags; or a
+    message of OpenAI's harmony."""
+    section: tuple[str, str] = ("", "")
+    """Around all calls."""
+    open: str = ""
+    between: str = ""
+    """Name and arguments."""
+    close: str = ""
+    separator: str = ""
+    arguments: str = "arguments"
+    """Its key in style "object" as the model learned it; `arguments` and `parameters` are both read."""
+    bare: str = ""
+    """A reply that begins with this character may be a call without a marker, if it names a known tool."""
+    reasoning: tuple[str, str] | None = ("<think>", "</think>")
+    answer: str = ""
+    """What the model writes before an answer that is no call."""
+    hidden: tuple[str, ...] = ()
+    """Markers that are read beside the literals above."""
+
+    @property
+    def trigger(self) -> str:
+        """What announces a call in the middle of text; "" where nothing does."""
+        words = (self.section[0] or self.open).split()
+        return words[0] if words and not (self.bare and self.section[0]) else ""
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """All that may be a token of its own."""
+        literals = (*self.section, self.open, self.between, self.close, self.answer, *(self.reasoning or ()))
+        return frozenset(self.hidden).union(*map(MARKER.findall, literals))
+
+    def tokens(self, token_id: Callable[[str], int | None]) -> dict[str, int]:
+        """The markers that are one token of a vocabulary, which `token_id` looks up: they must stay visible."""
+        found = {marker: token_id(marker) for marker in self.markers}
+        return {marker: number for marker, number in found.items() if number is not None}
+
+    def opens_reasoning(self, prompt_tail: str) -> bool:
+        """The prompt's template has already written the marker that begins a reasoning section."""
+        return self.reasoning is not None and prompt_tail.rstrip().endswith(self.reasoning[0])
 
 
-def detect(template_source: str) -> Format:
-    """The format whose markers a chat template writes."""
-    return FORMATS["plain"]
+MARKER = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
+"""The parts of a literal that may be tokens of their own."""
+
+_CALLS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+_ROWS = (
+    Format(name="plain"),
+    # Hermes 2 Pro, Qwen2.5, Qwen3, and the built-in demo model.
+    Format(name="hermes", style="object", open="<tool_call>\n", close="\n</tool_call>", separator="\n"),
+    # Llama 3.1 to 3.3, and Llama 4 with its own template.
+    Format(name="llama3", style="object", open="<|python_tag|>", separator="; ", arguments="parameters", bare="{"),
+    # Mistral's tokenizers from v11 on, then the older ones.
+    Format(
+        name="mistral", style="named", open="[TOOL_CALLS]", between="[ARGS]", hidden=("[CALL_ID]",),
+        reasoning=("[THINK]", "[/THINK]"),
+    ),
+    Format(name="mistral-list", style="object", section=("[TOOL_CALLS] [", "]"), separator=", "),
+    # DeepSeek V3 and R1, then V3.1.
+    Format(
+        name="deepseek", style="named", section=_CALLS, open="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+        between="\n```json\n", close="\n```<｜tool▁call▁end｜>", separator="\n",
+    ),
+    Format(
+        name="deepseek-v3.1", style="named", section=_CALLS, open="<｜tool▁call▁begin｜>", between="<｜tool▁sep｜>",
+        close="<｜tool▁call▁end｜>",
+    ),
+    # gpt-oss: https://cookbook.openai.com/articles/openai-harmony. A call ends the reply.
+    Format(
+        name="harmony", style="harmony", open="<|channel|>commentary to=functions.",
+        between=" <|constrain|>json<|message|>", close="<|call|>", answer="<|channel|>final<|message|>",
+        reasoning=("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"), hidden=("<|return|>",),
+    ),
+    # Llama 4 and 3.2 with vLLM's pythonic templates, ToolACE.
+    Format(name="pythonic", style="python", section=("[", "]"), separator=", ", bare="["),
+    Format(name="qwen3-coder", style="xml", open="<tool_call>\n", close="\n</tool_call>", separator="\n"),
+)  # fmt: skip
+FORMATS: dict[str, Format] = {row.name: row for row in _ROWS}
+
+_SIGNS: tuple[tuple[str, str], ...] = (
+    ("harmony", r"<\|channel\|>"),
+    ("deepseek", r"(?s)<｜tool▁calls▁begin｜>.*```json"),
+    ("deepseek-v3.1", r"<｜tool▁calls▁begin｜>"),
+    ("mistral", r"\[ARGS\]"),
+    ("mistral-list", r"\[TOOL_CALLS\]"),
+    ("qwen3-coder", r"(?s)<function=.*<parameter="),
+    ("plain", r"<arg_key>"),  # GLM-4.5 writes <tool_call> too, and something else in it
+    ("hermes", r"<tool_call>"),
+    ("pythonic", r"\[func_name1\("),
+    ("llama3", r"<\|python_tag\|>|\"parameters\": ?'"),
+)
+"""What in a chat template tells its format; the first that is found decides."""
+
+
+def detect(template_source: str, tool_format: str = "auto") -> Format:
+    """The format that a chat template speaks, or the named one; "plain" for a template that shows no known calls.
+
+    It has a reasoning section exactly when the template mentions the section's markers. Raises ConfigError for a
+    name that is not in FORMATS.
+    """
+    if tool_format == "auto":
+        tool_format = next((name for name, sign in _SIGNS if re.search(sign, template_source)), "plain")
+    if tool_format not in FORMATS:
+        raise ConfigError(f"tool_format is {tool_format!r}; it must be auto or one of {', '.join(FORMATS)}")
+    found = FORMATS[tool_format]
+    pairs = (found.reasoning, ("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+    spoken = (pair for pair in pairs if pair and MARKER.findall(pair[0])[0] in template_source)
+    return msgspec.structs.replace(found, reasoning=next(spoken, None))

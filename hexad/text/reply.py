@@ -1,32 +1,44 @@
-"""What a model's raw reply is made of: content, reasoning, tool calls.
+"""A model's raw reply, in pieces of any size, to content, reasoning and tool calls.
 
-This module knows text; it does not know tokens, templates or wire formats.
+Where the reply was cut into pieces makes no difference, the work is linear in its length, and only text that may still
+become a marker or the beginning of a call is held back. What is no call of the format comes out as content exactly as
+it was written, markers included. A call has begun when its name and the beginning of its arguments were read; from
+there on arguments are passed on as the model writes them, so a reply that is cut off leaves a call with incomplete
+arguments, and broken JSON stays broken for the reader to find. A call may name a tool that nobody offered, except
+where no marker tells that it is a call. Whitespace beside a marker belongs to the marker. This module does not know
+tokens or dialects.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from hexad.text.formats import Format
+from hexad.text.formats import Tool as Tool
+from hexad.text.reader import SPACE, Malformed, Markers, Reader, Sink, Steps, ignore, python_literal
 
+MAX_NAME = 256
+"""Characters of a tool's name."""
 
-class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that the model may call."""
-
-    name: str
-    description: str = ""
-    parameters: dict[str, Any] = {}
-    """JSON schema of its arguments, an object."""
-    strict: bool = False
-    """Calls must match `parameters`."""
+_NAME_END = re.compile(r"[^\w.:/-]")
+_TAG_END = re.compile(r">")
+_KIND_OF = {"{": "object", "[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null", "": "number"}
+_CALL_KEYS = ("name", "arguments", "parameters", "id", "type")
+_PARAMETER_END = Markers("\n</parameter>", "</parameter>")
+_HEADER_END = Markers("<|message|>")
+_BODY_END = Markers("<|end|>", "<|call|>", "<|return|>", "<|start|>")
+_RECIPIENT = re.compile(r"to=functions\.([\w.:/-]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
+    """A piece of the content."""
+
     text: str
 
 
@@ -43,7 +55,7 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """A piece of JSON; the pieces of a call are one object."""
+    """A piece of a call's arguments; the pieces add up to one JSON object."""
 
     index: int
     text: str
@@ -53,13 +65,294 @@ Event = Text | Reasoning | CallStart | CallArguments
 
 
 class ReplyParser:
-    """One answer's parser. `prompt_tail`: how the prompt ended, for it may have begun the reasoning."""
+    """Reads one reply. `push` and `finish` return the events that became certain."""
 
     def __init__(self, format: Format, *, tools: Sequence[Tool], thinking: bool, prompt_tail: str = "") -> None:
-        pass
+        """Without `tools` no call is looked for. A reasoning section stands at the beginning of a reply: it is looked
+        for with `thinking`, and in any case if the prompt, whose end is `prompt_tail`, has already opened it.
+        """
+        self._format = format
+        self._tools = {tool.name: tool for tool in tools}
+        self._is_opened = format.opens_reasoning(prompt_tail)
+        self._reasoning = format.reasoning if thinking or self._is_opened else None
+        self._reader = Reader()
+        self._events: list[Event] = []
+        self._num_calls = 0
+        self._has_begun = False
+        """A call of the current section."""
+        self._steps = self._harmony() if format.style == "harmony" else self._reply()
 
     def push(self, text: str) -> list[Event]:
-        return [Text(text)] if text else []
+        self._reader.feed(text)
+        return self._advance()
 
     def finish(self) -> list[Event]:
-        return []
+        """What was held back, once no more text comes."""
+        self._reader.is_final = True
+        return self._advance()
+
+    def _advance(self) -> list[Event]:
+        next(self._steps, None)
+        events, self._events = self._events, []
+        return events
+
+    def _say(self, text: str) -> None:
+        if text:
+            self._events.append(Text(text))
+
+    def _think(self, text: str) -> None:
+        if text:
+            self._events.append(Reasoning(text))
+
+    def _untake(self) -> str:
+        """What was read of something that is no call."""
+        text = "".join(self._reader.taken)
+        self._reader.taken = []
+        return text
+
+    def _reply(self) -> Steps[None]:
+        read, form = self._reader, self._format
+        space = yield from self._thought()
+        if not self._tools or form.style == "none":
+            self._say(space)
+            yield from read.text_until(Markers(), self._say, trims="")
+            return
+        if form.bare and (yield from read.peek()) == form.bare:
+            space = yield from self._section(space, "")
+        markers = Markers(*filter(None, [form.trigger]))
+        while True:
+            space, marker = yield from read.text_until(markers, self._say, space)
+            if not marker:
+                return
+            space = yield from self._section(space, marker)
+
+    def _thought(self) -> Steps[str]:
+        """The reasoning section, if there is one. Returns whitespace that may belong to the content."""
+        read = self._reader
+        if self._reasoning is None:
+            yield from read.skip_space()
+            return self._untake()
+        begin, end = self._reasoning
+        try:
+            if not self._is_opened:
+                yield from read.choose(begin)
+        except Malformed:
+            return self._untake()
+        yield from read.skip_space()
+        yield from read.text_until(Markers(end), self._think)
+        yield from read.skip_space()
+        read.taken = []
+        return ""
+
+    def _section(self, space: str, marker: str) -> Steps[str]:
+        """From a marker, just read, to the end of its calls. Returns whitespace that may belong to the content."""
+        read = self._reader
+        read.taken = [space, marker]
+        self._has_begun = False
+        try:
+            yield from self._calls(marker)
+        except Malformed:
+            text = self._untake()
+            if self._has_begun:
+                text = "" if read.is_final and not (yield from read.peek()) else text.lstrip(SPACE)
+            if text:
+                self._say(text)
+                return ""
+        yield from read.skip_space()
+        read.taken = []
+        return ""
+
+    def _calls(self, marker: str) -> Steps[None]:
+        read, form = self._reader, self._format
+        begin, end = form.section
+        for word in begin.removeprefix(marker).split():
+            yield from read.choose(word)
+        if begin and form.open:
+            yield from read.choose(form.open.strip())
+        another = [word for word in (form.separator.strip() or (begin and form.open.strip()), end) if word]
+        call = {"object": self._object, "named": self._named, "python": self._python, "xml": self._xml}[form.style]
+        while True:
+            yield from call(bool(form.bare) and not marker)
+            read.taken = []
+            if form.close:
+                yield from read.choose(form.close.strip())
+            if not another or (yield from read.choose(*another)) == end:
+                return
+
+    def _checked(self, name: str, must_be_known: bool = False) -> str:
+        """The name of a tool. Raises Malformed for what cannot be one."""
+        if name in self._tools or not (must_be_known or not 0 < len(name) <= MAX_NAME or _NAME_END.search(name)):
+            return name
+        raise Malformed
+
+    def _begin(self, name: str) -> Sink:
+        """A call begins. Returns what takes its arguments."""
+        index = self._num_calls
+        self._num_calls += 1
+        self._has_begun = True
+        self._events.append(CallStart(index, name))
+
+        def take(text: str) -> None:
+            self._reader.taken = []
+            self._events.append(CallArguments(index, text))
+
+        return take
+
+    def _object(self, must_be_known: bool) -> Steps[None]:
+        """`{"name": "f", "arguments": {...}}`, in any order; other keys are passed over."""
+        read = self._reader
+        yield from read.choose("{")
+        name, early, has_arguments = "", list[str](), False
+        while True:
+            key = yield from read.json_string()
+            yield from read.choose(":")
+            if key == "name" and not name:
+                name = self._checked((yield from read.json_string()), must_be_known)
+            elif key in ("arguments", "parameters") and not has_arguments:
+                has_arguments = True
+                yield from self._arguments(name, early.append)
+            elif must_be_known and key not in _CALL_KEYS:
+                raise Malformed
+            else:
+                yield from read.json_value(ignore)
+            if (yield from read.choose(",", "}")) == "}":
+                break
+        if not name:
+            raise Malformed
+        if early or not has_arguments:
+            self._begin(name)("".join(early) or "{}")
+
+    def _arguments(self, name: str, early: Sink) -> Steps[None]:
+        """An object, an object written as a string, or null; `early` takes it while the name is not known."""
+        read = self._reader
+        first = yield from read.skip_space()
+        if first == "{":
+            yield from read.json_value(self._begin(name) if name else early)
+            return
+        if first == '"':
+            text = (yield from read.json_string()) or "{}"
+        else:
+            yield from read.choose("null")
+            text = "{}"
+        (self._begin(name) if name else early)(text)
+
+    def _name(self) -> Steps[str]:
+        yield from self._reader.skip_space()
+        pieces: list[str] = []
+        yield from self._reader.copy_to(_NAME_END, pieces.append)
+        return "".join(pieces)
+
+    def _named(self, must_be_known: bool) -> Steps[None]:
+        """A name, for Mistral perhaps an id, a marker, and an object."""
+        read, form = self._reader, self._format
+        name = self._checked((yield from self._name()), must_be_known)
+        between = form.between.strip()
+        while (yield from read.choose(between, *form.hidden)) != between:
+            yield from self._name()
+        if (yield from read.skip_space()) != "{":
+            raise Malformed
+        yield from read.json_value(self._begin(name))
+
+    def _python(self, must_be_known: bool) -> Steps[None]:
+        """`f(a=1, b="x")`. It begins when it was read as a whole, for its values have to be understood."""
+        read = self._reader
+        name = self._checked((yield from self._name()), must_be_known)
+        yield from read.choose("(")
+        items: list[str] = []
+        while (yield from read.skip_space()) != ")":
+            key = yield from self._name()
+            yield from read.choose("=")
+            items.append(f"{_quoted(key)}: " + (yield from read.python_value()))
+            if (yield from read.skip_space()) != ")":
+                yield from read.choose(",")
+        yield from read.choose(")")
+        self._begin(name)("{" + ", ".join(items) + "}")
+
+    def _xml(self, must_be_known: bool) -> Steps[None]:
+        """`<function=f><parameter=a>value</parameter></function>`: the tool's schema tells what is no string."""
+        read = self._reader
+        yield from read.choose("<function=")
+        name = self._checked((yield from self._name()), must_be_known)
+        yield from read.choose(">")
+        take = self._begin(name)
+        opening = "{"
+        while (yield from read.choose("<parameter=", "</function>")) == "<parameter=":
+            key: list[str] = []
+            yield from read.copy_to(_TAG_END, key.append)
+            yield from read.choose(">")
+            take(f"{opening}{_quoted(''.join(key))}: ")
+            properties = self._tools[name].parameters.get("properties") if name in self._tools else None
+            schema = properties.get("".join(key)) if isinstance(properties, dict) else None
+            yield from self._parameter(kinds_of(schema), take)
+            opening = ", "
+        take("}" if opening == ", " else "{}")
+
+    def _parameter(self, kinds: set[str], take: Sink) -> Steps[None]:
+        """A value up to its end tag. One newline at each end is not part of it."""
+        read = self._reader
+        if (yield from read.peek()) == "\n":
+            read.take()
+        if kinds == {"string"}:
+            take('"')
+            _, marker = yield from read.text_until(_PARAMETER_END, lambda text: take(_quoted(text)[1:-1]), trims="")
+            value = '"'
+        else:
+            pieces: list[str] = []
+            _, marker = yield from read.text_until(_PARAMETER_END, pieces.append, trims="")
+            value = _typed("".join(pieces), kinds)
+        if not marker:
+            raise Malformed
+        take(value)
+
+    def _harmony(self) -> Steps[None]:
+        """Messages of OpenAI's harmony: a header names channel and recipient, then comes the body."""
+        read = self._reader
+        while (yield from read.peek()):
+            read.taken = []
+            header: list[str] = []
+            try:
+                header.append((yield from read.choose("<|start|>", "<|channel|>", "assistant", "to=")))
+                _, marker = yield from read.text_until(_HEADER_END, header.append, trims="")
+                header.append(marker)
+            except Malformed:
+                self._say(self._untake())
+                yield from read.text_until(_BODY_END, self._say, trims="")
+                continue
+            recipient = _RECIPIENT.search("".join(header))
+            say = self._think if "<|channel|>analysis" in "".join(header) else self._say
+            if not marker or recipient and not self._tools:
+                self._say("".join(header))
+            elif recipient and (yield from read.skip_space()) == "{":
+                with suppress(Malformed):
+                    yield from read.json_value(self._begin(recipient[1]))
+            yield from read.text_until(_BODY_END, say, trims="")
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def kinds_of(schema: Any) -> set[str]:
+    """The types of JSON that a parameter's schema names; for one that is not described: a string."""
+    if not isinstance(schema, dict):
+        return {"string"}
+    kinds: set[str] = set()
+    for each in (schema, *_listed(schema.get("anyOf")), *_listed(schema.get("oneOf"))):
+        named = each.get("type") if isinstance(each, dict) else None
+        kinds.update(kind for kind in (_listed(named) or [named]) if isinstance(kind, str))
+    return kinds or ({"string"} if "enum" in schema else set(_KIND_OF.values()))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _typed(text: str, kinds: set[str]) -> str:
+    """A parameter's text as JSON: a literal of the types that are asked for, or else a string."""
+    try:
+        value = python_literal(text)
+    except Malformed:
+        return _quoted(text)
+    kind = _KIND_OF.get(value[0], "number")
+    is_asked = kind in kinds or kind == "number" and "integer" in kinds
+    return value if is_asked and kind != "string" else _quoted(text)

@@ -70,6 +70,11 @@ class Tokenizer:
         return cls(backend, special_tokens, read_byte_rules(decoder, str(path)))
 
     @classmethod
+    def open(cls, directory: Path | None) -> Tokenizer:
+        """As `load`; None is `of_bytes`."""
+        return cls.of_bytes() if directory is None else cls.load(directory)
+
+    @classmethod
     def of_bytes(cls) -> Tokenizer:
         """256 tokens, one a byte: for a model of random weights that comes without a tokenizer."""
         backend = Backend(BPE(dict(BYTE_LEVEL), []))
@@ -118,6 +123,18 @@ class Tokenizer:
         if self._backend.pre_tokenizer is not None:
             pieces = [piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str(text)]
         return [token.id for piece in pieces for token in self._backend.model.tokenize(piece)]
+
+    def encode_inside(self, text: str) -> list[int] | None:
+        """Literal `text` in the middle of an answer: nothing is put in front, as SentencePiece does with a space.
+
+        None where the tokens would not spell `text` exactly.
+        """
+        for before in ("", "\n"):
+            head, whole = self._encode_literal(before), self._encode_literal(before + text)
+            ids = whole[len(head) :]
+            if whole[: len(head)] == head and b"".join(map(self.token_bytes, ids)) == text.encode():
+                return ids
+        return None
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `token_ids`; incomplete characters become U+FFFD. Raises BadRequest for an id out of range."""

@@ -12,7 +12,7 @@ from pytest import MonkeyPatch
 
 from hexad.cache.pool import PagePool
 from hexad.cache.tree import Node, PrefixTree
-from hexad.scheduler import draft, scheduler
+from hexad.scheduler import draft, lifecycle, scheduler
 from hexad.scheduler.draft import Draft
 from hexad.scheduler.memory import Memory
 from hexad.scheduler.plan import Plan
@@ -152,6 +152,25 @@ def _retain_keeps_idle(right: Any, pool: PagePool, page: int) -> None:
     pool._num_in_use = in_use
 
 
+def _extend_without_looking(sequence: Any, gained: Any, max_new: int) -> Any:
+    sequence.tokens += [gained.token_id, *gained.forced]
+    reason, stop_token = lifecycle.ending(sequence, max_new)
+    return ("stop", None) if gained.complete and reason is None else (reason, stop_token)
+
+
+def _forget_the_forced(right: Any, self: Scheduler, sequence: Any, result: Any) -> Any:
+    gained = result.sampled.get(sequence.key)
+    if gained is not None and gained.complete:
+        gained.forced = gained.forced[:-1]
+    return right(self, sequence, result)
+
+
+def _never_complete(right: Any, self: Scheduler, sequence: Any, result: Any) -> Any:
+    if sequence.key in result.sampled:
+        result.sampled[sequence.key].complete = False
+    return right(self, sequence, result)
+
+
 def _answer_lost(right: Any, self: Scheduler, *args: Any) -> Any:
     outputs = right(self, *args)
     return outputs[:-1] if len(outputs) > 1 else outputs
@@ -191,8 +210,11 @@ MUTANTS: dict[str, Mutant] = {
     "prompt log-probabilities from the cache": _method(Memory, "reads_cache", lambda right, *args: True),
     "seats are not counted": _method(Scheduler, "_free_seats", lambda right, *args: 99),
     "min_tokens and stop tokens are ignored": lambda patch: patch.setattr(
-        scheduler, "ending", lambda each, most: ("length" if each.num_generated >= most else None, None)
+        lifecycle, "ending", lambda each, most: ("length" if each.num_generated >= most else None, None)
     ),
     "the victim may be anybody": _method(Scheduler, "_cheapest", lambda right, self, behind: right(self, self.running)),
+    "forced tokens behind the end are kept": lambda patch: patch.setattr(scheduler, "extend", _extend_without_looking),
+    "forced tokens are lost": _method(Scheduler, "_append", _forget_the_forced),
+    "a complete answer goes on": _method(Scheduler, "_append", _never_complete),
     "an output is lost": _method(Scheduler, "_commit_chunk", _answer_lost),
 }

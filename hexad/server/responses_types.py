@@ -1,0 +1,160 @@
+"""What `/v1/responses` may be asked for. This module knows no engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hexad.server.openai_types import FIRST, MAX_TOOLS, Effort, Function, JsonObjectFormat, Named, TextFormat, Wire
+from hexad.types import MAX_LOGPROBS
+
+Id = Annotated[str, Field(max_length=256)]
+Status = Literal["in_progress", "completed", "incomplete"]
+LOGPROBS = "message.output_text.logprobs"
+
+
+class InputText(Wire):
+    type: Literal["input_text", "output_text"]
+    text: str
+    # What comes back of an answer.
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    logprobs: list[Any] | None = None
+
+
+class InputMessage(Wire):
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | Annotated[list[InputText], FIRST]
+    id: Id | None = None
+    status: Status | None = None
+    phase: Literal["commentary", "final_answer"] | None = None
+
+
+class FunctionCallItem(Wire):
+    type: Literal["function_call"]
+    call_id: Id
+    name: str
+    arguments: str
+    id: Id | None = None
+    status: Status | None = None
+
+
+class FunctionOutputItem(Wire):
+    type: Literal["function_call_output"]
+    call_id: Id
+    output: str | Annotated[list[InputText], FIRST]
+    id: Id | None = None
+    status: Status | None = None
+
+
+class ReasoningText(Wire):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ReasoningItem(Wire):
+    type: Literal["reasoning"]
+    id: Id | None = None
+    summary: Annotated[list[Any], Field(max_length=0)] | None = None
+    content: Annotated[list[ReasoningText], FIRST] | None = None
+    encrypted_content: None = None
+    status: Status | None = None
+
+
+Item = InputMessage | FunctionCallItem | FunctionOutputItem | ReasoningItem
+
+
+class ResponseTool(Function):
+    type: Literal["function"]
+    strict: bool | None = True
+
+
+class ToolName(Named):
+    type: Literal["function"]
+
+
+class AllowedResponseTools(Wire):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ToolName], FIRST, Field(min_length=1)]
+
+
+class ResponseSchema(Wire):
+    type: Literal["json_schema"]
+    name: Annotated[str, Field(max_length=256)]
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class TextOptions(Wire):
+    format: TextFormat | JsonObjectFormat | ResponseSchema | None = None
+    verbosity: Literal["medium"] | None = None
+
+
+class Reasoning(Wire):
+    effort: Effort | None = None
+    summary: Literal["auto"] | None = None
+    generate_summary: None = None
+    mode: None = None
+    context: None = None
+
+
+class ResponseStreamOptions(Wire):
+    include_obfuscation: Literal[False] | None = None
+
+
+class ResponseRequest(Wire):
+    model: str | None = None
+    input: str | Annotated[list[Item], FIRST, Field(min_length=1)]
+    instructions: str | None = None
+    previous_response_id: Id | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    text: TextOptions | None = None
+    reasoning: Reasoning | None = None
+    tools: Annotated[list[ResponseTool], FIRST, Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolName | AllowedResponseTools | None = None
+    parallel_tool_calls: bool | None = None
+    truncation: Literal["disabled"] | None = None
+    # Those that are about the output of tools that Hexad does not have ask for nothing.
+    include: (
+        list[
+            Literal[
+                "message.output_text.logprobs",
+                "message.input_image.image_url",
+                "file_search_call.results",
+                "web_search_call.results",
+                "web_search_call.action.sources",
+                "computer_call_output.output.image_url",
+                "code_interpreter_call.outputs",
+            ]
+        ]
+        | None
+    ) = None
+
+    background: Literal[False] | None = None
+    context_management: None = None
+    conversation: None = None
+    moderation: None = None
+    prompt: None = None
+
+    # These change no answer.
+    max_tool_calls: int | None = None
+    metadata: dict[str, str] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    user: str | None = None
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.top_logprobs is not None or LOGPROBS in (self.include or ())
