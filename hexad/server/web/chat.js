@@ -18,13 +18,17 @@ export class Chat extends EventTarget {
   }
 
   async load() {
-    this.conversations = await this.store.all();
-    for (const conversation of this.conversations) {
+    const stored = await this.store.all();
+    for (const conversation of stored) {
       for (const node of Object.values(conversation.nodes)) {
         if (node.status === "streaming")
           Object.assign(node, { status: "incomplete", error: "The page was closed before the answer was complete." });
       }
     }
+    // What was begun while the browser was still reading is kept, too.
+    const begun = this.conversations;
+    this.conversations = [...stored.filter(({ id }) => begun.every((other) => other.id !== id)), ...begun];
+    begun.forEach((conversation) => this.save(conversation));
     this.#tell("list");
     this.#tell("path");
   }
@@ -172,7 +176,7 @@ export class Chat extends EventTarget {
 }
 
 /** Raises Error when the tools are not what OpenAI's `tools` are. */
-function toolsOf(conversation) {
+export function toolsOf(conversation) {
   if (!conversation.tools.trim()) return {};
   let tools;
   try {

@@ -1,5 +1,6 @@
 // Where the reader writes, and the bar that says how full the model's context is.
 import { getJson } from "./api.js";
+import { toolsOf } from "./chat.js";
 import { icon } from "./dom.js";
 import { messages, shown } from "./tree.js";
 
@@ -20,7 +21,7 @@ export class Composer {
     text.addEventListener("keydown", (event) => this.#key(event));
     text.addEventListener("input", () => this.#written());
     chat.addEventListener("path", () => this.show());
-    chat.addEventListener("node", ({ detail }) => this.#showUsage(detail));
+    chat.addEventListener("node", ({ detail }) => chat.current.nodes[detail.id] && this.#showUsage(detail));
   }
 
   #key(event) {
@@ -70,10 +71,11 @@ export class Composer {
   async #count() {
     const { current } = this.chat;
     const last = shown(current).at(-1)?.node.id;
-    const asked = [...messages({ ...current }, last), { role: "user", content: this.text.value }];
+    const asked = [...messages(current, last), { role: "user", content: this.text.value }];
+    const { chat_template_kwargs } = this.chat.settings.parameters();
     this.#counting = new AbortController();
     try {
-      const body = { model: this.chat.model || undefined, messages: asked };
+      const body = { model: this.chat.model || undefined, messages: asked, chat_template_kwargs, ...toolsOf(current) };
       const { count } = await getJson("/tokenize", { body, signal: this.#counting.signal });
       this.#showTokens(count, " with this draft");
     } catch {

@@ -49,15 +49,17 @@ new Sidebar({ list: $("conversations"), search: $("search") }, chat, () => {
 
 chat.addEventListener("path", () => {
   transcript.show(chat.current);
-  if (document.activeElement !== $("system")) $("system").value = chat.current.system;
-  if (document.activeElement !== $("chat-tools")) $("chat-tools").value = chat.current.tools;
+  // Setting a value moves the cursor, so only another conversation's is set.
+  if ($("system").value !== chat.current.system) $("system").value = chat.current.system;
+  if ($("chat-tools").value !== chat.current.tools) $("chat-tools").value = chat.current.tools;
   document.title = chat.current.title ? `${chat.current.title} \u00b7 Hexad` : "Hexad";
 });
 chat.addEventListener("node", ({ detail }) => transcript.grew(detail));
 chat.addEventListener("failed", ({ detail }) => toast(detail));
 chat.addEventListener("ended", ({ detail: { status, content } }) => {
   if (status === "done") transcript.announce(content);
-  if (document.activeElement === document.body) $("text").focus();
+  // A phone would open its keyboard over the answer.
+  if (document.activeElement === document.body && !narrow.matches) $("text").focus();
 });
 
 function newChat() {
@@ -234,6 +236,9 @@ addEventListener("hashchange", showPage);
 
 // ---- the keyboard
 
+/** In screens: a reader who writes may look back. */
+const SCROLLING = { PageUp: -0.7, PageDown: 0.7 };
+
 addEventListener("keydown", (event) => {
   const command = event.ctrlKey || event.metaKey;
   if (command && !event.shiftKey && event.key.toLowerCase() === "k") {
@@ -243,6 +248,8 @@ addEventListener("keydown", (event) => {
   else if (event.key === "Escape" && !$("key-dialog").open) escape();
   else if (event.key === "ArrowUp" && event.target === $("text") && !$("text").value && !chat.running)
     transcript.editLast();
+  else if (event.target === $("text") && SCROLLING[event.key])
+    $("scroller").scrollBy(0, SCROLLING[event.key] * $("scroller").clientHeight);
   else return;
   event.preventDefault();
 });

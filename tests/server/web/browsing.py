@@ -30,7 +30,7 @@ def ask(page: Any, text: str) -> None:
 
 def settle(page: Any) -> None:
     """Until nothing is being answered."""
-    expect(page.locator(".message[aria-busy=true]")).to_have_count(0)
+    expect(page.locator(".message[aria-busy=true]")).to_have_count(0, timeout=30_000)
 
 
 def setting(page: Any, name: str, value: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ def test_a_conversation_is_what_the_official_client_gets(page: Any, demo: Server
     assert re.fullmatch(rf"{tokens} tokens · [\d,.]+ tokens/s · first after \d+ ms · demo", stats)
     assert page.locator("#context-label").inner_text() == f"{then.usage.total_tokens} of 2,560 tokens"
     assert page.locator("#conversations .open").all_inner_texts() == [first]
+    draft = "Which pet does Bruno have?"
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, said(page), strict=True)]
+    counted = demo.post("/tokenize", {"messages": [*turns, {"role": "user", "content": draft}]}).json()["count"]
+    page.fill("#text", draft)
+    expect(page.locator("#context-label")).to_have_text(f"{counted} of 2,560 tokens with this draft")
 
 
 def test_editing_and_asking_again_add_branches_that_arrows_and_reloading_keep(page: Any) -> None:
@@ -65,14 +71,14 @@ def test_editing_and_asking_again_add_branches_that_arrows_and_reloading_keep(pa
     assert said(page) == edited
 
 
-def test_stop_ends_the_request_and_continue_goes_on_with_it(context: Any, server: Server) -> None:
-    page = opened(context, server)
-    setting(page, "max_tokens", "1900")
+def test_stop_ends_the_request_and_continue_goes_on_with_it(context: Any, endless: Server) -> None:
+    page = opened(context, endless)
+    setting(page, "max_tokens", "4000")
     ask(page, "Go on and on.")
     expect(page.locator(".message.assistant .stats")).to_contain_text("tokens/s")
     page.keyboard.press("Escape")
     expect(page.locator(".message.assistant")).to_have_attribute("data-status", "stopped")
-    server.until_idle()
+    endless.until_idle()
     (_, begun) = said(page)
     assert begun
     setting(page, "max_tokens", "3")
@@ -167,6 +173,42 @@ def test_conversations_are_found_renamed_and_switched(page: Any) -> None:
     )
 
 
+WEATHER = {"name": "get_weather", "description": "Get the weather of a city."}
+WEATHER |= {"parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+
+
+def test_a_tool_is_called_and_the_reader_answers_for_it(page: Any) -> None:
+    setting(page, "temperature", "0")
+    page.get_by_text("Tools of this chat").click()
+    page.fill("#chat-tools", "[{]")
+    ask(page, "What is the weather in Paris?")
+    expect(page.locator(".notice")).to_contain_text("The tools of this chat are not JSON")
+    page.fill("#chat-tools", json.dumps([{"type": "function", "function": WEATHER}]))
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".call summary")).to_have_text("get_weather")
+    expect(page.locator(".call pre")).to_have_text('{\n  "city": "Paris"\n}')
+    page.get_by_role("textbox", name="Result of get_weather").fill('{"temperature": 21, "sky": "sunny"}')
+    page.get_by_role("button", name="Send result").click()
+    expect(page.locator(".message.assistant .content").last).to_have_text("In Paris it is 21 degrees and sunny.")
+
+
+def test_an_answer_goes_on_while_another_conversation_is_read(context: Any, endless: Server) -> None:
+    page = opened(context, endless)
+    setting(page, "max_tokens", "1500")
+    page.fill("#system", "Of the first.")
+    ask(page, "Go on and on.")
+    expect(page.locator(".message.assistant .stats")).to_contain_text("tokens/s")
+    page.locator("#system").focus()
+    page.keyboard.press("Control+Shift+O")
+    expect(page.locator("#system")).to_have_value("")
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#context-label")).to_have_text("0 of 8,192 tokens")
+    endless.until_idle(20)
+    page.locator("#conversations .open").click()
+    expect(page.locator(".message.assistant .stats")).to_contain_text("1,500 tokens")
+    expect(page.locator("#system")).to_have_value("Of the first.")
+
+
 def test_thoughts_are_folded_and_calls_are_shown(page: Any) -> None:
     """In DeepSeek's and OpenAI's own words: reasoning_content and tool_calls, in pieces."""
     call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": ""}}
@@ -192,13 +234,13 @@ def test_thoughts_are_folded_and_calls_are_shown(page: Any) -> None:
     assert result == {"role": "tool", "content": "sunny", "tool_call_id": "call_1"}
 
 
-def test_the_engine_page_shows_what_the_metrics_say(context: Any, server: Server) -> None:
-    page = opened(context, server)
-    setting(page, "max_tokens", "1900")
+def test_the_engine_page_shows_what_the_metrics_say(context: Any, endless: Server) -> None:
+    page = opened(context, endless)
+    setting(page, "max_tokens", "4000")
     ask(page, "Go on and on.")
     page.get_by_role("link", name="Engine").click()
     expect(page.locator(".facts")).to_contain_text("ready")
-    expect(page.locator(".facts")).to_contain_text("context 2,048 tokens")
+    expect(page.locator(".facts")).to_contain_text("context 8,192 tokens")
     requests = page.locator(".chart", has_text="Requests").locator("strong").first
     expect(requests).to_have_text("1")
     page.get_by_role("link", name="Chat").click()
@@ -207,7 +249,7 @@ def test_the_engine_page_shows_what_the_metrics_say(context: Any, server: Server
     expect(requests).to_have_text("0")
     page.get_by_text("All metrics").click()
     row = page.locator("tr", has_text="hexad:generation_tokens_total")
-    expect(row.locator("td").last).to_have_text(f"{server.metrics()['hexad:generation_tokens_total']:,.0f}")
+    expect(row.locator("td").last).to_have_text(f"{endless.metrics()['hexad:generation_tokens_total']:,.0f}")
     polled: list[str] = []
     page.get_by_role("link", name="Chat").click()
     page.on("request", lambda request: polled.append(request.url))

@@ -137,10 +137,10 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
 BELOW = "scroller => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop"
 
 
-def test_reading_further_up_is_not_disturbed(context: Any, server: Server) -> None:
-    page = opened(context, server)
+def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> None:
+    page = opened(context, endless)
     scroller = page.locator("#scroller")
-    setting(page, "max_tokens", "1900")
+    setting(page, "max_tokens", "4000")
     ask(page, "Go on and on.")
     while not scroller.evaluate("scroller => scroller.scrollTop > 600"):
         assert page.locator(".message.assistant").get_attribute("data-status") in (None, "streaming")

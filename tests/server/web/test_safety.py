@@ -75,11 +75,11 @@ def test_a_file_that_is_no_export_is_refused_in_words(page: Any, tmp_path: Path,
 
 
 def test_a_server_that_dies_leaves_an_incomplete_answer_never_a_finished_one(
-    context: Any, chat_model: Path, tmp_path: Path
+    context: Any, endless_model: Path, tmp_path: Path
 ) -> None:
-    with serving(chat_model, tmp_path / "log", "--kv-memory", "64MiB") as mortal:
+    with serving(endless_model, tmp_path / "log", "--kv-memory", "64MiB") as mortal:
         page = opened(context, mortal)
-        setting(page, "max_tokens", "1900")
+        setting(page, "max_tokens", "4000")
         ask(page, "Go on and on.")
         expect(page.locator(".message.assistant .stats")).to_contain_text("tokens/s")
         mortal.process.kill()
