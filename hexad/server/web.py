@@ -54,7 +54,7 @@ def _sent(request: Request, content: bytes, media_type: str, headers: dict[str, 
 
 # Who has no key yet must see the page to type one in; what the page then asks for needs it.
 ROUTES = (
-    Route("GET", "/", page, OPENAI, access="open"),
-    Route("HEAD", "/", page, OPENAI, access="open"),
-    Route("GET", "/web/{version}/{file}", file, OPENAI, access="open"),
+    Route("GET", "/", page, OPENAI, access="open", media_type="text/plain"),
+    Route("HEAD", "/", page, OPENAI, access="open", media_type="text/plain"),
+    Route("GET", "/web/{version}/{file}", file, OPENAI, access="open", media_type="*/*"),
 )
