@@ -18,10 +18,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.errors import BadRequest, HexadError, NotFound
+from hexad.server.caller import Caller
 from hexad.server.dialect import Dialect, Route, json_line
 from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
-from hexad.server.models import Models
+from hexad.server.models import Entry, Models
 from hexad.server.ollama_types import ChatRequest, GenerateRequest, Generation, Options, Sampling
 from hexad.server.pieces import Cursor, logprobs_of
 from hexad.server.turn import Gained, Turn, answer, call_id, shown_tool
@@ -57,12 +58,13 @@ async def read_body(request: Request, model: type[Body]) -> Body:
     return check_body(model, await read_json(request, any_type="origin" not in request.headers))
 
 
-def served_name(models: Models, name: str) -> str:
+def find(models: Models, name: str) -> Entry:
     """`demo` and `demo:latest` are the same. Raises NotFound, in words that Ollama's clients look for."""
-    for known in (name, name.removesuffix(":latest")):
-        with contextlib.suppress(NotFound):
-            return models.find(known).model_name
-    raise NotFound(f"model '{name}' not found; this server has {', '.join(map(repr, models.services))}", param="model")
+    known = models.entries
+    entry = known.get(name) or known.get(name.removesuffix(":latest"))
+    if entry is None:
+        raise NotFound(f"model '{name}' not found; this server has {', '.join(map(repr, known))}", param="model")
+    return entry
 
 
 def timestamp(ns: int) -> str:
@@ -72,7 +74,7 @@ def timestamp(ns: int) -> str:
 
 
 async def _respond(models: Models, request: Request, body: ChatRequest | GenerateRequest) -> Response:
-    parts = _parts(models, body, request.state.request_id)
+    parts = _parts(models, body, request.state.caller)
     if body.stream is not False:
         return EventStream(OLLAMA, _lines(body, parts))
     return json_response(await unless_disconnected(request.receive, _whole(body, parts)))
@@ -112,18 +114,27 @@ def _line(body: Generation, parts: Parts, done: Parts) -> dict[str, Any]:
 
 
 async def _parts(
-    models: Models, body: ChatRequest | GenerateRequest, request_id: str
+    models: Models, body: ChatRequest | GenerateRequest, caller: Caller
 ) -> AsyncGenerator[tuple[Parts, Parts], None]:
     """What the answer gains, and at the end why it ended and how long it took."""
     times = _Times()
-    async with models.use(served_name(models, body.model)) as service:
+    entry = find(models, body.model)
+    empty = not (body.messages if isinstance(body, ChatRequest) else body.prompt or body.suffix)
+    if empty and body.keep_alive == 0:
+        if entry.pinned:
+            raise BadRequest(f"{entry.name} is pinned: it stays loaded; leave keep_alive out", param="keep_alive")
+        if entry.service is not None and entry.instance is not None:
+            models.leave(entry.instance)
+        yield {"content": ""}, {"done_reason": "unload"}
+        return
+    async with models.use(entry.name, keep_alive=body.keep_alive, deadline=caller.deadline) as service:
         times.loaded = time.perf_counter_ns()
-        if not (body.messages if isinstance(body, ChatRequest) else body.prompt or body.suffix):
-            yield {"content": ""}, {"done_reason": "unload" if body.keep_alive == 0 else "load"}
+        if empty:
+            yield {"content": ""}, {"done_reason": "load"}
             return
         message = _Message()
         gained: Gained | None = None
-        async with contextlib.aclosing(_growth(service, body, request_id)) as growth:
+        async with contextlib.aclosing(_growth(service, body, caller)) as growth:
             async for gained in growth:
                 times.grew()
                 parts = message.take(gained.events, ended=gained.piece.finish_reason is not None)
@@ -197,10 +208,10 @@ class _Message:
         parts.setdefault("tool_calls", []).append({"id": call_id(), "function": function})
 
 
-def _growth(service: Service, body: ChatRequest | GenerateRequest, request_id: str) -> AsyncGenerator[Gained, None]:
+def _growth(service: Service, body: ChatRequest | GenerateRequest, caller: Caller) -> AsyncGenerator[Gained, None]:
     params = _params(service, body)
     if isinstance(body, GenerateRequest) and (body.raw or body.suffix):
-        return _continuation(service, body, params, request_id)
+        return _continuation(service, body, params, caller)
     if isinstance(body, ChatRequest):
         messages = [{"content": ""} | message.model_dump(exclude_none=True) for message in body.messages or ()]
         tools = [Tool(**tool.function.model_dump(exclude_none=True)) for tool in body.tools or ()]
@@ -213,7 +224,7 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, request_id: s
     # An answer that is already begun goes on, as in Ollama.
     begun = messages[-1]["role"] == "assistant" and bool(messages[-1]["content"]) and "tool_calls" not in messages[-1]
     turn = Turn(
-        request_id=request_id,
+        request_id=caller.request_id,
         messages=messages,
         params=params,
         tools=tools,
@@ -225,7 +236,7 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, request_id: s
         by_token=True,
         names={"structured": "format", "structured_outputs": "format", "thinking": "think", "effort": "think"},
     )
-    return answer(service, turn)
+    return answer(service, turn, caller)
 
 
 def _structured(body: Generation) -> StructuredOutputs | None:
@@ -235,7 +246,7 @@ def _structured(body: Generation) -> StructuredOutputs | None:
 
 
 async def _continuation(
-    service: Service, body: GenerateRequest, params: SamplingParams, request_id: str
+    service: Service, body: GenerateRequest, params: SamplingParams, caller: Caller
 ) -> AsyncGenerator[Gained, None]:
     """No template: what follows the prompt as it stands, or what belongs between prompt and suffix."""
     if unused := next((name for name in ("system", "think") if getattr(body, name)), None):
@@ -248,7 +259,7 @@ async def _continuation(
         tokens = await service.encode(body.prompt or "", True)
     cursor = Cursor(by_token=True)
     with naming({"structured_outputs": "format"}):
-        async with contextlib.aclosing(run(service, Job(request_id, [tokens], params, 0, ""))) as growth:
+        async with contextlib.aclosing(run(service, Job(caller.request_id, [tokens], params, 0, "", caller))) as growth:
             async for _, output in growth:
                 if piece := cursor.take(output.outputs[0]):
                     yield Gained(0, [Text(piece.text)] if piece.text else [], piece, output, 0)

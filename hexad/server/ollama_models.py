@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
@@ -11,17 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad import __version__
-from hexad.engine.frontend import sampling_fields
+from hexad.checkpoints.config import ModelConfig
+from hexad.engine.frontend import Frontend, sampling_fields
 from hexad.errors import BadRequest
-from hexad.placement.sizes import num_linear_weights
 from hexad.server.dialect import Endpoint, Route
-from hexad.server.generation import Service
-from hexad.server.models import Models
-from hexad.server.ollama import OLLAMA, read_body, served_name, timestamp
+from hexad.server.models import About, Entry, Models
+from hexad.server.ollama import OLLAMA, find, read_body, timestamp
 from hexad.server.ollama_types import ModelRequest
 from hexad.server.wire import EventStream, json_response
 from hexad.text.fim import infill_prompt
 
+NEVER = "9999-12-31T23:59:59Z"
 API = "0.12.11"
 """The release of Ollama whose wire this is: its clients look at it to know what they may send."""
 
@@ -31,90 +32,92 @@ async def version(models: Models, request: Request) -> Response:
 
 
 async def tags(models: Models, request: Request) -> Response:
-    return json_response({"models": [_listed(service) for service in models.services.values()]})
+    return json_response({"models": [_listed(entry, await models.about(entry)) for entry in models.entries.values()]})
 
 
 async def running(models: Models, request: Request) -> Response:
     shown = []
-    for service in models.services.values():
-        info = service.engine.info
-        memory = {"size": info.memory.weights + info.memory.scratch + info.memory.kv, "size_vram": 0}
-        shown.append(_listed(service) | memory | {"context_length": info.max_model_len, "expires_at": NEVER})
+    for entry in models.entries.values():
+        if entry.service is not None:
+            about = await models.about(entry)
+            expires = NEVER if about.expires_at is None else timestamp(int(about.expires_at * 10**9))
+            memory = {"size": about.memory, "size_vram": 0, "context_length": about.max_model_len}
+            shown.append(_listed(entry, about) | memory | {"expires_at": expires})
     return json_response({"models": shown})
 
 
-NEVER = "9999-12-31T23:59:59Z"
-
-
-def _listed(service: Service) -> dict[str, Any]:
-    name = service.model_name if ":" in service.model_name else service.model_name + ":latest"
+def _listed(entry: Entry, about: About) -> dict[str, Any]:
+    name = entry.name if ":" in entry.name else f"{entry.name}:latest"
+    known = entry.resolved
     # Clients show the first digits of a digest. Ours tells models apart; the weights are not read for it.
-    digest = hashlib.sha256(f"{service.engine.config.model} {service.engine.model_config}".encode()).hexdigest()
+    told = entry.name, entry.config.model, known and (known.model, known.precision)
     return {
         "name": name,
         "model": name,
-        "modified_at": timestamp(service.started * 10**9),
-        "size": service.engine.info.memory.weights,
-        "digest": digest,
-        "details": _details(service),
+        "modified_at": timestamp(entry.created * 10**9),
+        "size": about.size or 0,
+        "digest": hashlib.sha256(repr(told).encode()).hexdigest(),
+        "details": _details(entry, about),
     }
 
 
-def _details(service: Service) -> dict[str, Any]:
-    model = service.engine.model_config
+def _details(entry: Entry, about: About) -> dict[str, Any]:
+    """Empty words for a model that is not downloaded yet."""
+    family = [entry.resolved.model.model_type] if entry.resolved else []
     return {
         "parent_model": "",
         "format": "safetensors",
-        "family": model.model_type,
-        "families": [model.model_type],
-        "parameter_size": _rounded(_num_parameters(service)),
-        "quantization_level": str(service.engine.info.precision.linear),
+        "family": "".join(family),
+        "families": family,
+        "parameter_size": _rounded(about.parameters) if about.parameters else "",
+        "quantization_level": about.dtype or "",
     }
 
 
-def _num_parameters(service: Service) -> int:
-    """Of the linears, the head and the embedding table; norms and biases are left out."""
-    model = service.engine.model_config
-    table = 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
-    return num_linear_weights(model) + table
-
-
 def _rounded(count: int) -> str:
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count >= size:
-            return f"{count / size:.1f}{unit}"
-    return str(count)
+    size, unit = next(((size, unit) for size, unit in ((10**9, "B"), (10**6, "M")) if count >= size), (10**3, "K"))
+    return f"{count / size:.1f}{unit}"
 
 
 async def show(models: Models, request: Request) -> Response:
+    """Does not load the model, unless it must be downloaded to be known."""
     body = await read_body(request, ModelRequest)
-    async with models.use(served_name(models, body.model or body.name)) as service:
-        template = service.engine.chat_template
-        defaults = sampling_fields(service.engine.generation_defaults)
-        shown = {
-            "modelfile": f"# served by Hexad as {service.model_name}; there is no Modelfile",
-            "parameters": "\n".join(f"{name} {value}" for name, value in defaults.items()),
-            "template": template.sources.get("default", "") if template else "",
-            "details": _details(service),
-            "model_info": _model_info(service),
-            "capabilities": _capabilities(service),
-            "modified_at": timestamp(service.started * 10**9),
-        }
-        return json_response(shown)
+    entry = find(models, body.model or body.name)
+    about = await models.about(entry)
+    if entry.resolved is None:
+        await models.load(entry.name)
+        about = await models.about(entry)
+    assert entry.resolved is not None  # loaded, or refused
+    frontend = (
+        entry.service.engine.frontend
+        if entry.service is not None
+        else await asyncio.to_thread(Frontend.load, entry.config, entry.resolved)
+    )
+    template = frontend.chat_template
+    defaults = sampling_fields(frontend.generation_defaults)
+    shown = {
+        "modelfile": f"# served by Hexad as {entry.name}; there is no Modelfile",
+        "parameters": "\n".join(f"{name} {value}" for name, value in defaults.items()),
+        "template": template.sources.get("default", "") if template else "",
+        "details": _details(entry, about),
+        "model_info": _model_info(entry.resolved.model, about),
+        "capabilities": _capabilities(frontend),
+        "modified_at": timestamp(entry.created * 10**9),
+    }
+    return json_response(shown)
 
 
-def _capabilities(service: Service) -> list[str]:
-    able = {"tools": service.format.style != "none", "thinking": service.format.reasoning is not None}
+def _capabilities(frontend: Frontend) -> list[str]:
+    able = {"tools": frontend.format.style != "none", "thinking": frontend.format.reasoning is not None}
     with contextlib.suppress(BadRequest):
-        able["insert"] = bool(infill_prompt(service.engine.tokenizer, "", ""))
+        able["insert"] = bool(infill_prompt(frontend.tokenizer, "", ""))
     return ["completion", *(name for name, holds in able.items() if holds)]
 
 
-def _model_info(service: Service) -> dict[str, Any]:
+def _model_info(model: ModelConfig, about: About) -> dict[str, Any]:
     """By the names of GGUF."""
-    model = service.engine.model_config
     sizes = {
-        "context_length": service.engine.max_model_len,
+        "context_length": about.max_model_len,
         "embedding_length": model.hidden_size,
         "block_count": model.num_layers,
         "feed_forward_length": model.intermediate_size,
@@ -122,14 +125,14 @@ def _model_info(service: Service) -> dict[str, Any]:
         "attention.head_count_kv": model.num_kv_heads,
         "vocab_size": model.vocab_size,
     }
-    about = {"general.architecture": model.model_type, "general.parameter_count": _num_parameters(service)}
-    return about | {f"{model.model_type}.{name}": value for name, value in sizes.items()}
+    general = {"general.architecture": model.model_type, "general.parameter_count": about.parameters}
+    return general | {f"{model.model_type}.{name}": value for name, value in sizes.items()}
 
 
 async def pull(models: Models, request: Request) -> Response:
     """Clients pull what they are about to use: a model that is served is there already."""
     body = await read_body(request, ModelRequest)
-    served_name(models, body.model or body.name)
+    find(models, body.model or body.name)
     if body.stream is False:
         return json_response({"status": "success"})
 

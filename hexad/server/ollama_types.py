@@ -6,28 +6,22 @@ it off; what only says where or how fast a model runs is accepted. This module k
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from hexad.config import parse_seconds
+from hexad.errors import ConfigError
 from hexad.server.openai_types import FIRST, Texts
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d{1,9}(?:\.\d{0,9})?)(ns|us|µs|ms|s|m|h)")
-_DURATION = re.compile(rf"[-+]?(?:0|(?:{_PART.pattern}){{1,7}})")
 
-
-def _seconds(value: float | str) -> float:
-    """Seconds as a number, or a duration as Go writes it (`1h30m`). Negative: for ever."""
-    if isinstance(value, str):
-        if not _DURATION.fullmatch(value):
-            raise PydanticCustomError("duration", "a number of seconds, or a duration such as 10m or 1h30m")
-        size = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
-        value = -size if value.startswith("-") else size
-    return math.inf if value < 0 else value
+def _seconds(value: Any) -> Any:
+    """A number, or a duration as Go writes it (`1h30m`). Below 0: for ever."""
+    try:
+        return parse_seconds(value) if isinstance(value, str) else value
+    except ConfigError:
+        raise PydanticCustomError("duration", "a number of seconds, or a duration such as 10m or 1h30m") from None
 
 
 def _max_tokens(num_predict: int) -> int | None:
@@ -47,7 +41,7 @@ def _only(off: Any, why: str) -> AfterValidator:
 
 
 MISSING = "Hexad does not have it"
-KeepAlive = Annotated[float | str, AfterValidator(_seconds)]
+KeepAlive = Annotated[float | None, BeforeValidator(_seconds, json_schema_input_type=float | str | None)]
 Images = Annotated[list[Any] | None, _only([], "the models here read text only")]
 
 
@@ -104,7 +98,7 @@ class Generation(_Wire):
     format: Literal["", "json"] | dict[str, Any] | None = None
     stream: bool | None = None
     """Left out: true."""
-    keep_alive: KeepAlive | None = None
+    keep_alive: KeepAlive = None
     think: bool | Literal["low", "medium", "high"] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,49 @@ def test_suffix_fills_in_the_middle(client: Client, thinker: Server) -> None:
     prompt = [3072, *said, 3073, *behind, 3074]
     same = thinker.client().completions.create(model=MODEL, prompt=prompt, max_tokens=12, temperature=0)
     assert answer.response == same.choices[0].text and answer.prompt_eval_count == len(prompt)
+
+
+@pytest.fixture(scope="module")
+def two(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with serving([str(chat_model), f"other={chat_model}"], log, "--kv-memory", "32MiB") as running:
+        yield running
+
+
+def test_keep_alive_loads_and_unloads(two: Server) -> None:
+    client = Client(host=two.url)
+
+    def loaded() -> dict[str, float]:
+        """Seconds that each has left."""
+        now = datetime.now(timezone.utc)
+        return {found.model or "": (found.expires_at - now).total_seconds() for found in client.ps().models}  # type: ignore[operator]
+
+    def until(names: list[str]) -> None:
+        deadline = time.monotonic() + 10
+        while list(loaded()) != names:
+            assert time.monotonic() < deadline, loaded()
+            time.sleep(0.02)
+
+    first, other = "tiny-chat:latest", "other:latest"
+    assert [found.model for found in client.list().models] == [first, other] and list(loaded()) == [first]
+    assert client.show("other").capabilities == ["completion", "tools"] and list(loaded()) == [first], (
+        "asking loads not"
+    )
+    answer = client.generate("other", "hi", options={"num_predict": 2}, keep_alive="10m")
+    assert (answer.load_duration or 0) > 10**7, "its process was started"
+    assert 590 < loaded()[other] < 600 < loaded()[first]
+    assert client.generate("other", "hi", options={"num_predict": 2}, keep_alive=-1).load_duration < 10**7  # type: ignore[operator]
+    assert loaded()[other] > 10**9
+    assert client.generate("other", keep_alive=0).done_reason == "unload"
+    until([first])
+    assert client.chat("other", []).done_reason == "load" and list(loaded()) == [first, other]
+    client.chat("other", MESSAGES, options={"num_predict": 2}, keep_alive="50ms")
+    until([first])
+
+
+def test_the_probe_of_clients(two: Server) -> None:
+    assert two.http.head(two.url + "/").status_code == 200
+    assert two.http.get(two.url + "/").text == "Ollama is running"
 
 
 LONG: Any = {"seed": 4, "num_predict": 1500, "temperature": 1.0}
