@@ -106,43 +106,43 @@ class Generation(_Wire):
     shift: Annotated[bool | None, _only(False, "an answer ends where the context does")] = None
 
 
-class CalledFunction(_Wire):
+class OllamaCalled(_Wire):
     index: int | None = None
     name: str
     arguments: dict[str, Any]
 
 
-class ToolCall(_Wire):
+class OllamaToolCall(_Wire):
     id: str | None = None
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: OllamaCalled
 
 
-class Message(_Wire):
+class OllamaMessage(_Wire):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
     images: Images = Field(default=None, exclude=True)
-    tool_calls: Annotated[list[ToolCall], FIRST] | None = None
+    tool_calls: Annotated[list[OllamaToolCall], FIRST] | None = None
     name: str | None = Field(default=None, alias="tool_name")
     tool_call_id: str | None = None
 
 
-class Function(_Wire):
+class OllamaFunction(_Wire):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class FunctionTool(_Wire):
+class OllamaTool(_Wire):
     type: Literal["function"] = "function"
-    function: Function
+    function: OllamaFunction
 
 
 class ChatRequest(Generation):
-    messages: Annotated[list[Message], FIRST] | None = None
-    tools: Annotated[list[FunctionTool], FIRST] | None = None
+    messages: Annotated[list[OllamaMessage], FIRST] | None = None
+    tools: Annotated[list[OllamaTool], FIRST] | None = None
 
 
 class GenerateRequest(Generation):

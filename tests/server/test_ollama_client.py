@@ -12,8 +12,9 @@ import httpx
 import ollama
 import pytest
 from ollama import AsyncClient, ChatResponse, Client, GenerateResponse, ResponseError
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
+from hexad.server.app import ROUTES
 from hexad.server.ollama_types import Options
 from tests.server.api.ollama import OPTIONS
 from tests.server.conftest import MAX_MODEL_LEN
@@ -280,3 +281,11 @@ def test_every_option_is_in_the_table_of_parameters() -> None:
     named = {field.alias or name for name, field in Options.model_fields.items()}
     assert named == {row.name.partition(".")[2] for row in OPTIONS}
     assert set(ollama.Options.model_fields) <= named, "what the client can say"
+
+
+def test_no_two_dialects_call_a_schema_the_same() -> None:
+    """The OpenAPI page knows schemas by their names."""
+    known: dict[str, Any] = {}
+    for body in [route.body for route in ROUTES if route.body is not None]:
+        for name, schema in TypeAdapter(body).json_schema().get("$defs", {}).items():
+            assert known.setdefault(name, schema) == schema, name
