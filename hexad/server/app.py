@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from hexad import __version__
 from hexad.config import Config
-from hexad.server import absent, admin, chat, completions, responses, status, tokenize
+from hexad.server import absent, admin, chat, completions, responses, status, tokenize, web
 from hexad.server.auth import Keys
 from hexad.server.dialect import Route
 from hexad.server.errors import on_http_error
@@ -30,6 +30,7 @@ ROUTES: tuple[Route, ...] = (
     *absent.ROUTES,
     *tokenize.ROUTES,
     *admin.ROUTES,
+    *web.ROUTES,
 )
 """Everything that the server answers. What is not here does not exist."""
 

@@ -122,6 +122,8 @@ class Job:
     priority: int
     cache_salt: str
     caller: Caller
+    markers: bool = False
+    """Those of reasoning and calls stay in the text."""
 
 
 async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
@@ -156,6 +158,7 @@ async def _follow(service: Service, job: Job, index: int, grown: dict[int, Reque
         job.params,
         request_id=f"{job.request_id}-{index}",
         **job.caller.options(job.priority, job.cache_salt),
+        markers=job.markers,
     )
     try:
         async for output in outputs:

@@ -216,8 +216,8 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
         thinking = _thinking(service, turn)
         tail = text[-PROMPT_TAIL:]
         shape = _shape(service, turn, thinking.asked is not False, tail)
-        params = msgspec.structs.replace(turn.params, structured_outputs=shape)
-        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller)
+        params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
+        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, markers=True)
         parsers = [
             ReplyParser(service.format, tools=tools, thinking=thinking.asked is not False, prompt_tail=tail)
             for _ in range(params.n)
