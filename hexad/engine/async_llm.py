@@ -19,7 +19,7 @@ from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
 from hexad.engine.grammar_process import GrammarProcess
-from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, ResetCache, TryVocabulary
+from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, ResetCache
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
@@ -56,8 +56,7 @@ class AsyncLLM:
         self._live: dict[str, _Live] = {}
         self._stats = EngineStats(num_pages=info.memory.num_pages, num_free_pages=info.memory.num_pages)
         self._ids = itertools.count(1)
-        tokenizer, eos = frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids
-        self._grammars = GrammarProcess(TryVocabulary(str(tokenizer or ""), list(eos)))
+        self._grammars = GrammarProcess(frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids)
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
