@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from hexad.decoding.grammar import Vocabulary, Walk
 from hexad.errors import BadRequest, RequestFailed
+from hexad.text.grammar import expression
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import StructuredOutputs
 
-from .schemas import compact, demo_vocabulary
+from .schemas import admits, compact, demo_vocabulary
 
 TOKENIZER, VOCABULARY = demo_vocabulary()
 NAMES = st.sampled_from(["a", "name", "a key", "é"])
@@ -246,3 +247,51 @@ def test_text_inside_an_answer_is_spelled_without_a_space_in_front() -> None:
     assert demo._encode_literal("name") != TOKENIZER._encode_literal("name")
     inside = demo.encode_inside('name":')
     assert inside is None or b"".join(map(demo.token_bytes, inside)) == b'name":'
+
+
+CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind"]}
+DOG = {"type": "object", "properties": {"kind": {"const": "dog"}, "name": {"type": "string"}}, "required": ["kind"]}
+CLOSED = {"additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        (
+            {"oneOf": [{"$ref": "#/$defs/c"}, {"$ref": "#/$defs/d"}], "$defs": {"c": CAT | CLOSED, "d": DOG | CLOSED}},
+            ['{"kind":"cat","lives":9}', '{"kind":"dog","name":"x"}'],
+            ['{"kind":"cat","name":"x"}', '{"kind":"cow"}'],
+        ),
+        ({"type": "object", "propertyNames": {"type": "string"}}, ['{"anything":1}'], ["1"]),
+        ({"type": "object", "propertyNames": {"enum": ["a", "b"], "type": "string"}}, ['{"b":1}'], ['{"c":1}']),
+        ({"type": "object", "propertyNames": {"maxLength": 2}}, ['{"ab":1}'], ['{"abc":1}']),
+        ({"type": "string", "not": {"enum": ["abc", "ab"]}}, ['"a"', '"abcd"', '"xb"', '""'], ['"abc"', '"ab"']),
+        ({"type": "number", "not": {"const": 3}}, ["2", "3.5", "4"], ["3"]),
+    ],
+)
+def test_schemas_as_libraries_write_them(schema: dict[str, Any], valid: list[str], invalid: list[str]) -> None:
+    """pydantic's discriminated unions, zod's records, and a word that must not come."""
+    matcher = VOCABULARY.compile(VOCABULARY.grammar(StructuredOutputs(json=schema)))
+    for text in [*valid, *invalid]:
+        assert jsonschema_rs.is_valid(schema, json.loads(text)) == (text in valid)
+        assert admits(matcher, TOKENIZER, json.loads(text)) == (text in valid), text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        (StructuredOutputs(json={"type": "integer"}), "12"),
+        (StructuredOutputs(json=True), "[1]"),
+        (StructuredOutputs(regex="a/{2,3}b|c"), "a//b"),
+        (StructuredOutputs(choice=["yes", "no"]), "no"),
+        (StructuredOutputs(grammar='start: "{" x\nx: /[0-9]{2}/ "}"'), "{12}"),
+        (StructuredOutputs(structural_tag={"format": {"type": "const_string", "value": "so"}}), "so"),
+    ],
+)
+def test_each_kind_is_an_expression_in_another_grammar(wanted: StructuredOutputs, text: str) -> None:
+    lark = f'start: "<" {expression(wanted)} ">" | "nothing"'
+    matcher = VOCABULARY.compile(VOCABULARY.grammar(StructuredOutputs(grammar=lark)))
+    for whole, is_right in ((f"<{text}>", True), ("nothing", True), (text, False), (f"<{text}", False)):
+        tokens = TOKENIZER.encode(whole, add_special_tokens=False)
+        walk = matcher.deep_copy()
+        assert (walk.try_consume_tokens(tokens) == len(tokens) and walk.is_accepting()) == is_right, whole
