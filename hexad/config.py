@@ -63,7 +63,8 @@ class Config:
     device: str = _setting("cpu", "Device of the torch kernels.", group="engine", advanced=True)
     without: str = _setting(
         "",
-        "Optimisations of the native kernels to leave out, by name and separated by commas, to measure their worth.",
+        "Optimisations to leave out, to measure their worth, separated by commas: jump-forward, or names of the native "
+        "kernels'.",
         group="engine",
         advanced=True,
     )
