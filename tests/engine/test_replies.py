@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,20 @@ def llm() -> LLM:
     return LLM("demo", threads=1)
 
 
-@pytest.fixture(scope="module")
-def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
-    """The built-in model, told by its template that it reasons. It never learned to stop."""
-    directory: Path = tmp_path_factory.mktemp("thinker")
+def demo_with(directory: Path, name: str, change: Callable[[str], str]) -> LLM:
+    """The built-in model with one of its files changed."""
     for path in DEMO_DIRECTORY.iterdir():
         (directory / path.name).symlink_to(path)
-    template = directory / "chat_template.jinja"
-    source = template.read_text()
-    template.unlink()
-    template.write_text(source + "{%- if add_generation_prompt and enable_thinking %}{{ '<think>\\n' }}{% endif %}")
-    yield LLM(str(directory), threads=1)
+    (directory / name).unlink()
+    (directory / name).write_text(change((DEMO_DIRECTORY / name).read_text()))
+    return LLM(str(directory), threads=1)
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> LLM:
+    """Told by its template that it reasons. It never learned to stop."""
+    opening = "{%- if add_generation_prompt and enable_thinking %}{{ '<think>\\n' }}{% endif %}"
+    return demo_with(tmp_path_factory.mktemp("thinker"), "chat_template.jinja", lambda source: source + opening)
 
 
 def tools_of(schemas: list[dict[str, Any]], strict: bool = False) -> list[Tool]:
@@ -73,6 +76,23 @@ def test_the_demo_model_calls_tools_and_is_read(llm: LLM) -> None:
         read = [(name, json.loads(arguments)) for name, arguments in said.calls]
         right += read == [(call["name"], call["arguments"])] and not said.content
     assert right >= 9
+
+
+def test_markers_that_are_special_tokens_are_read_and_shown_to_nobody_else(llm: LLM, tmp_path: Path) -> None:
+    def all_special(source: str) -> str:
+        tokenizer = json.loads(source)
+        for token in tokenizer["added_tokens"]:
+            token["special"] = True
+        return json.dumps(tokenizer)
+
+    special = demo_with(tmp_path, "tokenizer.json", all_special)
+    examples = (tool_examples(random.Random(seed), held_out=True) for seed in range(99))
+    example = next(example for example in examples if "<tool_call>" in example.answer)
+    params = SamplingParams(temperature=0.0, max_tokens=120)
+    said = answer(special, example.messages, example.tools, params)
+    assert said.calls and said == answer(llm, example.messages, example.tools, params)
+    (output,) = special.chat(example.messages, params, tools=example.tools)
+    assert '{"name"' in output.outputs[0].text and "<tool_call>" not in output.outputs[0].text
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
