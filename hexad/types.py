@@ -7,7 +7,6 @@ transport.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import msgspec
@@ -20,10 +19,13 @@ MAX_N = 128
 MAX_LOGPROBS = 64
 MAX_STOP_STRINGS = 64
 MAX_BAD_WORDS = 1024
+MAX_WORD_CHARS = 16384
+"""Of all stop strings together, and of all bad words: each answer keeps what it needs to find them."""
 
 
 def _in_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if not (math.isfinite(value) and low <= value <= high) or (open_low and value == low):
+    # Compared, never converted: NaN is in no range, and an integer of a thousand digits has no float.
+    if not low <= value <= high or (open_low and value == low):
         bracket = "(" if open_low else "["
         raise BadRequest(f"{name} is {value}; it must be in {bracket}{low}, {high}]", param=name)
 
@@ -92,6 +94,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Log-probabilities (of the unprocessed logits) of the token and of the top N."""
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    thinking_budget: int | None = None
+    """Most tokens inside the reasoning section of a model that has one. Then the marker that ends it is forced."""
     structured_outputs: StructuredOutputs | None = None
     """What the answer must look like."""
 
@@ -105,6 +109,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         _in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _in_range("min_tokens", self.min_tokens, 0, 2**31 - 1)
+        _in_range("thinking_budget", self.thinking_budget or 0, 0, 2**31 - 1)
         if self.seed is not None:
             _in_range("seed", self.seed, -(2**63), 2**63 - 1)
         if self.max_tokens is not None:
@@ -146,6 +151,10 @@ class Request(msgspec.Struct, kw_only=True):
     params: SamplingParams
     eos_token_ids: list[int] = []
     bad_words_token_ids: list[list[int]] = []
+    reasoning_start: list[int] = []
+    """With a thinking budget: the tokens that begin the reasoning. Empty: the prompt has begun it."""
+    reasoning_end: list[int] = []
+    """With a thinking budget: the tokens that end the reasoning."""
     grammar: str = ""
     """What the answer must look like, in llguidance's own notation; checked. Empty: anything."""
     priority: int = 0

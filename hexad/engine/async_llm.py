@@ -30,8 +30,10 @@ from hexad.engine.messages import (
     Command,
     EngineInfo,
     Outputs,
+    Pause,
     Report,
     ResetCache,
+    Resume,
     TryVocabulary,
 )
 from hexad.engine.process import EngineDied, EngineProcess
@@ -64,13 +66,18 @@ class _Live:
 
 
 class AsyncLLM:
-    """Use `await AsyncLLM.start(config)`; then `generate`, `abort`, `stats`, `drain`, `close`."""
+    """Use `await AsyncLLM.start(config)`; then `generate`, `abort`, `stats`, `drain`, `close`.
+
+    `pause` and `sleep` stop every request where it is; after `resume` or `wake` it goes on with the same tokens.
+    """
 
     def __init__(self, config: Config, frontend: Frontend, process: EngineProcess, info: EngineInfo) -> None:
         self.config = config
         self.info = info
         self.frontend = frontend
         self.restarts = 0
+        self.paused = False
+        self.asleep = False
         self._process = process
         self._ready = True
         self._live: dict[str, _Live] = {}
@@ -79,6 +86,8 @@ class AsyncLLM:
         tokenizer, eos = frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids
         self._grammars = GrammarProcess(TryVocabulary(str(tokenizer or ""), list(eos)))
         self._closing = False
+        self._stands_still = False
+        self._reported = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._last_word = time.monotonic()
@@ -127,7 +136,12 @@ class AsyncLLM:
 
     @property
     def healthy(self) -> bool:
-        return self._ready and not self._closing
+        return (self._ready or self.asleep) and not self._closing
+
+    @property
+    def gone(self) -> bool:
+        """It will answer no request any more."""
+        return self._closing or (self._supervision.done() and not self.asleep)
 
     @property
     def engine_pid(self) -> int:
@@ -192,7 +206,7 @@ class AsyncLLM:
         """The engine knows a request by an id of ours: a caller may use theirs again at once."""
         if self._closing:
             raise EngineUnavailable("the server is shutting down; send the request to another one")
-        if not self._ready and self._supervision.done():
+        if self.gone:
             raise EngineUnavailable("the engine process could not be restarted; see the server's log")
         self.check_room(options.get("client", ""))
         if request_id is not None and self._called(request_id):
@@ -237,6 +251,46 @@ class AsyncLLM:
 
     async def reset_prefix_cache(self) -> None:
         await self._send(ResetCache())
+
+    async def pause(self) -> None:
+        """Stop between two steps, and return once nothing runs; new requests queue. `resume` goes on."""
+        self.paused = True
+        await self._send(Pause())
+        while self.paused and self._ready and not self._stands_still:
+            self._reported.clear()
+            await self._reported.wait()
+
+    async def resume(self) -> None:
+        self.paused = False
+        await self._send(Resume())
+
+    async def sleep(self) -> None:
+        """End the engine process, which gives all its memory back; requests, running and new, wait for `wake`."""
+        if self.gone or self.asleep:
+            return
+        self.asleep = True
+        self._ready = False
+        self._reported.set()
+        self._supervision.cancel()
+        await asyncio.gather(self._supervision, return_exceptions=True)
+        await asyncio.gather(self._process.stop(), self._grammars.rest())
+        pages = self.info.memory.num_pages
+        self._stats = EngineStats(num_pages=pages, num_free_pages=pages, num_waiting=len(self._live))
+
+    async def wake(self) -> None:
+        """Start an engine process again and hand it every request. Raises what `start` raises, and sleeps on then."""
+        if not self.asleep:
+            return
+        try:
+            process, _ = await EngineProcess.spawn(self._as_planned(), no_progress)
+        except EngineDied as death:
+            raise EngineUnavailable(f"the engine process died while it started: {death}") from None
+        if self._closing:
+            return await process.stop()
+        self._process = process
+        self._supervision = asyncio.create_task(self._supervise())
+        self.asleep = False
+        await self._hand_over()
 
     async def audit(self) -> str | None:
         """The scheduler's invariant that does not hold, if there is one. Raises EngineUnavailable without an answer."""
@@ -314,6 +368,8 @@ class AsyncLLM:
 
     async def _deliver(self, report: Outputs) -> None:
         self._stats = report.stats
+        self._stands_still = report.paused
+        self._reported.set()
         for request_id in report.admitted:
             if (waited := self._live.get(request_id)) and waited.stream.output.queue_s is None:
                 waited.stream.output.queue_s = time.monotonic() - waited.arrived
@@ -334,6 +390,7 @@ class AsyncLLM:
     async def _restart(self, death: str) -> bool:
         """Start a new engine process and hand it every live stream; False when none will start."""
         self._ready = False
+        self._reported.set()
         logger.error("the engine process died (%s); restarting it for %d live requests", death, len(self._live))
         await self._process.stop()
         for live in self._live.values():
@@ -347,7 +404,8 @@ class AsyncLLM:
             except Exception as error:  # the system may refuse a process or a socket, too
                 logger.error("the engine process could not be restarted: %s", error)
                 continue
-            await self._resume()
+            self.restarts += 1
+            await self._hand_over()
             return True
         self._fail_all("the engine process died and could not be restarted")
         return False
@@ -356,9 +414,14 @@ class AsyncLLM:
         """The configuration with the memory plan fixed, so that what was accepted still fits."""
         return dataclasses.replace(self.config, kv_memory=self.info.memory.kv, max_model_len=self.info.max_model_len)
 
-    async def _resume(self) -> None:
-        self.restarts += 1
+    async def _hand_over(self) -> None:
+        """To a new process: all that is live."""
         self._ready = True
+        self._stands_still = False
+        if self.paused:
+            await self._send(Pause())
+        if self._audits:
+            await self._send(Audit())
         for live in list(self._live.values()):
             if not live.stream.finished:
                 for request in live.stream.remaining():
@@ -370,5 +433,6 @@ class AsyncLLM:
             live.grown.set()
 
     def _fail_all(self, cause: str) -> None:
+        self._reported.set()
         for live in self._live.values():
             self._fail(live, cause)

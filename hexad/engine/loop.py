@@ -6,7 +6,7 @@ from typing import Protocol
 
 from hexad.cache.invariants import InvariantBroken
 from hexad.engine.inbox import Inbox, Lobby
-from hexad.engine.messages import Abort, Add, Audit, Audited, Command, Outputs, ResetCache
+from hexad.engine.messages import Abort, Add, Audit, Audited, Command, Outputs, Pause, ResetCache, Resume
 from hexad.engine.runner import Runner
 from hexad.errors import HexadError
 from hexad.scheduler.plan import Plan, StepResult
@@ -24,10 +24,11 @@ class Loop:
         self.runner = runner
         self.inbox = Lobby(inbox, runner.grammars)
         self.outbox = outbox
+        self.paused = False
 
     def step(self) -> None:
         self._obey(self.inbox.drain())
-        plan = self.scheduler.next_plan()
+        plan = None if self.paused else self.scheduler.next_plan()
         if plan is None:
             return self.inbox.wait()
         self._send(self.scheduler.commit(plan, self._run(plan)))
@@ -56,6 +57,8 @@ class Loop:
                     outputs.extend(self.scheduler.abort(request_id, choice))
                 case ResetCache():
                     self.scheduler.reset_prefix_cache()
+                case Pause() | Resume():
+                    self.paused = isinstance(command, Pause)
                 case Audit():
                     self.outbox.send(Audited(self._broken()))
         if commands:
@@ -70,7 +73,7 @@ class Loop:
 
     def _send(self, outputs: list[SequenceOutput]) -> None:
         admitted, self.scheduler.admitted = self.scheduler.admitted, []
-        self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted=admitted))
+        self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted=admitted, paused=self.paused))
 
 
 def _refusals(request: Request, cause: str) -> list[SequenceOutput]:

@@ -31,11 +31,19 @@ class ResetCache(msgspec.Struct, tag=True, array_like=True):
     pass
 
 
+class Pause(msgspec.Struct, tag=True, array_like=True):
+    """No step until `Resume`; what is running keeps its pages, what is new waits."""
+
+
+class Resume(msgspec.Struct, tag=True, array_like=True):
+    pass
+
+
 class Audit(msgspec.Struct, tag=True, array_like=True):
     """Look through all books, and answer `Audited`. An engine that can answer is alive."""
 
 
-Command = Add | Abort | ResetCache | Audit
+Command = Add | Abort | ResetCache | Pause | Resume | Audit
 
 
 class EngineInfo(msgspec.Struct, kw_only=True):
@@ -76,6 +84,7 @@ class Outputs(msgspec.Struct, tag=True, array_like=True):
     stats: EngineStats
     admitted: list[str] = []
     """Requests that have left the queue since the last report."""
+    paused: bool = False
 
 
 class Audited(msgspec.Struct, tag=True, array_like=True):

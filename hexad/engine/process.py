@@ -67,7 +67,8 @@ class EngineProcess:
             command = (sys.executable, "-c", BOOTSTRAP, address, str(os.getpid()), "\n".join(sys.path))
             process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
             engine = cls(process, socket, directory)
-            await socket.send(encode(Configure(dataclasses.asdict(config))))
+            # Sent once the other end is there; a process that dies before is noticed beside.
+            asyncio.ensure_future(socket.send(encode(Configure(dataclasses.asdict(config)))))
             return engine, await engine._ready(progress)
         except BaseException:
             if engine is not None:
@@ -123,7 +124,7 @@ class EngineProcess:
     async def stop(self) -> None:
         """End the process, at once: it holds nothing that would be lost."""
         self.kill()
-        await self._exit
+        await asyncio.shield(self._exit)
         self._socket.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -6,23 +6,32 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad import __version__
 from hexad.config import Config
-from hexad.server import chat, completions, responses, status, tokenize
+from hexad.server import absent, admin, chat, completions, responses, status, tokenize, web
 from hexad.server.auth import Keys
 from hexad.server.dialect import Route
 from hexad.server.errors import on_http_error
 from hexad.server.gate import Gate
 from hexad.server.models import Models
+from hexad.server.page import describe
 from hexad.server.responses_store import ResponseStore
 from hexad.server.traffic import Traffic
 
-ROUTES: tuple[Route, ...] = (*status.ROUTES, *completions.ROUTES, *chat.ROUTES, *responses.ROUTES, *tokenize.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *status.ROUTES,
+    *completions.ROUTES,
+    *chat.ROUTES,
+    *responses.ROUTES,
+    *absent.ROUTES,
+    *tokenize.ROUTES,
+    *admin.ROUTES,
+    *web.ROUTES,
+)
 """Everything that the server answers. What is not here does not exist."""
 
 
@@ -47,15 +56,6 @@ def _bound(route: Route, models: Models) -> Callable[[Request], Awaitable[Respon
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """Bodies are read by our own strict reader, so the page is told about them here."""
         if self.openapi_schema is None:
-            page = super().openapi()
-            shared = page.setdefault("components", {}).setdefault("schemas", {})
-            for route in ROUTES:
-                if route.body is None:
-                    continue
-                schema = TypeAdapter(route.body).json_schema(ref_template="#/components/schemas/{model}")
-                shared |= schema.pop("$defs", {})
-                content = {"application/json": {"schema": schema}}
-                page["paths"][route.path][route.method.lower()]["requestBody"] = {"required": True, "content": content}
+            describe(super().openapi(), ROUTES)
         return super().openapi()

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from hexad.server.caller import Caller
 from hexad.server.conversation import choice_of, conversation, text_of
 from hexad.server.dialect import OPENAI, Route
+from hexad.server.errors import naming
 from hexad.server.generation import Service, now
 from hexad.server.models import Models
 from hexad.server.openai_types import ChatRequest, ReasoningOptions
@@ -32,13 +33,13 @@ async def create_chat_completion(models: Models, request: Request) -> Response:
 
 
 async def _complete(models: Models, body: ChatRequest, caller: Caller) -> dict[str, Any]:
-    async with models.use(body.model) as service:
+    async with models.use(body.model, deadline=caller.deadline) as service:
         turn = _turn(service, body, "chatcmpl-" + caller.request_id)
         return _Answer(service, body, turn).complete(*await answer_whole(service, turn, caller))
 
 
 async def _chunks(models: Models, body: ChatRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model) as service:
+    async with models.use(body.model, deadline=caller.deadline) as service:
         turn = _turn(service, body, "chatcmpl-" + caller.request_id)
         wire = _Answer(service, body, turn)
         gained: Gained | None = None
@@ -52,12 +53,14 @@ async def _chunks(models: Models, body: ChatRequest, caller: Caller) -> AsyncGen
 
 def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
     shape, named = structured(body)
-    params = service.sampling_params(
-        body,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
-        structured_outputs=None,
-    )
+    most = {"max_tokens": "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"}
+    with naming(most):
+        params = service.sampling_params(
+            body,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            max_tokens=getattr(body, most["max_tokens"]),
+            structured_outputs=None,
+        )
     reasoning = body.reasoning or ReasoningOptions()
     said = conversation(body)
     if body.reasoning is not None:
@@ -79,7 +82,7 @@ def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
         by_token=bool(body.logprobs or body.return_token_ids),
         priority=body.priority,
         cache_salt=body.cache_salt,
-        names=wish | {"structured": named},
+        names=wish | ({"structured_outputs": named} if shape else {}),
         **choice_of(body.tool_choice or "auto", said["tools"]),
         **said,
     )

@@ -39,7 +39,7 @@ async def create_completion(models: Models, request: Request) -> Response:
 async def _complete(models: Models, body: CompletionRequest, caller: Caller) -> dict[str, Any]:
     shape, named = structured(body)
     with naming({"structured_outputs": named}):
-        async with models.use(body.model) as service:
+        async with models.use(body.model, deadline=caller.deadline) as service:
             job = await _job(service, body, caller, shape)
             return _Answer(service, body, job).complete(await run_to_end(service, job))
 
@@ -47,7 +47,7 @@ async def _complete(models: Models, body: CompletionRequest, caller: Caller) -> 
 async def _chunks(models: Models, body: CompletionRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     shape, named = structured(body)
     with naming({"structured_outputs": named}):
-        async with models.use(body.model) as service:
+        async with models.use(body.model, deadline=caller.deadline) as service:
             answer = _Answer(service, body, await _job(service, body, caller, shape))
             async with contextlib.aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
@@ -60,10 +60,10 @@ async def _job(service: Service, body: CompletionRequest, caller: Caller, shape:
     wanted = body.prompt_logprobs
     if body.echo and body.logprobs is not None:
         wanted = max(wanted or 0, body.logprobs)
-    chosen = body.best_of is not None and body.best_of > (body.n or 1)
+    chosen = body.best_of is not None and body.best_of > (1 if body.n is None else body.n)
     params = service.sampling_params(
         body,
-        n=body.best_of if chosen else body.n or 1,
+        n=body.best_of if chosen else 1 if body.n is None else body.n,
         logprobs=0 if chosen and body.logprobs is None else body.logprobs,
         prompt_logprobs=wanted,
         # An echo alone still needs its prompt computed; the token is dropped.

@@ -12,11 +12,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from hexad.engine.async_llm import AsyncLLM
 from hexad.errors import ContextTooLong, EngineUnavailable, RequestFailed
 from hexad.server.caller import Caller
 from hexad.server.metrics import Metrics, RequestTimer
-from hexad.server.openai_types import Generation
 from hexad.text.fim import Infill, infill_prompt
 from hexad.text.formats import Format
 from hexad.types import RequestOutput, SamplingParams
@@ -99,7 +100,7 @@ class Service:
             self._longest_token = max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size))
         return self._longest_token
 
-    def sampling_params(self, body: Generation, **own: Any) -> SamplingParams:
+    def sampling_params(self, body: BaseModel, **own: Any) -> SamplingParams:
         """The body's parameters over the model's defaults; `own` are those a dialect names differently."""
         given = {
             name: value
@@ -121,6 +122,8 @@ class Job:
     priority: int
     cache_salt: str
     caller: Caller
+    markers: bool = False
+    """Those of reasoning and calls stay in the text."""
 
 
 async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
@@ -149,12 +152,13 @@ async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOu
 
 async def _follow(service: Service, job: Job, index: int, grown: dict[int, RequestOutput], wake: asyncio.Event) -> None:
     job.caller.record.model = service.model_name
-    timer = RequestTimer(service.metrics)
+    timer = RequestTimer(service.metrics, service.model_name)
     outputs = service.engine.generate(
         job.prompts[index],
         job.params,
         request_id=f"{job.request_id}-{index}",
         **job.caller.options(job.priority, job.cache_salt),
+        markers=job.markers,
     )
     try:
         async for output in outputs:

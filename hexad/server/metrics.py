@@ -6,7 +6,7 @@ This module knows numbers and clocks; it knows no HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -67,31 +67,42 @@ REQUEST_METRICS = (
     _FromRequests("e2e_request_latency_seconds", "From the request to its last token.", SECONDS),
     _FromRequests("request_prompt_tokens", "Prompt tokens of a request.", _TOKENS),
     _FromRequests("request_generation_tokens", "Tokens generated for a request.", _TOKENS),
+    _FromRequests("model_loads", "Times that it was loaded."),
+    _FromRequests("model_unloads", "Times that it was unloaded."),
+    _FromRequests("model_load_failures", "Times that it could not be loaded."),
+    _FromRequests("model_load_seconds", "From the start of its engine process until it was ready.", SECONDS),
 )
+
+ReadStats = Callable[[], Mapping[str, EngineStats | None]]
+"""Of each model by name; None for one that is not loaded."""
 
 
 class _EngineCollector(Collector):
-    def __init__(self, stats: Callable[[], EngineStats], model_name: str) -> None:
+    def __init__(self, stats: ReadStats) -> None:
         self._stats = stats
-        self._model_name = model_name
 
     def collect(self) -> Iterable[Metric]:
         stats = self._stats()
+        loaded = GaugeMetricFamily(PREFIX + "model_loaded", "1 while the model is loaded.", labels=["model_name"])
+        for model, found in stats.items():
+            loaded.add_metric([model], found is not None)
+        yield loaded
         for name, kind, help, read in ENGINE_METRICS:
             family = (GaugeMetricFamily if kind == "gauge" else CounterMetricFamily)(
                 PREFIX + name, help, labels=["model_name"]
             )
-            family.add_metric([self._model_name], read(stats))
+            for model, found in stats.items():
+                if found is not None:
+                    family.add_metric([model], read(found))
             yield family
 
 
 class Metrics:
     """A registry of its own, so that two servers in one process do not meet."""
 
-    def __init__(self, stats: Callable[[], EngineStats], model_name: str) -> None:
-        self._model_name = model_name
+    def __init__(self, stats: ReadStats) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_EngineCollector(stats, model_name))
+        self._registry.register(_EngineCollector(stats))
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         for name, help, buckets, label in REQUEST_METRICS:
@@ -106,18 +117,19 @@ class Metrics:
         """Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def count(self, name: str, amount: float, *label: str) -> None:
-        self._counters[name].labels(self._model_name, *label).inc(amount)
+    def count(self, model: str, name: str, amount: float = 1, *label: str) -> None:
+        self._counters[name].labels(model, *label).inc(amount)
 
-    def observe(self, name: str, value: float) -> None:
-        self._histograms[name].labels(self._model_name).observe(value)
+    def observe(self, model: str, name: str, value: float) -> None:
+        self._histograms[name].labels(model).observe(value)
 
 
 class RequestTimer:
     """Watches one request from its arrival to its end."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, model: str) -> None:
         self._metrics = metrics
+        self._model = model
         self._start = time.monotonic()
         self._last: dict[int, tuple[float, int]] = {}
         self.output: RequestOutput | None = None
@@ -133,11 +145,11 @@ class RequestTimer:
             if gained == 0:
                 continue
             if count:
-                self._metrics.observe("inter_token_latency_seconds", (now - before) / gained)
+                self._metrics.observe(self._model, "inter_token_latency_seconds", (now - before) / gained)
             elif not self._last:
                 self.first_token_s = now - before
-                self._metrics.observe("time_to_first_token_seconds", self.first_token_s)
-            self._metrics.count("generation_tokens", gained)
+                self._metrics.observe(self._model, "time_to_first_token_seconds", self.first_token_s)
+            self._metrics.count(self._model, "generation_tokens", gained)
             self._last[choice.index] = now, len(choice.token_ids)
 
     def ended(self) -> None:
@@ -145,11 +157,11 @@ class RequestTimer:
         if self.output is None:
             return
         prompt, generated = len(self.output.prompt_token_ids), sum(count for _, count in self._last.values())
-        self._metrics.count("prompt_tokens", prompt)
-        self._metrics.observe("request_prompt_tokens", prompt)
+        self._metrics.count(self._model, "prompt_tokens", prompt)
+        self._metrics.observe(self._model, "request_prompt_tokens", prompt)
         if self.output.queue_s is not None:
-            self._metrics.observe("request_queue_time_seconds", self.output.queue_s)
-        self._metrics.observe("request_generation_tokens", generated)
-        self._metrics.observe("e2e_request_latency_seconds", time.monotonic() - self._start)
+            self._metrics.observe(self._model, "request_queue_time_seconds", self.output.queue_s)
+        self._metrics.observe(self._model, "request_generation_tokens", generated)
+        self._metrics.observe(self._model, "e2e_request_latency_seconds", time.monotonic() - self._start)
         for choice in self.output.outputs:
-            self._metrics.count("request_success", 1, choice.finish_reason or "abort")
+            self._metrics.count(self._model, "request_success", 1, choice.finish_reason or "abort")

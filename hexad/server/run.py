@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,10 +25,8 @@ from hexad.engine.setup import Progress
 from hexad.errors import ConfigError
 from hexad.server.app import build_app
 from hexad.server.auth import Keys
-from hexad.server.generation import Service
 from hexad.server.log import write_logs
-from hexad.server.metrics import Metrics
-from hexad.server.models import Models
+from hexad.server.models import Models, Served
 from hexad.server.protocol import MAX_CONNECTIONS, Protocol
 from hexad.server.tracing import start_tracing
 from hexad.server.traffic import Traffic
@@ -42,12 +40,14 @@ OnReady = Callable[[AsyncLLM, str], None]
 T = TypeVar("T")
 
 
-def serve(config: Config, *, on_ready: OnReady, progress: Progress) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit status.
+def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) -> int:
+    """Load the first model and serve all until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
-    `on_ready` is given the engine and the address once connections are accepted. Raises
-    ConfigError when the address, the keys or the certificate cannot be had, and what `AsyncLLM.start` raises.
+    The server's own settings are those of the first. `on_ready` is given its engine and the address once connections
+    are accepted. Returns the exit status. Raises ConfigError when the address, the keys or the certificate cannot be
+    had or two models have one name, and what `AsyncLLM.start` raises.
     """
+    config = served[0].config
     write_logs(config.log_format)
     keys = Keys.load(config.api_keys)
     _check_certificate(config)
@@ -59,7 +59,7 @@ def serve(config: Config, *, on_ready: OnReady, progress: Progress) -> int:
     # Bound before the model is loaded, so that a taken port is known at once.
     with _bind(config.host, config.port) as listener:
         try:
-            uvloop.run(_serve(config, keys, listener, on_ready, progress))
+            uvloop.run(_serve(served, keys, listener, on_ready, progress))
         finally:
             if config.host.startswith(UNIX):
                 Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
@@ -126,25 +126,29 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(config: Config, keys: Keys, listener: socket.socket, on_ready: OnReady, progress: Progress) -> None:
+async def _serve(
+    served: Sequence[Served], keys: Keys, listener: socket.socket, on_ready: OnReady, progress: Progress
+) -> None:
+    config = served[0].config
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, lambda: (stop_at_once if stop.is_set() else stop).set())
-    engine = await _unless(stop, AsyncLLM.start(config, progress))
-    if engine is None:
+    models = Models(served)
+    await _unless(stop, models.load(None, progress))
+    if (first := models.find(None).service) is None:
+        await models.close()
         # A download runs in a thread that cannot be cancelled; there is nothing else to end.
         os._exit(0)
-    service = Service(engine, config.model_name, Metrics(engine.stats, config.model_name))
     tracing = start_tracing()
-    app = build_app(Models([service]), config, keys, Traffic(tracing))
-    server = _Server(_settings(app, config), lambda: on_ready(engine, _address(config, listener)))
+    app = build_app(models, config, keys, Traffic(tracing))
+    server = _Server(_settings(app, config), lambda: on_ready(first.engine, _address(config, listener)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless(stop, asyncio.shield(serving))
-        await _unless(stop_at_once, engine.drain(config.drain_timeout))
+        await _unless(stop_at_once, models.shut(config.drain_timeout))
     finally:
-        await engine.close()
+        await models.close()
         server.config.timeout_graceful_shutdown = 1 if stop_at_once.is_set() else FLUSH_S
         server.should_exit = True
         await serving

@@ -75,8 +75,14 @@ S = TypeVar("S", bound=Server)
 
 
 @contextlib.contextmanager
-def serving(model: Path, log: Path, *options: str, kind: type[S] = Server) -> Iterator[S]:  # type: ignore[assignment]
-    command = [sys.executable, "-m", "hexad.cli.main", "serve", str(model), "--port", "0", "--threads", "1", *options]
+def serving(
+    model: Path | list[str],
+    log: Path,
+    *options: str,
+    kind: type[S] = Server,  # type: ignore[assignment]
+) -> Iterator[S]:
+    models = [str(model)] if isinstance(model, Path) else model
+    command = [sys.executable, "-m", "hexad.cli.main", "serve", *models, "--port", "0", "--threads", "1", *options]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
         try:
