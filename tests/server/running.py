@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from openai import AsyncOpenAI, OpenAI
@@ -70,14 +71,22 @@ class Server:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+S = TypeVar("S", bound=Server)
+
+
 @contextlib.contextmanager
-def serving(model: Path | list[str], log: Path, *options: str) -> Iterator[Server]:
+def serving(
+    model: Path | list[str],
+    log: Path,
+    *options: str,
+    kind: type[S] = Server,  # type: ignore[assignment]
+) -> Iterator[S]:
     models = [str(model)] if isinstance(model, Path) else model
     command = [sys.executable, "-m", "hexad.cli.main", "serve", *models, "--port", "0", "--threads", "1", *options]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
         try:
-            yield Server(process, log)
+            yield kind(process, log)
         finally:
             process.kill()
             process.wait()
