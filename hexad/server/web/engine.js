@@ -24,7 +24,7 @@ const CHARTS = [
     {
       title: "Tokens a second",
       help: "Generated, and all that went through the model (prompts too)",
-      names: ["generated", "computed"],
+      names: ["generated", "all"],
       write: whole,
       least: 10,
     },
