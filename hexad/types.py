@@ -159,6 +159,8 @@ class Request(msgspec.Struct, kw_only=True):
     """Lower runs earlier."""
     cache_salt: str = ""
     """Only requests with the same salt share cached pages."""
+    client: str = ""
+    """Who asks: those who wait are served in fair shares, a share a client."""
     choice: int = 0
     """Index of the first of this request's `params.n` choices."""
     generated: list[int] = []
@@ -204,6 +206,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
     """Pages that hold nothing that is running: free, or cached and evictable."""
     num_steps: int = 0
     num_preemptions: int = 0
+    num_restarts: int = 0
+    """Of the engine process; its supervisor counts them."""
     num_computed_tokens: int = 0
     prefix_cache_queries: int = 0
     """Prompt tokens looked up."""
@@ -238,4 +242,6 @@ class RequestOutput(msgspec.Struct, kw_only=True):
     outputs: list[CompletionOutput]
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     num_cached_tokens: int = 0
+    queue_s: float | None = None
+    """Seconds from its arrival until it left the queue."""
     finished: bool = False

@@ -81,6 +81,7 @@ class Frontend:
         cache_salt: str = "",
         add_special_tokens: bool = True,
         grammar: str = "",
+        client: str = "",
         markers: bool = False,
     ) -> Stream:
         """A text is tokenized, without special tokens when a chat template has already written them.
@@ -93,7 +94,7 @@ class Frontend:
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
-        request = self._request(list(ids), params, request_id, priority, cache_salt, grammar)
+        request = self._request(list(ids), params, request_id, priority, cache_salt, client, grammar)
         self._check(request)
         visible = frozenset(self.format.tokens(self.tokenizer.token_id).values()) if markers else frozenset[int]()
         return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer, visible)
@@ -108,7 +109,14 @@ class Frontend:
             raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
     def _request(
-        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str, grammar: str
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        request_id: str,
+        priority: int,
+        cache_salt: str,
+        client: str,
+        grammar: str,
     ) -> Request:
         max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
         seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
@@ -124,6 +132,7 @@ class Frontend:
             grammar=grammar,
             priority=priority,
             cache_salt=cache_salt,
+            client=client,
         )
 
     def _reasoning_ends(self, prompt_ids: list[int]) -> tuple[list[int], list[int]]:
