@@ -20,7 +20,7 @@ class Verdict(BaseModel):
 @tool
 def get_weather(city: str) -> str:
     """Weather of a city."""
-    return "rain"
+    return '{"weather": "rain"}'
 
 
 def chat(**more: object) -> ChatOpenAI:
