@@ -12,10 +12,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from hexad.engine.async_llm import AsyncLLM
 from hexad.errors import ContextTooLong, EngineUnavailable, RequestFailed
 from hexad.server.metrics import Metrics, RequestTimer
-from hexad.server.openai_types import Generation
 from hexad.text.fim import Infill, infill_prompt
 from hexad.text.formats import Format
 from hexad.types import RequestOutput, SamplingParams
@@ -98,7 +99,7 @@ class Service:
             self._longest_token = max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size))
         return self._longest_token
 
-    def sampling_params(self, body: Generation, **own: Any) -> SamplingParams:
+    def sampling_params(self, body: BaseModel, **own: Any) -> SamplingParams:
         """The body's parameters over the model's defaults; `own` are those a dialect names differently."""
         given = {
             name: value

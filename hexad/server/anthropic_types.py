@@ -1,0 +1,147 @@
+"""What Anthropic's dialect may ask for, as version 2 of its Python client declares it (`anthropic.types`).
+
+Checked strictly: whatever is not here is refused by its name, be it a parameter, a kind of block or a tool that
+only Anthropic's own servers have. This module knows no engine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hexad.server.openai_types import FIRST
+
+NoEffect = dict[str, Any] | None
+"""Changes no answer: every prefix is cached here, and who asks or calls makes no difference."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class TextBlock(_Wire):
+    type: Literal["text"]
+    text: str
+    cache_control: NoEffect = None
+    citations: None = None
+
+
+class ToolUseBlock(_Wire):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+    cache_control: NoEffect = None
+    caller: NoEffect = None
+
+
+class ThinkingBlock(_Wire):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str = ""
+
+
+Texts = str | Annotated[list[TextBlock], FIRST]
+
+
+class ToolResultBlock(_Wire):
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: Texts = ""
+    is_error: bool = False
+    cache_control: NoEffect = None
+
+
+TAGGED = Field(discriminator="type")
+Answered = Annotated[TextBlock | ToolUseBlock | ThinkingBlock, TAGGED]
+Said = Annotated[TextBlock | ToolResultBlock, TAGGED]
+Block = TextBlock | ToolUseBlock | ThinkingBlock | ToolResultBlock
+
+
+class SystemMessage(_Wire):
+    role: Literal["system"]
+    content: str | Annotated[list[TextBlock], FIRST, Field(min_length=1)]
+
+
+class UserMessage(_Wire):
+    role: Literal["user"]
+    content: str | Annotated[list[Said], FIRST, Field(min_length=1)]
+
+
+class AssistantMessage(_Wire):
+    role: Literal["assistant"]
+    content: str | Annotated[list[Answered], FIRST]
+
+
+Message = SystemMessage | UserMessage | AssistantMessage
+
+
+class CustomTool(_Wire):
+    type: Literal["custom"] = "custom"
+    name: str
+    description: str = ""
+    input_schema: dict[str, Any]
+    strict: bool = False
+    cache_control: NoEffect = None
+    eager_input_streaming: bool | None = None
+    """Changes nothing: inputs are sent as they are written."""
+
+
+class AnyChoice(_Wire):
+    type: Literal["auto", "any", "none"]
+    disable_parallel_tool_use: bool = False
+
+
+class NamedChoice(_Wire):
+    type: Literal["tool"]
+    name: str
+    disable_parallel_tool_use: bool = False
+
+
+class Thinking(_Wire):
+    type: Literal["adaptive", "disabled"]
+    display: Literal["summarized", "omitted"] | None = None
+
+
+class BudgetedThinking(_Wire):
+    type: Literal["enabled"]
+    budget_tokens: Annotated[int, Field(ge=1, lt=2**31)]
+    display: Literal["summarized", "omitted"] | None = None
+
+
+class JsonFormat(_Wire):
+    type: Literal["json_schema"]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class OutputConfig(_Wire):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: JsonFormat | None = None
+
+
+class CountTokensRequest(_Wire):
+    """What a prompt is made of."""
+
+    model: str
+    messages: Annotated[list[Annotated[Message, Field(discriminator="role")]], FIRST, Field(min_length=1)]
+    system: Texts = ""
+    tools: Annotated[list[CustomTool], FIRST] = []
+    tool_choice: Annotated[AnyChoice | NamedChoice, TAGGED] = AnyChoice(type="auto")
+    thinking: Annotated[Thinking | BudgetedThinking, TAGGED] = Thinking(type="adaptive")
+    output_config: OutputConfig = OutputConfig()
+    output_format: JsonFormat | None = None
+    """The older name of `output_config.format`."""
+    cache_control: NoEffect = None
+    speed: Literal["standard"] | None = None
+
+
+class MessagesRequest(CountTokensRequest):
+    max_tokens: int
+    stop_sequences: Annotated[list[str], FIRST] = []
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stream: bool = False
+    metadata: NoEffect = None
+    service_tier: Literal["auto", "standard_only"] | None = None
