@@ -8,26 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from hexad.server.openai_types import FIRST
+from hexad.server.openai_types import FIRST, Wire
 
 NoEffect = dict[str, Any] | None
 """Changes no answer: every prefix is cached here, and who asks or calls makes no difference."""
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class TextBlock(_Wire):
+class TextBlock(Wire):
     type: Literal["text"]
     text: str
     cache_control: NoEffect = None
     citations: None = None
 
 
-class ToolUseBlock(_Wire):
+class ToolUseBlock(Wire):
     type: Literal["tool_use"]
     id: str
     name: str
@@ -36,7 +32,7 @@ class ToolUseBlock(_Wire):
     caller: NoEffect = None
 
 
-class ThinkingBlock(_Wire):
+class ThinkingBlock(Wire):
     type: Literal["thinking"]
     thinking: str
     signature: str = ""
@@ -45,7 +41,7 @@ class ThinkingBlock(_Wire):
 Texts = str | Annotated[list[TextBlock], FIRST]
 
 
-class ToolResultBlock(_Wire):
+class ToolResultBlock(Wire):
     type: Literal["tool_result"]
     tool_use_id: str
     content: Texts = ""
@@ -59,17 +55,17 @@ Said = Annotated[TextBlock | ToolResultBlock, TAGGED]
 Block = TextBlock | ToolUseBlock | ThinkingBlock | ToolResultBlock
 
 
-class SystemMessage(_Wire):
+class SystemMessage(Wire):
     role: Literal["system"]
     content: str | Annotated[list[TextBlock], FIRST, Field(min_length=1)]
 
 
-class UserMessage(_Wire):
+class UserMessage(Wire):
     role: Literal["user"]
     content: str | Annotated[list[Said], FIRST, Field(min_length=1)]
 
 
-class AssistantMessage(_Wire):
+class AssistantMessage(Wire):
     role: Literal["assistant"]
     content: str | Annotated[list[Answered], FIRST]
 
@@ -77,7 +73,7 @@ class AssistantMessage(_Wire):
 Message = SystemMessage | UserMessage | AssistantMessage
 
 
-class CustomTool(_Wire):
+class CustomTool(Wire):
     type: Literal["custom"] = "custom"
     name: str
     description: str = ""
@@ -88,39 +84,39 @@ class CustomTool(_Wire):
     """Changes nothing: inputs are sent as they are written."""
 
 
-class AnyChoice(_Wire):
+class AnyChoice(Wire):
     type: Literal["auto", "any", "none"]
     disable_parallel_tool_use: bool = False
 
 
-class NamedChoice(_Wire):
+class NamedChoice(Wire):
     type: Literal["tool"]
     name: str
     disable_parallel_tool_use: bool = False
 
 
-class Thinking(_Wire):
+class Thinking(Wire):
     type: Literal["adaptive", "disabled"]
     display: Literal["summarized", "omitted"] | None = None
 
 
-class BudgetedThinking(_Wire):
+class BudgetedThinking(Wire):
     type: Literal["enabled"]
     budget_tokens: Annotated[int, Field(ge=1, lt=2**31)]
     display: Literal["summarized", "omitted"] | None = None
 
 
-class JsonFormat(_Wire):
+class JsonFormat(Wire):
     type: Literal["json_schema"]
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
 
 
-class OutputConfig(_Wire):
+class OutputConfig(Wire):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     format: JsonFormat | None = None
 
 
-class CountTokensRequest(_Wire):
+class CountTokensRequest(Wire):
     """What a prompt is made of."""
 
     model: str

@@ -16,14 +16,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hexad import __version__
 from hexad.errors import HexadError
-from hexad.server import anthropic, chat, completions, status, tokenize
+from hexad.server import anthropic, chat, completions, llama_cpp, status, tokenize
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.errors import error_response, on_http_error
 from hexad.server.models import Models
 
 log = logging.getLogger("hexad.server")
 
-ROUTES: tuple[Route, ...] = (*status.ROUTES, *completions.ROUTES, *chat.ROUTES, *anthropic.ROUTES, *tokenize.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *status.ROUTES,
+    *completions.ROUTES,
+    *chat.ROUTES,
+    *anthropic.ROUTES,
+    *llama_cpp.ROUTES,
+    *tokenize.ROUTES,
+)
 """Everything that the server answers. What is not here does not exist."""
 
 
