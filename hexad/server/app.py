@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hexad import __version__
 from hexad.errors import HexadError
-from hexad.server import anthropic, chat, completions, llama_cpp, status, tokenize
+from hexad.server import anthropic, chat, completions, llama_cpp, responses, status, tokenize
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.errors import error_response, on_http_error
 from hexad.server.models import Models
+from hexad.server.responses_store import ResponseStore
 
 log = logging.getLogger("hexad.server")
 
@@ -27,6 +28,7 @@ ROUTES: tuple[Route, ...] = (
     *status.ROUTES,
     *completions.ROUTES,
     *chat.ROUTES,
+    *responses.ROUTES,
     *anthropic.ROUTES,
     *llama_cpp.ROUTES,
     *tokenize.ROUTES,
@@ -38,6 +40,7 @@ def build_app(models: Models) -> FastAPI:
     app = _App(title="Hexad", version=__version__, redoc_url=None, redirect_slashes=False)
     app.add_middleware(_Gate)
     app.add_exception_handler(HTTPException, on_http_error)
+    app.state.responses = ResponseStore()
     for route in ROUTES:
         app.add_api_route(route.path, _bound(route, models), methods=[route.method], name=route.endpoint.__name__)
     return app

@@ -14,12 +14,12 @@ from hexad.server.dialect import OPENAI, Route
 from hexad.server.generation import Service, now
 from hexad.server.models import Models
 from hexad.server.openai_types import ChatRequest, ReasoningOptions
-from hexad.server.pieces import Piece, finite, prompt_logprobs, usage
+from hexad.server.pieces import Piece, logprobs_of, prompt_logprobs, usage
 from hexad.server.structured import structured
 from hexad.server.turn import Gained, Reply, Turn, answer, answer_whole, call_id
 from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text
-from hexad.types import Logprob, RequestOutput
+from hexad.types import RequestOutput
 
 
 async def create_chat_completion(models: Models, request: Request) -> Response:
@@ -160,16 +160,8 @@ class _Answer:
     def _logprobs(self, piece: Piece) -> dict[str, Any] | None:
         if not self.body.logprobs:
             return None
-        content = []
-        for token_id, entry in zip(piece.token_ids, piece.logprobs or (), strict=True):
-            best = sorted(entry.items(), key=lambda item: item[1].rank or 0)[: self.body.top_logprobs or 0]
-            top = [self._named(*item) for item in best]
-            content.append(self._named(token_id, entry[token_id]) | {"top_logprobs": top})
+        content = logprobs_of(self.service.engine.tokenizer, piece, self.body.top_logprobs or 0)
         return {"content": content, "refusal": None}
-
-    def _named(self, token_id: int, found: Logprob) -> dict[str, Any]:
-        spelled = self.service.engine.tokenizer.token_bytes(token_id)
-        return {"token": found.decoded_token or "", "logprob": finite(found.logprob), "bytes": list(spelled)}
 
 
 def _call(id: str, name: str, arguments: str) -> dict[str, Any]:

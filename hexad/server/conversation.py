@@ -91,14 +91,18 @@ def _message(index: int, message: Message) -> dict[str, Any]:
 
 
 def _tool_call(where: str, call: ToolCall) -> dict[str, Any]:
-    """Templates want arguments as an object; OpenAI sends them as a string of JSON."""
-    arguments: Any = call.function.arguments
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments) if arguments else {}
-        except (ValueError, RecursionError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            param = f"{where}.function.arguments"
-            raise BadRequest(f"{param} must be a JSON object written as a string", param=param)
+    arguments = arguments_of(call.function.arguments, f"{where}.function.arguments")
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+
+
+def arguments_of(given: str | dict[str, Any], param: str) -> dict[str, Any]:
+    """Templates want arguments as an object; OpenAI sends them as a string of JSON. Raises BadRequest."""
+    if isinstance(given, dict):
+        return given
+    try:
+        arguments = json.loads(given) if given else {}
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise BadRequest(f"{param} must be a JSON object written as a string", param=param)
+    return arguments

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from hexad.text.tokenizer import Tokenizer
 from hexad.types import CompletionOutput, Logprob, RequestOutput
 
 LEAST_LOGPROB = -9999.0
@@ -67,6 +68,20 @@ def usage(outputs: Iterable[RequestOutput], reasoning: int = 0) -> dict[str, Any
 
 def finite(logprob: float) -> float:
     return max(logprob, LEAST_LOGPROB)
+
+
+def logprobs_of(tokenizer: Tokenizer, piece: Piece, most: int) -> list[dict[str, Any]]:
+    """A piece's tokens as chats and responses show them, each with the `most` likely that could have been."""
+
+    def named(token_id: int, found: Logprob) -> dict[str, Any]:
+        spelled = list(tokenizer.token_bytes(token_id))
+        return {"token": found.decoded_token or "", "logprob": finite(found.logprob), "bytes": spelled}
+
+    shown = []
+    for token_id, entry in zip(piece.token_ids, piece.logprobs or (), strict=True):
+        best = sorted(entry.items(), key=lambda item: item[1].rank or 0)[:most]
+        shown.append(named(token_id, entry[token_id]) | {"top_logprobs": [named(*item) for item in best]})
+    return shown
 
 
 def prompt_logprobs(output: RequestOutput) -> list[dict[str, Any] | None] | None:

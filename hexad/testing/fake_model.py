@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from hexad.kernels.ops import PAGE_SIZE
 from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
+from hexad.scheduler.sequence import Sequence
 from hexad.types import Request, TokenLogprobs
 
 
@@ -88,9 +89,19 @@ class FakeModel:
         for sample in chunk.samples:
             if sample.tokens != sequence.tokens:
                 raise CanaryDied(f"I12: {sample.key} samples after {sequence.key}, and knows other tokens")
-            token = next_token(hashes[-1], sample.choice, self._vocab_size)
-            error = "the sampler broke" if sample.key in unsampled else None
-            result.sampled[sample.key] = Result(token, error=error)
+            gained = self._draw(sample)
+            gained.error = "the sampler broke" if sample.key in unsampled else None
+            result.sampled[sample.key] = gained
+
+    def _draw(self, sample: Sequence) -> Result:
+        """A token and, where the request has a grammar, those that must follow: some, as a hash has it."""
+        request, drawn = sample.request, list[int]()
+        while True:
+            last = prefix_hashes(sample.tokens + drawn, request.cache_salt)[-1]
+            if drawn and (not request.grammar or is_complete(last) or last[1] % 2):
+                break
+            drawn.append(next_token(last, sample.choice, self._vocab_size))
+        return Result(drawn[0], forced=drawn[1:], complete=bool(request.grammar) and is_complete(last))
 
     def _chunk_slots(self, chunk: Chunk) -> list[int]:
         return [self._slot(chunk.sequence.pages, chunk.start + index) for index in range(chunk.count)]
@@ -107,6 +118,11 @@ def next_token(prefix_hash: bytes, choice: int, vocab_size: int) -> int:
     return int.from_bytes(blake2b(prefix_hash, digest_size=8, key=b"%d" % choice).digest(), "little") % vocab_size
 
 
+def is_complete(prefix_hash: bytes) -> bool:
+    """Whether a grammar allows nothing more after a prefix."""
+    return prefix_hash[0] % 8 == 0
+
+
 def sequential_oracle(request: Request, choice: int, vocab_size: int) -> list[int]:
     """All tokens that `choice` of `request` must generate: one request, no pages, no batch.
 
@@ -118,6 +134,9 @@ def sequential_oracle(request: Request, choice: int, vocab_size: int) -> list[in
     while len(generated) < params.max_tokens:
         last = prefix_hashes(request.prompt_token_ids + generated, request.cache_salt)[-1]
         generated.append(next_token(last, choice, vocab_size))
+        known = prefix_hashes(request.prompt_token_ids + generated, request.cache_salt)[-1]
+        if request.grammar and is_complete(known):
+            break
         if len(generated) < params.min_tokens:
             continue
         if (generated[-1] in request.eos_token_ids and not params.ignore_eos) or generated[-1] in params.stop_token_ids:

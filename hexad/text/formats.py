@@ -1,6 +1,6 @@
 """How models write reasoning and tool calls: a table, one row a format.
 
-A row is read by `ReplyParser` and written by `hexad.text.tool_grammar`, so that what is forced is what is understood.
+A row is read by `ReplyParser` and written by `hexad.text.reply_grammar`, so that what is forced is what is understood.
 Sources: the models' own chat templates and, where a template leaves a question open, the parsers of vLLM
 (`tool_parsers/`) and SGLang (`function_call/`). This module does not know requests, tokenizers or the engine.
 """
@@ -8,6 +8,7 @@ Sources: the models' own chat templates and, where a template leaves a question 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -60,9 +61,14 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def markers(self) -> frozenset[str]:
-        """All that may be a token of its own. Where such a token is special, it must stay visible in the text."""
+        """All that may be a token of its own."""
         literals = (*self.section, self.open, self.between, self.close, self.answer, *(self.reasoning or ()))
         return frozenset(self.hidden).union(*map(MARKER.findall, literals))
+
+    def tokens(self, token_id: Callable[[str], int | None]) -> dict[str, int]:
+        """The markers that are one token of a vocabulary, which `token_id` looks up: they must stay visible."""
+        found = {marker: token_id(marker) for marker in self.markers}
+        return {marker: number for marker, number in found.items() if number is not None}
 
     def opens_reasoning(self, prompt_tail: str) -> bool:
         """The prompt's template has already written the marker that begins a reasoning section."""

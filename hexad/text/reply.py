@@ -15,8 +15,8 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-
-import msgspec
+from dataclasses import dataclass
+from typing import Any
 
 from hexad.text.formats import Format
 from hexad.text.formats import Tool as Tool
@@ -35,22 +35,26 @@ _BODY_END = Markers("<|end|>", "<|call|>", "<|return|>", "<|start|>")
 _RECIPIENT = re.compile(r"to=functions\.([\w.:/-]+)")
 
 
-class Text(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Text:
     """A piece of the content."""
 
     text: str
 
 
-class Reasoning(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Reasoning:
     text: str
 
 
-class CallStart(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class CallStart:
     index: int
     name: str
 
 
-class CallArguments(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class CallArguments:
     """A piece of a call's arguments; the pieces add up to one JSON object."""
 
     index: int
@@ -277,7 +281,9 @@ class ReplyParser:
             yield from read.copy_to(_TAG_END, key.append)
             yield from read.choose(">")
             take(f"{opening}{_quoted(''.join(key))}: ")
-            yield from self._parameter(_kinds(self._tools.get(name), "".join(key)), take)
+            properties = self._tools[name].parameters.get("properties") if name in self._tools else None
+            schema = properties.get("".join(key)) if isinstance(properties, dict) else None
+            yield from self._parameter(kinds_of(schema), take)
             opening = ", "
         take("}" if opening == ", " else "{}")
 
@@ -326,17 +332,19 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _kinds(tool: Tool | None, parameter: str) -> set[str]:
+def kinds_of(schema: Any) -> set[str]:
     """The types of JSON that a parameter's schema names; for one that is not described: a string."""
-    properties = tool.parameters.get("properties") if tool else None
-    schema = properties.get(parameter) if isinstance(properties, dict) else None
     if not isinstance(schema, dict):
         return {"string"}
     kinds: set[str] = set()
-    for each in (schema, *(schema.get("anyOf") or ()), *(schema.get("oneOf") or ())):
-        named = each.get("type", ()) if isinstance(each, dict) else ()
-        kinds.update([named] if isinstance(named, str) else named)
+    for each in (schema, *_listed(schema.get("anyOf")), *_listed(schema.get("oneOf"))):
+        named = each.get("type") if isinstance(each, dict) else None
+        kinds.update(kind for kind in (_listed(named) or [named]) if isinstance(kind, str))
     return kinds or ({"string"} if "enum" in schema else set(_KIND_OF.values()))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _typed(text: str, kinds: set[str]) -> str:

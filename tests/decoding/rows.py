@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from hexad.decoding.sampler import Pick
 from hexad.decoding.state import RowState
@@ -19,6 +21,7 @@ def state(
     choice: int = 0,
     eos: list[int] | None = None,
     bad_words: list[list[int]] | None = None,
+    grammar: list[int] | None = None,
     **params: Any,
 ) -> RowState:
     prompt = [1, 2, 3] if prompt is None else prompt
@@ -29,7 +32,16 @@ def state(
         eos_token_ids=eos or [],
         bad_words_token_ids=bad_words or [],
     )
-    return RowState.of(request, choice, prompt + (generated or []))
+    return RowState.of(request, choice, prompt + (generated or []), None if grammar is None else allowing(grammar))
+
+
+def allowing(tokens: list[int]) -> Future[NDArray[np.uint8]]:
+    """What a grammar that allows `tokens` hands in; as long as its last token needs."""
+    bits = np.zeros(max(tokens) + 1, np.uint8)
+    bits[tokens] = 1
+    future: Future[NDArray[np.uint8]] = Future()
+    future.set_result(np.packbits(bits, bitorder="little"))
+    return future
 
 
 def random_state(rng: np.random.Generator, vocab: int) -> RowState:
@@ -47,6 +59,7 @@ def random_state(rng: np.random.Generator, vocab: int) -> RowState:
         choice=int(rng.integers(0, 4)),
         eos=ids(1),
         bad_words=some([ids(1), ids(2)], []),
+        grammar=some(ids(20), None),
         seed=int(rng.integers(-(2**63), 2**63 - 1)),
         temperature=some(float(rng.uniform(0.1, 2.0)), 0.0),
         top_p=some(float(rng.uniform(0.3, 1.0)), 1.0),

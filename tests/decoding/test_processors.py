@@ -97,6 +97,14 @@ def test_allowed_tokens_suppress_all_others(row: np.ndarray, allowed: list[int])
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
+@given(row=ROWS, allowed=st.lists(st.integers(0, V + 30), min_size=1, max_size=20))
+def test_a_grammar_suppresses_all_others_and_what_it_does_not_know(row: np.ndarray, allowed: list[int]) -> None:
+    """Its mask may be shorter or longer than the row."""
+    expected = oracle(SuppressTokensLogitsProcessor([t for t in range(V) if t not in allowed]), [1], row)
+    np.testing.assert_array_equal(process(state(grammar=allowed), row), expected)
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
 @given(row=ROWS, generated=TOKENS, frequency=st.floats(-2, 2), presence=st.floats(-2, 2))
 def test_frequency_and_presence_are_the_published_formula(
     row: np.ndarray, generated: list[int], frequency: float, presence: float
@@ -137,6 +145,7 @@ def test_processing_is_pure_and_skipped_only_where_it_does_nothing(seed: int) ->
 @pytest.mark.parametrize("processor", processors.PROCESSORS, ids=lambda processor: processor.__name__)
 def test_a_processor_that_changes_the_row_is_never_skipped(processor: processors.Processor) -> None:
     active = {
+        "grammar": {"grammar": [1]},
         "allowed_tokens": {"allowed_token_ids": [1]},
         "bad_words": {"bad_words": [[1]]},
         "min_tokens": {"min_tokens": 5, "eos": [1]},

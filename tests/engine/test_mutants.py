@@ -16,8 +16,11 @@ from hexad.engine.stream import Stream
 from hexad.kernels.load import Loaded
 from hexad.kernels.ops import KV, Step, TopLogprobs
 from hexad.kernels.reference import ReferenceOps
+from hexad.scheduler import lifecycle, scheduler
 from hexad.scheduler.memory import Memory
-from hexad.types import Request
+from hexad.scheduler.plan import Result
+from hexad.scheduler.sequence import Sequence
+from hexad.types import FinishReason, Request
 from tests.engine import worlds
 from tests.engine.worlds import World, workload
 
@@ -90,8 +93,8 @@ def noise_that_counts_from_the_prompt_on(patch: pytest.MonkeyPatch) -> None:
 def choices_that_share_their_noise(patch: pytest.MonkeyPatch) -> None:
     honest = state.RowState.of
 
-    def of(request: Request, choice: int, tokens: list[int]) -> state.RowState:
-        return honest(request, 0, tokens)
+    def of(request: Request, choice: int, *rest: Any) -> state.RowState:
+        return honest(request, 0, *rest)
 
     patch.setattr(state.RowState, "of", of)
 
@@ -136,6 +139,17 @@ def threads_that_split_a_sum(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(setup, "load", load)
 
 
+def a_jump_over_the_end(patch: pytest.MonkeyPatch) -> None:
+    """Only the last of the tokens that are taken at once may end an answer."""
+
+    def extend(sequence: Sequence, gained: Result, max_new: int) -> tuple[FinishReason | None, int | None]:
+        sequence.tokens += [gained.token_id, *gained.forced]
+        reason, stop_token = lifecycle.ending(sequence, max_new)
+        return ("stop", None) if gained.complete and reason is None else (reason, stop_token)
+
+    patch.setattr(scheduler, "extend", extend)
+
+
 KILLS: list[tuple[Patch, Callable[[World], None]]] = [
     (linear_that_sees_how_many_rows_there_are, worlds.a_batch_changes_nothing),
     (linear_that_sees_how_many_rows_there_are, worlds.chunks_change_nothing),
@@ -157,6 +171,7 @@ KILLS: list[tuple[Patch, Callable[[World], None]]] = [
     (prompt_scores_that_trust_the_cache, worlds.a_cached_prompt_scores_alike),
     (a_resumed_stream_that_repeats_a_token, worlds.going_on_elsewhere_changes_nothing),
     (threads_that_split_a_sum, worlds.threads_change_nothing),
+    (a_jump_over_the_end, worlds.jumping_changes_nothing),
 ]
 
 

@@ -11,13 +11,21 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hexad import LLM, RequestOutput, SamplingParams
+from hexad import LLM, RequestOutput, SamplingParams, StructuredOutputs
 
 Job = tuple[list[int], SamplingParams]
 
 MAX_MODEL_LEN = 320
 ROOM = 2**24
 """KV bytes in which every workload here fits at once."""
+
+_PERSON = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}, "is_known": {"enum": [1, 2]}}}
+STRUCTURES = [
+    StructuredOutputs(json={**_PERSON, "required": ["name", "is_known"]}),
+    StructuredOutputs(regex="(the same answer|[a-d]+), always"),
+    StructuredOutputs(json={"type": "array", "items": {"const": "twelve bytes"}, "minItems": 3}),
+    StructuredOutputs(grammar='start: "for ever" (" and ever")+'),
+]
 
 
 @dataclass
@@ -67,6 +75,10 @@ def workload(lengths: Sequence[int], max_tokens: int, vocab: int = 512) -> list[
             stop_token_ids=[i],
             **(features if i % 4 == 3 else {}),  # type: ignore[arg-type]
         )
+        if i % 4 == 2:
+            params = msgspec.structs.replace(params, structured_outputs=STRUCTURES[i // 4 % len(STRUCTURES)])
+        if i % 8 == 2:  # who asks for the logits of forced tokens does not jump
+            params = msgspec.structs.replace(params, logprobs=None, prompt_logprobs=None)
         jobs.append((prompt, params))
     return jobs
 
@@ -183,6 +195,24 @@ def threads_change_nothing(world: World) -> None:
     world.assert_as_alone(world.run(world.llm(threads=2, max_num_batched_tokens=100)))
 
 
+def jumping_changes_nothing(world: World) -> None:
+    """Forced tokens are taken at once, or one by one."""
+    jumping, walking = (
+        world.llm(max_num_batched_tokens=64),
+        world.llm(max_num_batched_tokens=64, without="jump-forward"),
+    )
+    world.assert_as_alone(world.run(jumping))
+    world.assert_as_alone(world.run(walking))
+    steps = [llm.stats().num_steps for llm in (jumping, walking)]
+    jobs = [job for job in world.jobs if job[1].structured_outputs and job[1].logprobs is None]
+    cut = [(prompt, msgspec.structs.replace(params, max_tokens=5, min_tokens=0)) for prompt, params in jobs]
+    structured = jobs + cut  # in the middle of what is forced
+    answers = [list(map(answer, world.run(llm, structured))) for llm in (jumping, walking)]
+    assert answers[0] == answers[1]
+    taken = [llm.stats().num_steps - before for llm, before in zip((jumping, walking), steps, strict=True)]
+    meant(taken[0] < taken[1], "nobody jumped")
+
+
 LAWS: tuple[Callable[[World], None], ...] = (
     a_batch_changes_nothing,
     chunks_change_nothing,
@@ -194,4 +224,5 @@ LAWS: tuple[Callable[[World], None], ...] = (
     four_answers_are_four_requests,
     a_cached_prompt_scores_alike,
     threads_change_nothing,
+    jumping_changes_nothing,
 )

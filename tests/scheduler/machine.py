@@ -34,6 +34,7 @@ OPTIONS = st.fixed_dictionaries(
         "min_tokens": st.sampled_from([0, 0, 1]),
         "ignore_eos": st.sampled_from([True, True, False]),
         "stop_token_ids": st.sampled_from([[], [], [STOP]]),
+        "grammar": st.sampled_from(["", "", "", "some"]),
     }
 )
 IDS = st.integers(0, 30)
@@ -86,6 +87,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             params.max_tokens or 0,
             eos_token_ids=old.eos_token_ids,
             cache_salt=old.cache_salt,
+            grammar=old.grammar,
             priority=old.priority,
             choice=choice,
             generated=old.generated + stream.tokens,

@@ -152,6 +152,25 @@ def _retain_keeps_idle(right: Any, pool: PagePool, page: int) -> None:
     pool._num_in_use = in_use
 
 
+def _extend_without_looking(sequence: Any, gained: Any, max_new: int) -> Any:
+    sequence.tokens += [gained.token_id, *gained.forced]
+    reason, stop_token = lifecycle.ending(sequence, max_new)
+    return ("stop", None) if gained.complete and reason is None else (reason, stop_token)
+
+
+def _forget_the_forced(right: Any, self: Scheduler, sequence: Any, result: Any) -> Any:
+    gained = result.sampled.get(sequence.key)
+    if gained is not None and gained.complete:
+        gained.forced = gained.forced[:-1]
+    return right(self, sequence, result)
+
+
+def _never_complete(right: Any, self: Scheduler, sequence: Any, result: Any) -> Any:
+    if sequence.key in result.sampled:
+        result.sampled[sequence.key].complete = False
+    return right(self, sequence, result)
+
+
 def _answer_lost(right: Any, self: Scheduler, *args: Any) -> Any:
     outputs = right(self, *args)
     return outputs[:-1] if len(outputs) > 1 else outputs
@@ -194,5 +213,8 @@ MUTANTS: dict[str, Mutant] = {
         lifecycle, "ending", lambda each, most: ("length" if each.num_generated >= most else None, None)
     ),
     "the victim may be anybody": _method(Scheduler, "_cheapest", lambda right, self, behind: right(self, self.running)),
+    "forced tokens behind the end are kept": lambda patch: patch.setattr(scheduler, "extend", _extend_without_looking),
+    "forced tokens are lost": _method(Scheduler, "_append", _forget_the_forced),
+    "a complete answer goes on": _method(Scheduler, "_append", _never_complete),
     "an output is lost": _method(Scheduler, "_commit_chunk", _answer_lost),
 }

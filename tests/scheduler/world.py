@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hexad.cache.invariants import require
 from hexad.scheduler.plan import Plan
 from hexad.scheduler.scheduler import Scheduler, SchedulerConfig
-from hexad.testing.fake_model import FakeModel, sequential_oracle
+from hexad.testing.fake_model import FakeModel, is_complete, prefix_hashes, sequential_oracle
 from hexad.types import Request, SamplingParams, SequenceOutput
 
 VOCAB = 4
@@ -174,7 +174,10 @@ class World:
         params = request.params
         enders = {*params.stop_token_ids, *([] if params.ignore_eos else request.eos_token_ids)}
         ends_early = got[-1] in enders and len(got) >= params.min_tokens
-        require(end.finish_reason == ("stop" if ends_early else "length"), "I13", f"{got} ended as {end}")
+        complete = request.grammar and is_complete(
+            prefix_hashes(request.prompt_token_ids + got, request.cache_salt)[-1]
+        )
+        require(end.finish_reason == ("stop" if ends_early or complete else "length"), "I13", f"{got} ended as {end}")
         require(end.stop_reason == (STOP if got[-1] == STOP and ends_early else None), "I13", f"{got} ended as {end}")
         if params.prompt_logprobs is not None:
             require(stream.cached == 0, "I7", "prompt log-probabilities of tokens that were not computed")

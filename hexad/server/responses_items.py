@@ -1,0 +1,75 @@
+"""Items of the responses API, as they are stored, and as chat templates read them: messages."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from hexad.server.conversation import arguments_of
+from hexad.server.responses_types import FunctionCallItem, InputMessage, InputText, Item, ReasoningItem
+
+_PREFIX = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
+
+
+def new_id(kind: str) -> str:
+    return _PREFIX[kind] + uuid.uuid4().hex
+
+
+def text_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def stored_item(item: Item | str) -> dict[str, Any]:
+    """A whole item with an id, in the words of OpenAI's description."""
+    if isinstance(item, str):
+        item = InputMessage(role="user", content=item)
+    whole: dict[str, Any] = {"type": item.type, "id": item.id or new_id(item.type), "status": "completed"}
+    if isinstance(item, InputMessage):
+        if item.role == "assistant":
+            content = [text_part(text) for text in _texts(item.content)]
+        else:
+            content = [{"type": "input_text", "text": text} for text in _texts(item.content)]
+        return whole | {"role": item.role, "content": content}
+    if isinstance(item, ReasoningItem):
+        content = [{"type": "reasoning_text", "text": part.text} for part in item.content or ()]
+        return whole | {"summary": [], "content": content}
+    if isinstance(item, FunctionCallItem):
+        return whole | {"call_id": item.call_id, "name": item.name, "arguments": item.arguments}
+    return whole | {"call_id": item.call_id, "output": "\n".join(_texts(item.output))}
+
+
+def _texts(content: str | list[InputText]) -> list[str]:
+    return [content] if isinstance(content, str) else [part.text for part in content]
+
+
+def messages_of(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Reasoning, text and calls that follow each other are one message of the assistant.
+
+    Raises BadRequest for a call whose arguments are no JSON object.
+    """
+    messages: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    for index, item in enumerate(items):
+        last = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
+        text = "\n".join(part["text"] for part in item.get("content") or ())
+        match item["type"]:
+            case "message" if item["role"] == "assistant" and last and not (last["content"] or "tool_calls" in last):
+                last["content"] = text
+            case "message":
+                role = "system" if item["role"] == "developer" else item["role"]
+                messages.append({"role": role, "content": text})
+            case "reasoning":
+                messages.append({"role": "assistant", "content": "", "reasoning_content": text})
+            case "function_call":
+                if last is None:
+                    messages.append(last := {"role": "assistant", "content": ""})
+                names[item["call_id"]] = item["name"]
+                arguments = arguments_of(item["arguments"], f"input.{index}.arguments")
+                function = {"name": item["name"], "arguments": arguments}
+                call = {"id": item["call_id"], "type": "function", "function": function}
+                last.setdefault("tool_calls", []).append(call)
+            case "function_call_output":
+                answered = {"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]}
+                named = {"name": names[item["call_id"]]} if item["call_id"] in names else {}
+                messages.append(answered | named)
+    return messages

@@ -1,0 +1,194 @@
+"""Grammars of whole replies: calls that must be made, or obey their schema, and answers that follow a reasoning.
+
+Written in llguidance's Lark, in the model's own format, so that `ReplyParser` reads what they force. A marker that is
+one token can only be that token. This module does not know tokenizers, and does not compile what it writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from hexad.errors import BadRequest
+from hexad.text.formats import MARKER, Format, Tool
+from hexad.text.reply import kinds_of
+
+_SPACED = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+"""JSON as chat templates show it to the model."""
+_FREE_TEXT = {"type", "title", "description", "default", "examples", "enum", "const"}
+"""What the schema of a string may say where its value stands unquoted."""
+_SPACE = r"/\s{0,4}/"
+
+
+def reply_grammar(
+    format: Format,
+    *,
+    tools: Sequence[Tool] = (),
+    choice: Literal["auto", "none", "required"] = "auto",
+    parallel: bool = True,
+    answer: str = "",
+    thinking: bool = True,
+    prompt_tail: str = "",
+    tokens: Mapping[str, int],
+) -> str | None:
+    """What the raw reply must look like; None where it is free.
+
+    `tools` may be called: one with choice "required", or several if `parallel`; with "auto" the model is free not to.
+    Schemas of `strict` tools are enforced to the letter, others as far as llguidance knows their keywords. `answer`
+    is a Lark expression for a reply that is no call (`%json {...}`, `%lark {...}`, `/regex/`). A reasoning section
+    may come first with `thinking`, and does if `prompt_tail` has opened it. `tokens` are `Format.tokens`.
+
+    Raises BadRequest where the model's format of calls is unknown, and for what the format cannot express.
+    """
+    callable_tools = list(tools) if choice != "none" else []
+    if choice == "required" and not callable_tools:
+        raise BadRequest("tool_choice requires a call, and no tool may be called; offer one", param="tool_choice")
+    if choice == "required" and format.style == "none":
+        raise BadRequest(
+            "tool_choice requires a call, and how this model writes calls is not known; set tool_format",
+            param="tool_choice",
+        )
+    is_free = choice != "required" and not answer
+    if is_free and not any(tool.strict for tool in callable_tools) or format.style == "none" and not answer:
+        return None
+    write = _Writer(format, tokens)
+    content = write.content(callable_tools if format.style != "none" else [], parallel, choice, answer)
+    return write.grammar(write.reasoning(thinking, format.opens_reasoning(prompt_tail)), content)
+
+
+class _Writer:
+    """Rules of one grammar. Every method returns an expression."""
+
+    def __init__(self, format: Format, tokens: Mapping[str, int]) -> None:
+        self._format = format
+        self._tokens = tokens
+        self._rules: list[str] = []
+
+    def grammar(self, *parts: str) -> str:
+        return "\n".join(["%llguidance {}", f"start: {' '.join(parts)}", *self._rules]) + "\n"
+
+    def _rule(self, body: str, name: str = "r", attributes: str = "") -> str:
+        name += str(len(self._rules))
+        self._rules.append(f"{name}{attributes}: {body}")
+        return name
+
+    def _literal(self, text: str) -> str:
+        pieces = re.split(f"({MARKER.pattern})", text)
+        return " ".join(f"<[{self._tokens[p]}]>" if p in self._tokens else _quoted(p) for p in pieces if p) or '""'
+
+    def _text(self, without: str = "") -> str:
+        """Any text in which a marker does not stand."""
+        excluded = re.escape(without).replace("/", r"\/")
+        return self._rule("/(?s:.*)/" + (f" & ~/(?s:.*){excluded}(?s:.*)/" if without else ""), "TEXT")
+
+    def _text_to(self, literal: str) -> str:
+        """Any text, and the literal that ends it."""
+        marker = MARKER.match(literal)
+        if marker and marker[0] in self._tokens:
+            return f"{self._text(marker[0])} {self._literal(literal)}"
+        return self._rule(f"/(?s:.*)/ {_quoted(literal)}", attributes="[lazy]")
+
+    def reasoning(self, thinking: bool, is_opened: bool) -> str:
+        if self._format.reasoning is None or not (thinking or is_opened):
+            return '""'
+        begin, end = self._format.reasoning
+        rest = f"{self._text_to(end)} {_SPACE}"
+        return rest if is_opened else f"({self._literal(begin)} {rest})?"
+
+    def content(self, tools: Sequence[Tool], parallel: bool, choice: str, answer: str) -> str:
+        form = self._format
+        opening = self._literal(form.answer) if form.answer else ""
+        if not tools:
+            return f"{opening} {answer}"
+        if choice == "required":
+            return self._calls(tools, parallel, is_free=False)
+        if answer:
+            return self._rule(f"{self._calls(tools, parallel, is_free=False)} | {opening} {answer}")
+        if form.trigger and not form.bare and form.style != "harmony":
+            repeat = "*" if parallel and not form.section[0] else "?"
+            return f"({self._calls(tools, False, is_free=True)}){repeat} {self._text(form.trigger)}"
+        first = rf"(\s*[^\s{re.escape(form.bare)}](?s:.*))?" if form.bare else "(?s:.*)"
+        return self._rule(f"{self._calls(tools, parallel, is_free=False)} | {opening} /{first}/")
+
+    def _calls(self, tools: Sequence[Tool], parallel: bool, is_free: bool) -> str:
+        """`is_free`: any text may come before."""
+        form = self._format
+        first, last = form.section
+        opening = "" if form.bare else form.open
+        closing = form.close if form.style != "harmony" else ""
+        one = self._rule(" | ".join(map(self._call, tools)))
+        further = self._literal(form.separator + opening)
+        again = f"({further} {one} {self._literal(closing)})*" if parallel and form.style != "harmony" else ""
+        begin = (self._text_to if is_free else self._literal)(first + opening)
+        return f"{begin} {one} {self._literal(closing)} {again} {self._literal(last)}"
+
+    def _call(self, tool: Tool) -> str:
+        form = self._format
+        if form.style == "python":
+            return f"{_quoted(tool.name + '(')} {self._keywords(tool)} {_quoted(')')}"
+        if form.style == "xml":
+            parameters = " ".join(self._parameter(tool, *item) for item in _properties(tool))
+            return f"{_quoted(f'<function={tool.name}>' + chr(10))} {parameters} {_quoted('</function>')}"
+        arguments = _json(tool, tool.parameters)
+        if form.style == "object":
+            head = f'{{"name": {_quoted(tool.name)}, "{form.arguments}": '
+            return f"{_quoted(head)} {arguments} {_quoted('}')}"
+        return f"{_quoted(tool.name)} {self._literal(form.between)} {arguments}"
+
+    def _keywords(self, tool: Tool) -> str:
+        """`a=1, b=2`: those that are required, then any of the others."""
+        required: list[str] = []
+        optional: list[str] = []
+        for name, schema, is_required in _properties(tool):
+            is_boolean = kinds_of(schema) == {"boolean"}
+            value = '("True" | "False")' if is_boolean else _json(tool, schema)
+            (required if is_required else optional).append(f"{_quoted(name + '=')} {value}")
+        firsts, tail = list[str](), '""'
+        for item in reversed(optional):
+            firsts.append(f"{item} {tail}")
+            tail = self._rule(f'(", " {item})? {tail}')
+        if required:
+            return ' ", " '.join(required) + " " + tail
+        return f"({' | '.join(firsts)})?" if firsts else '""'
+
+    def _parameter(self, tool: Tool, name: str, schema: dict[str, Any], is_required: bool) -> str:
+        """`<parameter=a>`, its value and its end: text stands as it is, everything else is JSON."""
+        end = "\n</parameter>\n"
+        if "string" not in kinds_of(schema):
+            value = f"{_json(tool, schema)} {_quoted(end)}"
+        elif words := [word for word in schema.get("enum", [schema.get("const")]) if isinstance(word, str)]:
+            value = f"({' | '.join(map(_quoted, words))}) {_quoted(end)}"
+        elif tool.strict and (keys := sorted(schema.keys() - _FREE_TEXT)):
+            raise BadRequest(
+                f"the strict tool {tool.name} says {keys[0]} of its text {name}, which this model's format of calls "
+                "cannot express; leave it out, or set strict to false",
+                param="tools",
+            )
+        else:
+            value = self._text_to(end)
+        body = f"{_quoted(f'<parameter={name}>' + chr(10))} {value}"
+        return body if is_required else f"({body})?"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _properties(tool: Tool) -> list[tuple[str, dict[str, Any], bool]]:
+    """Name, schema, and whether it is required."""
+    properties, required = tool.parameters.get("properties"), tool.parameters.get("required")
+    described = properties if isinstance(properties, dict) else {}
+    return [
+        (name, schema if isinstance(schema, dict) else {}, isinstance(required, list) and name in required)
+        for name, schema in described.items()
+    ]
+
+
+def _json(tool: Tool, schema: dict[str, Any]) -> str:
+    """JSON of a schema that is a tool's, or stands in it."""
+    whole = {key: tool.parameters[key] for key in ("$defs", "definitions") if key in tool.parameters} | schema
+    if schema is tool.parameters and not whole.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf"}:
+        whole["type"] = "object"
+    return "%json " + json.dumps(whole | {"x-guidance": _SPACED | {"lenient": not tool.strict}})
