@@ -134,7 +134,7 @@ class CountTokensRequest(Wire):
 
 class MessagesRequest(CountTokensRequest):
     max_tokens: int
-    stop_sequences: Annotated[list[str], FIRST] = []
+    stop_sequences: Annotated[list[Annotated[str, Field(min_length=1)]], FIRST] = []
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hexad import __version__
 from hexad.errors import HexadError
-from hexad.server import anthropic, chat, completions, llama_cpp, responses, status, tokenize
+from hexad.server import absent, anthropic, chat, completions, llama_cpp, responses, status, tokenize
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.errors import error_response, on_http_error
 from hexad.server.models import Models
@@ -29,6 +29,7 @@ ROUTES: tuple[Route, ...] = (
     *completions.ROUTES,
     *chat.ROUTES,
     *responses.ROUTES,
+    *absent.ROUTES,
     *anthropic.ROUTES,
     *llama_cpp.ROUTES,
     *tokenize.ROUTES,

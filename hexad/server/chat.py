@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from hexad.server.conversation import choice_of, conversation, text_of
 from hexad.server.dialect import OPENAI, Route
+from hexad.server.errors import naming
 from hexad.server.generation import Service, now
 from hexad.server.models import Models
 from hexad.server.openai_types import ChatRequest, ReasoningOptions
@@ -51,12 +52,14 @@ async def _chunks(models: Models, body: ChatRequest, request_id: str) -> AsyncGe
 
 def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
     shape, named = structured(body)
-    params = service.sampling_params(
-        body,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
-        structured_outputs=None,
-    )
+    most = {"max_tokens": "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"}
+    with naming(most):
+        params = service.sampling_params(
+            body,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            max_tokens=getattr(body, most["max_tokens"]),
+            structured_outputs=None,
+        )
     reasoning = body.reasoning or ReasoningOptions()
     said = conversation(body)
     if body.reasoning is not None:
@@ -78,7 +81,7 @@ def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
         by_token=bool(body.logprobs or body.return_token_ids),
         priority=body.priority,
         cache_salt=body.cache_salt,
-        names=wish | {"structured": named},
+        names=wish | ({"structured_outputs": named} if shape else {}),
         **choice_of(body.tool_choice or "auto", said["tools"]),
         **said,
     )

@@ -58,10 +58,10 @@ async def _job(service: Service, body: CompletionRequest, request_id: str, shape
     wanted = body.prompt_logprobs
     if body.echo and body.logprobs is not None:
         wanted = max(wanted or 0, body.logprobs)
-    chosen = body.best_of is not None and body.best_of > (body.n or 1)
+    chosen = body.best_of is not None and body.best_of > (1 if body.n is None else body.n)
     params = service.sampling_params(
         body,
-        n=body.best_of if chosen else body.n or 1,
+        n=body.best_of if chosen else 1 if body.n is None else body.n,
         logprobs=0 if chosen and body.logprobs is None else body.logprobs,
         prompt_logprobs=wanted,
         # An echo alone still needs its prompt computed; the token is dropped.

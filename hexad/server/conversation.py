@@ -31,7 +31,7 @@ def conversation(body: Conversation) -> dict[str, Any]:
         raise BadRequest(f"{param} is a parameter of its own; give {taken} beside messages", param=param)
     return {
         "messages": [_message(i, message) for i, message in enumerate(body.messages)],
-        "tools": [tool_of(each.function) for each in body.tools or ()],
+        "tools": tools_of([each.function for each in body.tools or ()]),
         "shown_tools": [
             each.model_dump(exclude_unset=True, exclude={"function": {"strict"}}) for each in body.tools or ()
         ],
@@ -47,13 +47,20 @@ def text_of(message: Message) -> str:
     return message.content or ""
 
 
-def tool_of(function: Function) -> Tool:
-    return Tool(
-        name=function.name,
-        description=function.description or "",
-        parameters=function.parameters or {},
-        strict=bool(function.strict),
-    )
+def tools_of(functions: Sequence[Function]) -> list[Tool]:
+    """Raises BadRequest for two of one name."""
+    names = [function.name for function in functions]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadRequest(f"tools holds two functions named {twice!r}; name each once", param="tools")
+    return [
+        Tool(
+            name=function.name,
+            description=function.description or "",
+            parameters=function.parameters or {},
+            strict=bool(function.strict),
+        )
+        for function in functions
+    ]
 
 
 def choice_of(choice: Any, tools: Sequence[Tool]) -> dict[str, Any]:

@@ -143,9 +143,6 @@ class Conversation(Wire):
     def _consistent_conversation(self) -> Conversation:
         if self.continue_final_message and self.add_generation_prompt:
             raise _refused("continue_final_message", "needs add_generation_prompt to be false")
-        names = [tool.function.name for tool in self.tools or ()]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise _refused("tools", f"holds two functions named {twice!r}; name each once")
         return self
 
 

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.errors import BadRequest, HexadError, UnknownOption
-from hexad.server.conversation import check_choice, tool_of
+from hexad.server.conversation import check_choice, tools_of
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, named_event
-from hexad.server.errors import error_body
+from hexad.server.errors import error_body, naming
 from hexad.server.generation import Service
 from hexad.server.models import Models
 from hexad.server.responses_events import Answering
@@ -72,12 +72,13 @@ async def _last(events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
 
 def _turn(service: Service, body: ResponseRequest, items: list[dict[str, Any]], request_id: str) -> Turn:
     shape = _shape(body.text or TextOptions())
-    params = service.sampling_params(
-        body,
-        max_tokens=body.max_output_tokens,
-        logprobs=(body.top_logprobs or 0) if body.wants_logprobs else None,
-    )
-    tools = [tool_of(tool) for tool in body.tools or ()]
+    with naming({"max_tokens": "max_output_tokens"}):
+        params = service.sampling_params(
+            body,
+            max_tokens=body.max_output_tokens,
+            logprobs=(body.top_logprobs or 0) if body.wants_logprobs else None,
+        )
+    tools = tools_of(body.tools or ())
     mode, names = _choice(body.tool_choice)
     check_choice(mode, names, tools)
     messages = [{"role": "system", "content": body.instructions}] if body.instructions is not None else []
@@ -93,7 +94,7 @@ def _turn(service: Service, body: ResponseRequest, items: list[dict[str, Any]], 
         structured=shape,
         effort=body.reasoning.effort if body.reasoning else None,
         by_token=body.wants_logprobs,
-        names={"structured_outputs": "text.format", "effort": "reasoning.effort"},
+        names={"effort": "reasoning.effort"} | ({"structured_outputs": "text.format"} if shape else {}),
     )
 
 

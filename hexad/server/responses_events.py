@@ -142,7 +142,6 @@ def _opened(body: ResponseRequest, response_id: str, model: str, params: Samplin
         "output": [],
         "error": None,
         "incomplete_details": None,
-        "usage": None,
         "tools": tools,
         "tool_choice": given["tool_choice"] or "auto",
         "parallel_tool_calls": body.parallel_tool_calls is not False,

@@ -20,7 +20,9 @@ from hexad.errors import BadRequest
 from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
 from hexad.server.pieces import Cursor, Piece, whole
+from hexad.text.answer import answer_expression
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, ReplyParser, Text, Tool
+from hexad.text.reply_grammar import reply_grammar
 from hexad.types import RequestOutput, SamplingParams, StructuredOutputs
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -161,7 +163,25 @@ def shown_tool(tool: Tool) -> dict[str, Any]:
 
 def _shape(service: Service, turn: Turn, thinks: bool, prompt_tail: str) -> StructuredOutputs | None:
     """What the whole raw reply must look like, calls and reasoning included; None where it is free."""
-    return turn.structured
+    form = service.format
+    tools = [tool for tool in turn.tools if turn.callable is None or tool.name in turn.callable]
+    if turn.tool_choice == "none" or (form.style == "none" and turn.tool_choice == "auto"):
+        tools = []
+    reasons = form.reasoning is not None and (thinks or form.opens_reasoning(prompt_tail))
+    if not (tools or reasons or form.answer) and turn.tool_choice != "required":
+        return turn.structured
+    grammar = reply_grammar(
+        form,
+        tools=tools,
+        choice=turn.tool_choice,
+        parallel=turn.parallel_tool_calls,
+        only=turn.callable is not None or not turn.parallel_tool_calls,
+        answer=answer_expression(turn.structured) if turn.structured else "",
+        thinking=thinks,
+        prompt_tail=prompt_tail,
+        tokens=form.tokens(service.engine.tokenizer.token_id),
+    )
+    return None if grammar is None else StructuredOutputs(grammar=grammar)
 
 
 class _ReasoningTokens:
@@ -188,7 +208,8 @@ class _ReasoningTokens:
 
 async def answer(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
     """Each answer's growth. Closing the generator aborts the request. Refusals name fields as the dialect does."""
-    with naming(turn.names):
+    # What the tools come to as a grammar is refused by their name.
+    with naming(turn.names if turn.structured else {"structured_outputs": "tools", **turn.names}):
         text, tokens = await prompt_of(service, turn)
         tools = turn.tools if turn.tool_choice != "none" else ()
         thinking = _thinking(service, turn)

@@ -28,6 +28,7 @@ def reply_grammar(
     tools: Sequence[Tool] = (),
     choice: Literal["auto", "none", "required"] = "auto",
     parallel: bool = True,
+    only: bool = False,
     answer: str = "",
     thinking: bool = True,
     prompt_tail: str = "",
@@ -35,8 +36,9 @@ def reply_grammar(
 ) -> str | None:
     """What the raw reply must look like; None where it is free.
 
-    `tools` may be called: one with choice "required", or several if `parallel`; with "auto" the model is free not to.
-    Schemas of `strict` tools are enforced to the letter, others as far as llguidance knows their keywords. `answer`
+    `tools` may be called: one with choice "required", or several if `parallel`; with "auto" the model is free not to,
+    and with `only` a call of another tool, or one too many, is impossible all the same. Schemas of `strict` tools are
+    enforced to the letter, others as far as llguidance knows their keywords. `answer`
     is a Lark expression for a reply that is no call (`%json {...}`, `%lark {...}`, `/regex/`). A reasoning section
     may come first with `thinking`, and does if `prompt_tail` has opened it. `tokens` are `Format.tokens`.
 
@@ -51,7 +53,8 @@ def reply_grammar(
             param="tool_choice",
         )
     is_free = choice != "required" and not answer
-    if is_free and not any(tool.strict for tool in callable_tools) or format.style == "none" and not answer:
+    held = callable_tools and (only or any(tool.strict for tool in callable_tools))
+    if is_free and not held or format.style == "none" and not answer:
         return None
     write = _Writer(format, tokens)
     content = write.content(callable_tools if format.style != "none" else [], parallel, choice, answer)

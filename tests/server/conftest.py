@@ -37,6 +37,18 @@ def server(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
+@pytest.fixture(scope="session")
+def thinking_server(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Its template opens a reasoning section, unless it is told not to."""
+    model = tmp_path_factory.mktemp("thinking") / "tiny-thinker"
+    shutil.copytree(chat_model, model)
+    template = (model / "chat_template.jinja").read_text()
+    template = template.rstrip() + "{% if add_generation_prompt and enable_thinking is not false %}<think>\n{% endif %}"
+    (model / "chat_template.jinja").write_text(template)
+    with serving(model, tmp_path_factory.mktemp("log") / "thinking.log", "--kv-memory", "64MiB") as running:
+        yield running
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test the shared server still answers and holds nothing."""

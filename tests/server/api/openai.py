@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hexad.server.openai_types import ChatRequest, CompletionRequest
+from hexad.server.responses_types import ResponseRequest
 from tests.server.api import Endpoint, Parameter, rows
 from tests.server.openai_schemas import PARAMETERS
 
@@ -12,6 +13,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
 TOOL = {"type": "function", "function": {"name": "add", "parameters": SCHEMA}}
 OTHER = {"type": "function", "function": {"name": "other", "description": "Another.", "strict": True}}
 NAMED = {"type": "function", "function": {"name": "add"}}
+TAG = {"structures": [{"begin": "<a>", "schema": SCHEMA, "end": "</a>"}], "triggers": ["<a>"]}
 SAYS = [{"role": "user", "content": "hi"}]
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
@@ -67,7 +69,7 @@ SAMPLING = (
     Parameter(name="guided_regex", accepted=("[0-9]{2}",), refused=("(",)),
     Parameter(name="guided_choice", accepted=(["yes", "no"],), refused=([],)),
     Parameter(name="guided_grammar", accepted=('start: "a" "b"',), refused=("start: (",)),
-    Parameter(name="structural_tag", accepted=(), refused=({},)),
+    Parameter(name="structural_tag", accepted=(TAG,), refused=({},)),
 )  # fmt: skip
 
 CHAT = Endpoint(
@@ -175,4 +177,112 @@ COMPLETIONS = Endpoint(
     ),
 )  # fmt: skip
 
-ENDPOINTS = (CHAT, COMPLETIONS)
+FLAT = {"type": "function", "name": "add", "parameters": SCHEMA}
+FLAT_NAME = {"type": "function", "name": "add"}
+ITEMS = [
+    {"role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
+    {"type": "message", "role": "user", "content": "hi"},
+    {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+    {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'},
+    {"type": "function_call_output", "call_id": "c1", "output": "2"},
+    {"role": "assistant", "content": [{"type": "output_text", "text": "2", "annotations": [], "logprobs": []}]},
+    {"role": "user", "content": "and?"},
+]
+PICTURE = [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]
+LEFT = [{"type": "function_call", "call_id": "c1", "name": "add", "arguments": "[1"}]
+FLAT_FORM = {"format": {"type": "json_schema", "name": "pair", "schema": SCHEMA, "strict": True}}
+
+RESPONSES = Endpoint(
+    dialect="OpenAI",
+    method="POST",
+    path="/v1/responses",
+    what="Whole or streamed, with OpenAI's events in their order. Responses are kept in memory (64 MiB in all; whoever "
+    "stores the most loses what was used least recently) for those who hold the same API key.",
+    base={"input": "hi", "max_output_tokens": 3},
+    fields=frozenset(ResponseRequest.model_fields),
+    documented=PARAMETERS["CreateResponse"],
+    parameters=(
+        Parameter(name="model", accepted=(None,), refused=("gpt-9",), note="without it: the first model"),
+        Parameter(
+            name="input", accepted=("hi", ITEMS), refused=([], PICTURE, LEFT, [{"type": "item_reference", "id": "x"}]),
+            note="text, or messages, function calls and their outputs, and reasoning; pictures and files are refused",
+        ),
+        Parameter(name="instructions", accepted=("Be brief.",), refused=([],)),
+        Parameter(name="previous_response_id", accepted=(None,), refused=("resp_0",), note="of a stored response"),
+        Parameter(name="store", accepted=(True, False), refused=("yes",), note="`true` unless it is given"),
+        Parameter(name="stream", accepted=(True, False), refused=("yes",)),
+        Parameter(
+            name="stream_options", fate="no effect", beside={"stream": True},
+            accepted=({"include_obfuscation": False},), refused=({"include_obfuscation": True},),
+        ),
+        Parameter(name="max_output_tokens", accepted=(2,), refused=(0,)),
+        Parameter(name="temperature", accepted=(0, 2), refused=(-1,)),
+        Parameter(name="top_p", accepted=(0.5,), refused=(0,)),
+        Parameter(name="top_logprobs", accepted=(0, 3), refused=(65,), note="asks for log-probabilities by itself"),
+        Parameter(
+            name="include", note="`message.output_text.logprobs`; those of built-in tools have no effect, "
+            "`reasoning.encrypted_content` is refused: reasoning is sent in the open",
+            accepted=(["message.output_text.logprobs"], ["file_search_call.results"]),
+            refused=(["reasoning.encrypted_content"],),
+        ),
+        Parameter(
+            name="text", note="`format`: `text`, `json_object`, `json_schema`; `verbosity`: only `medium`",
+            accepted=({"format": {"type": "text"}}, {"format": {"type": "json_object"}}, FLAT_FORM,
+                      {"verbosity": "medium"}),
+            refused=({"verbosity": "low"}, {"format": {"type": "json_schema"}}),
+        ),
+        Parameter(
+            name="reasoning", note="`effort`; `summary`: only `auto`: the reasoning is sent whole",
+            server="thinking_server", accepted=({"effort": "none"}, {"effort": "low", "summary": "auto"}),
+            refused=({"summary": "detailed"}, {"effort": "wild"}),
+        ),
+        Parameter(
+            name="tools", accepted=([FLAT], [FLAT | {"strict": False, "description": "x"}]),
+            refused=([{"type": "web_search"}], [FLAT, FLAT]), note="functions, `strict` unless they say no",
+        ),
+        Parameter(
+            name="tool_choice", beside={"tools": [FLAT], "max_output_tokens": 40},
+            accepted=(
+                *("auto", "none", "required", FLAT_NAME),
+                {"type": "allowed_tools", "mode": "auto", "tools": [FLAT_NAME]},
+            ),
+            refused=({"type": "function", "name": "no"}, {"type": "web_search_preview"}),
+        ),
+        Parameter(name="parallel_tool_calls", beside={"tools": [FLAT]}, accepted=(True, False), refused=(1,)),
+        Parameter(name="truncation", fate="no effect", accepted=("disabled",), refused=("auto",)),
+        Parameter(name="background", fate="no effect", accepted=(False,), refused=(True,), note="only `false`"),
+        Parameter(name="max_tool_calls", fate="no effect", accepted=(3,), note="of built-in tools: there are none"),
+        Parameter(name="metadata", fate="no effect", accepted=({"a": "b"},), refused=({"a": 1},), note="comes back"),
+        *rows("no effect", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", accepted="x"),
+        Parameter(name="service_tier", fate="no effect", accepted=("auto",), note="there is one tier, `default`"),
+        *rows("no effect", "prompt_cache_options", accepted={"ttl": "30m"}),
+        *rows("refused", "conversation", "prompt", "moderation", "context_management", refused={}),
+    ),
+)  # fmt: skip
+
+
+def _plain(method: str, path: str, what: str) -> Endpoint:
+    return Endpoint(dialect="OpenAI", method=method, path=path, what=what)
+
+
+ENDPOINTS = (
+    CHAT,
+    COMPLETIONS,
+    RESPONSES,
+    _plain("GET", "/v1/responses/{response_id}", "A stored response; query parameters are refused."),
+    _plain("DELETE", "/v1/responses/{response_id}", "Forgets it."),
+    _plain(
+        "GET",
+        "/v1/responses/{response_id}/input_items",
+        "The items that the model was given, earlier responses' included; `limit`, `order` and `after`.",
+    ),
+    _plain("POST", "/v1/responses/{response_id}/cancel", "Refused: there are no background responses."),
+    _plain("GET", "/v1/models", "The models that this server has."),
+    _plain("GET", "/v1/models/{model}", "One of them."),
+    _plain(
+        "POST",
+        "/v1/embeddings",
+        "404 with an error in OpenAI's shape, like `/v1/audio`, `/v1/images`, `/v1/moderations`, `/v1/files`, "
+        "`/v1/batches`, `/v1/fine_tuning` and what is under them.",
+    ),
+)

@@ -1,0 +1,33 @@
+"""What OpenAI has and Hexad has not: told in one sentence, in the shape that clients read as an error."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hexad.errors import NotFound
+from hexad.server.dialect import OPENAI, Route
+from hexad.server.models import Models
+
+INSTEAD = {
+    "embeddings": "embeddings are not there yet",
+    "audio": "Hexad has no models of sound",
+    "images": "Hexad has no models of pictures",
+    "moderations": "Hexad moderates nothing; ask a chat model for a verdict",
+    "files": "nothing is uploaded; `hexad batch` reads and writes OpenAI's batch files on your machine",
+    "batches": "`hexad batch in.jsonl out.jsonl` runs OpenAI's batch files",
+    "fine_tuning": "Hexad trains nothing",
+    "conversations": "give previous_response_id to /v1/responses, or the whole conversation as its input",
+}
+
+
+async def absent(models: Models, request: Request) -> Response:
+    path = request.scope["path"]
+    what = next(why for name, why in INSTEAD.items() if path.startswith(f"/v1/{name}"))
+    # Not 501: official clients would try it twice more.
+    raise NotFound(f"{path[:100]} is not implemented: {what}", code="not_implemented")
+
+
+ROUTES = tuple(
+    Route(method, f"/v1/{name}{{rest:path}}", absent, OPENAI) for name in INSTEAD for method in ("GET", "POST")
+)
