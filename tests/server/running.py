@@ -61,8 +61,10 @@ class Server:
             time.sleep(0.01)
 
     def engine_pids(self) -> list[int]:
+        """Of its children; another one compiles grammars."""
         pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,7 @@ def test_what_is_counted_is_what_is_used(client: anthropic.Anthropic) -> None:
 def test_a_conversation_reaches_the_template(client: anthropic.Anthropic, server: Server) -> None:
     """Its prompt has as many tokens as the same conversation in OpenAI's words, and answers the same."""
     cached: Any = {"type": "ephemeral"}
+    failed: Any = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "no"}]}
     messages: Any = [
         {"role": "user", "content": [{"type": "text", "text": "Weather?", "cache_control": cached}]},
         {"role": "user", "content": "In Oslo."},
@@ -159,12 +162,9 @@ def test_a_conversation_reaches_the_template(client: anthropic.Anthropic, server
         },
         {
             "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "no"}], "is_error": True},
-                {"type": "text", "text": "And now?"},
-            ],
+            "content": [failed | {"is_error": True}, {"type": "text", "text": "And now?"}],
         },
-    ]  # fmt: skip
+    ]
     system: Any = [{"type": "text", "text": "Be brief.", "cache_control": cached}, {"type": "text", "text": "Be kind."}]
     asked: Any = {"model": "tiny-chat", "messages": messages, "system": system, "tools": [WEATHER]}
     call = {"id": "t1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
@@ -330,3 +330,34 @@ def test_a_client_that_goes_away_frees_its_pages(client: anthropic.Anthropic, se
         next(iter(stream.text_stream))
         assert server.metrics()["hexad:num_requests_running"] == 1
     server.until_idle()
+
+
+def test_a_stream_outlives_its_engine_process(client: anthropic.Anthropic, server: Server) -> None:
+    schema = {"type": "array", "items": {"type": "integer"}, "minItems": 300, "maxItems": 300}
+    long: Any = ASKED | {"max_tokens": 1800, "output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    whole = client.messages.create(**long, extra_body=GREEDY)
+    with client.messages.stream(**long, extra_body=GREEDY) as stream:
+        next(iter(stream.text_stream))
+        (engine,) = server.engine_pids()
+        os.kill(engine, signal.SIGKILL)
+        final = stream.get_final_message()
+    assert final.content[0].text == whole.content[0].text  # type: ignore[union-attr]
+    assert final.stop_reason == whole.stop_reason and final.usage.output_tokens == whole.usage.output_tokens > 600
+    assert server.engine_pids() != [engine]
+
+
+def test_a_stream_that_cannot_go_on_raises(tmp_path: Path) -> None:
+    """Its engine is killed and its model is gone, so that no other can be started."""
+    model = write_variant(tmp_path / "lost")
+    with serving(model, tmp_path / "log", "--kv-memory", "32MiB") as server:
+        asked: Any = ASKED | {"model": "lost", "max_tokens": 1500}
+        with _client(server).messages.stream(**asked) as stream:
+            next(iter(stream.text_stream))
+            (model / "config.json").unlink()
+            (engine,) = server.engine_pids()
+            os.kill(engine, signal.SIGKILL)
+            with pytest.raises(anthropic.APIStatusError, match="could not be restarted") as broken:
+                stream.get_final_message()
+        assert broken.value.body["error"]["type"] == "overloaded_error"  # type: ignore[index]
+        refused = server.post("/v1/messages", asked)
+        assert refused.status_code == 503 and refused.json()["error"]["type"] == "overloaded_error"
