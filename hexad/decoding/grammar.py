@@ -11,6 +11,7 @@ used, because llguidance takes 45 ms to import (`hexad/engine/grammars.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -148,5 +149,6 @@ class Walk:
 
 
 def _cause(matcher: LLMatcher) -> str:
-    """Why it does not go on; nothing where it does. Without the parser's state, and in one line."""
-    return " ".join(matcher.get_error().split("<state>")[0].split())[:300] if matcher.is_error() else ""
+    """Why it does not go on, in one line, without the grammar and the parser's state; nothing where it does."""
+    error = re.split(r"\n +1 \| |<state>", matcher.get_error())[0] if matcher.is_error() else ""
+    return " ".join(error.removeprefix("at 2(8): ").split())[:300]

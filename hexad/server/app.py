@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from hexad.server import absent, anthropic, chat, completions, llama_cpp, respon
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.errors import error_response, on_http_error
 from hexad.server.models import Models
+from hexad.server.page import describe
 from hexad.server.responses_store import ResponseStore
 
 log = logging.getLogger("hexad.server")
@@ -57,17 +57,8 @@ def _bound(route: Route, models: Models) -> Callable[[Request], Awaitable[Respon
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """Bodies are read by our own strict reader, so the page is told about them here."""
         if self.openapi_schema is None:
-            page = super().openapi()
-            shared = page.setdefault("components", {}).setdefault("schemas", {})
-            for route in ROUTES:
-                if route.body is None:
-                    continue
-                schema = TypeAdapter(route.body).json_schema(ref_template="#/components/schemas/{model}")
-                shared |= schema.pop("$defs", {})
-                content = {"application/json": {"schema": schema}}
-                page["paths"][route.path][route.method.lower()]["requestBody"] = {"required": True, "content": content}
+            describe(super().openapi(), ROUTES)
         return super().openapi()
 
 

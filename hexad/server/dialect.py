@@ -42,6 +42,8 @@ class Route:
     body: Any = None
     """The type of its body, for the OpenAPI page."""
     access: Access = "user"
+    media_type: str = "application/json"
+    """Of an answer that is no stream."""
 
 
 def data_event(event: Any) -> bytes:

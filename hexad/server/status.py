@@ -54,6 +54,6 @@ ROUTES = (
     Route("GET", "/v1/models", list_models, OPENAI),
     Route("GET", "/v1/models/{name:path}", get_model, OPENAI),
     Route("GET", "/health", health, OPENAI, access="open"),
-    Route("GET", "/metrics", metrics, OPENAI),
+    Route("GET", "/metrics", metrics, OPENAI, media_type="text/plain"),
     Route("GET", "/version", version, OPENAI),
 )

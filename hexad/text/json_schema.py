@@ -1,9 +1,327 @@
-"""JSON schemas (draft 2020-12) before they become a grammar."""
+"""JSON schemas (draft 2020-12) in fewer keywords: those that llguidance knows.
+
+`not`, `if`, `oneOf`, `dependent*`, `propertyNames` and `unevaluated*` are assertions that others can express, as long
+as what they negate can be negated: `if` is "this and then, or not this and else". What cannot be written so is
+refused by name; nothing is left out. This module does not know grammars.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from hexad.errors import BadRequest
+
+Schema = Any
+"""A dict or a bool."""
+MAX_STEPS = 20_000
+"""Schemas that one may become: alternatives multiply."""
+_TYPES = ("null", "boolean", "object", "array", "number", "string")
+_COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
+_ANNOTATIONS = {"$schema", "$id", "$anchor", "$comment", "$defs", "$vocabulary", "definitions", "title", "description"}
+_ANNOTATIONS |= {"default", "deprecated", "examples", "readOnly", "writeOnly"}
+_FOREIGN = {"nullable": "a type null", "dependencies": "dependentRequired or dependentSchemas"}
+_FOREIGN |= {"additionalItems": "items, behind prefixItems", "$recursiveRef": "$ref"}
+_OPPOSITES = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
+_OPPOSITES |= {other: key for key, other in _OPPOSITES.items()}
+_OF_TYPE = {"Length": "string", "Items": "array", "Properties": "object"}
+_IN_PLACE = {"allOf", "anyOf", "oneOf", "if", "then", "else", "dependentSchemas", "$ref"}
+_REWRITTEN = {"not", "if", "then", "else", "dependentRequired", "dependentSchemas", "propertyNames", "contains"}
+_REWRITTEN |= {"minContains", "maxContains", "unevaluatedProperties", "unevaluatedItems"}
 
 
-def prepare_schema(schema: Any) -> Any:
-    return schema
+def prepare_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema without the keywords above. Raises BadRequest, naming the one that stands in the way."""
+    return dict(_Rewriter(schema).rewrite(schema))
+
+
+class _Case(NamedTuple):
+    """One way in which a schema can hold, and what it has evaluated then."""
+
+    all_of: tuple[Schema, ...] = ()
+    names: frozenset[str] = frozenset()
+    patterns: frozenset[str] = frozenset()
+    every_property: bool = False
+    num_items: int = 0
+    every_item: bool = False
+
+    def beside(self, other: _Case) -> _Case:
+        return _Case(
+            self.all_of + other.all_of,
+            self.names | other.names,
+            self.patterns | other.patterns,
+            self.every_property or other.every_property,
+            max(self.num_items, other.num_items),
+            self.every_item or other.every_item,
+        )
+
+
+def _product(*sides: Iterable[_Case]) -> list[_Case]:
+    cases = [_Case()]
+    for side in sides:
+        cases = [one.beside(other) for one, other in itertools.product(cases, list(side))]
+    return cases
+
+
+def _refusal(keyword: str, why: str) -> BadRequest:
+    return BadRequest(f"the JSON schema's {keyword} {why}", param="structured_outputs")
+
+
+class _Rewriter:
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._left = MAX_STEPS
+        anchors = list(_anchors(root))
+        self._static = len(anchors) == len(set(anchors))
+        """There is one target for each $dynamicRef, as if it were a $ref."""
+
+    def _spend(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise BadRequest(
+                f"the JSON schema has more than {MAX_STEPS} parts when its conditions are written out; use fewer",
+                param="structured_outputs",
+            )
+
+    def rewrite(self, schema: Schema) -> Schema:
+        self._spend()
+        if not isinstance(schema, dict):
+            return schema
+        if any(schema.get(key, True) not in (True, {}) for key in ("unevaluatedProperties", "unevaluatedItems")):
+            return self._without_unevaluated(schema)
+        out: dict[str, Any] = {}
+        for key, value in schema.items():
+            if key in _FOREIGN:
+                raise _refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
+            if key in _COUNTS and isinstance(value, float) and value.is_integer():
+                value = int(value)
+            if self._static and key in ("$dynamicRef", "$dynamicAnchor"):
+                key = "$ref" if key == "$dynamicRef" else "$anchor"
+            if key not in _REWRITTEN and (key, value) != ("uniqueItems", False):
+                out[key] = self._inside(key, value)
+        also = [self.rewrite(each) if key == "contains" else each for key, each in self._assertions(schema)]
+        if "oneOf" in out and not _are_disjoint(schema["oneOf"]):
+            del out["oneOf"]
+            branches = schema["oneOf"]
+            also.append({"anyOf": [
+                {"allOf": [self.rewrite(one), *(self.negate(other) for j, other in enumerate(branches) if j != i)]}
+                for i, one in enumerate(branches)
+            ]})  # fmt: skip
+        if also:
+            out["allOf"] = [*out.get("allOf", []), *also]
+        return out
+
+    def _inside(self, key: str, value: Any) -> Any:
+        """The schemas that stand in a keyword's value."""
+        if key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(value, dict):
+            return {name: self.rewrite(each) for name, each in value.items()}
+        if key in ("prefixItems", "allOf", "anyOf", "oneOf") and isinstance(value, list):
+            return [self.rewrite(each) for each in value]
+        if key == "items" and isinstance(value, list):
+            raise _refusal("items", "is a list; draft 2020-12 calls it prefixItems")
+        return self.rewrite(value) if key in ("additionalProperties", "items") else value
+
+    def _assertions(self, schema: dict[str, Any]) -> Iterable[tuple[str, Schema]]:
+        """What the rewritten keywords demand, in others."""
+        if "not" in schema:
+            yield "not", self.negate(schema["not"])
+        if "if" in schema and schema.keys() & {"then", "else"}:
+            then, otherwise = (self.rewrite(schema.get(key, True)) for key in ("then", "else"))
+            held = {"allOf": [self.rewrite(schema["if"]), then]}
+            yield "if", {"anyOf": [held, {"allOf": [self.negate(schema["if"]), otherwise]}]}
+        for name, needed in schema.get("dependentRequired", {}).items():
+            yield "dependentRequired", {"anyOf": [{"properties": {name: False}}, {"required": needed}]}
+        for name, needed in schema.get("dependentSchemas", {}).items():
+            yield "dependentSchemas", {"anyOf": [{"properties": {name: False}}, self.rewrite(needed)]}
+        if schema.get("propertyNames", True) not in (True, {}):
+            yield "propertyNames", _names_like(schema["propertyNames"])
+        if "contains" in schema:
+            least, most = schema.get("minContains", 1), schema.get("maxContains")
+            if schema["contains"] in (True, {}):
+                yield "contains", {"minItems": least, **({} if most is None else {"maxItems": most})}
+            elif least > 0 or most is not None:
+                raise _refusal("contains", "cannot be enforced while an array is written; use prefixItems and items")
+
+    def negate(self, schema: Schema) -> Schema:
+        """Whatever does not match `schema`."""
+        self._spend()
+        if not isinstance(schema, dict):
+            return not schema
+        others: list[Schema] = []
+        for key, value in schema.items():
+            if key not in _ANNOTATIONS:
+                others += self._negations(key, value, schema)
+        return {"anyOf": others} if others else False
+
+    def _negations(self, key: str, value: Any, schema: dict[str, Any]) -> list[Schema]:
+        """Alternatives that each break one keyword."""
+        if key in _OPPOSITES:
+            return [{"type": "number", _OPPOSITES[key]: value}]
+        if key in _COUNTS:
+            kind = _OF_TYPE[key[3:]]
+            if key.startswith("max"):
+                return [{"type": kind, f"min{key[3:]}": int(value) + 1}]
+            return [{"type": kind, f"max{key[3:]}": int(value) - 1}] if value > 0 else []
+        table: dict[str, Callable[[], list[Schema]]] = {
+            "type": lambda: _not_of_type([value] if isinstance(value, str) else value),
+            "const": lambda: _other_than(value),
+            "enum": lambda: [{"allOf": [{"anyOf": _other_than(each)} for each in value]}],
+            "required": lambda: [{"type": "object", "properties": {name: False}} for name in value],
+            "properties": lambda: [
+                {"type": "object", "properties": {name: self.negate(each)}, "required": [name]}
+                for name, each in value.items()
+            ],
+            "not": lambda: [self.rewrite(value)],
+            "allOf": lambda: [self.negate(each) for each in value],
+            "anyOf": lambda: [{"allOf": [self.negate(each) for each in value]}],
+            "$ref": lambda: [self.negate(self._target(value))],
+        }
+        if key not in table:
+            raise _refusal(key, "cannot be negated, as not, if or oneOf ask for; write the alternatives out")
+        return table[key]()
+
+    def _target(self, ref: str) -> Schema:
+        self._spend()
+        found = self._root
+        for part in ref.split("/")[1:]:
+            part = unquote(part).replace("~1", "/").replace("~0", "~")
+            found = (
+                found[int(part)] if isinstance(found, list) else found.get(part) if isinstance(found, dict) else None
+            )
+        if not re.match(r"#(/|$)", ref) or not isinstance(found, (dict, bool)):
+            raise _refusal("$ref", f"to {ref!r} cannot be written out; point into this schema, with #/$defs/NAME")
+        return found
+
+    def _without_unevaluated(self, schema: dict[str, Any]) -> Schema:
+        keep = {key: schema[key] for key in _ANNOTATIONS & schema.keys()}
+        return keep | {"anyOf": [{"allOf": list(case.all_of)} for case in self._cases(schema)]}
+
+    def _cases(self, schema: Schema) -> list[_Case]:
+        """The ways in which `schema` can hold; what it leaves unevaluated is closed in each."""
+        self._spend()
+        if not isinstance(schema, dict):
+            return [_Case()] if schema else []
+        if unknown := next((key for key in ("contains", "$dynamicRef") if key in schema), None):
+            raise _refusal(unknown, "cannot stand beside unevaluatedProperties or unevaluatedItems")
+        own = {key: value for key, value in schema.items() if key not in _IN_PLACE | _ANNOTATIONS}
+        closing = {key: own.pop(key) for key in ("unevaluatedProperties", "unevaluatedItems") if key in own}
+        base = _Case(
+            (self.rewrite(own),),
+            frozenset(schema.get("properties", ())),
+            frozenset(schema.get("patternProperties", ())),
+            "additionalProperties" in schema,
+            len(schema.get("prefixItems", ())),
+            "items" in schema,
+        )
+        return [self._closed(case, closing) for case in _product([base], *self._in_place(schema))]
+
+    def _in_place(self, schema: dict[str, Any]) -> Iterable[list[_Case]]:
+        """For each keyword that applies schemas to the same value: its ways to hold."""
+        yield from map(self._cases, schema.get("allOf", ()))
+        if "$ref" in schema:
+            yield self._cases(self._target(schema["$ref"]))
+        if "anyOf" in schema:  # all that match have evaluated something
+            branches = [self._cases(each) for each in schema["anyOf"]]
+            some = (each for n in range(1, len(branches) + 1) for each in itertools.combinations(branches, n))
+            yield [case for each in some for case in _product(*each)]
+        if "oneOf" in schema:
+            yield [
+                case
+                for i, one in enumerate(schema["oneOf"])
+                for case in _product(self._cases(one), [_Case(tuple(map(self.negate, _without(schema["oneOf"], i))))])
+            ]
+        if "if" in schema:
+            held = _product(self._cases(schema["if"]), self._cases(schema.get("then", True)))
+            not_held = [_Case((self.negate(schema["if"]),))]
+            yield held + _product(not_held, self._cases(schema.get("else", True)))
+        for name, needed in schema.get("dependentSchemas", {}).items():
+            present = _product([_Case(({"required": [name]},))], self._cases(needed))
+            yield [_Case(({"properties": {name: False}},)), *present]
+
+    def _closed(self, case: _Case, closing: dict[str, Schema]) -> _Case:
+        shut: dict[str, Any] = {}
+        if "unevaluatedProperties" in closing and not case.every_property:
+            shut["properties"] = dict.fromkeys(sorted(case.names), True)
+            shut["patternProperties"] = dict.fromkeys(sorted(case.patterns), True)
+            shut["additionalProperties"] = self.rewrite(closing["unevaluatedProperties"])
+        if "unevaluatedItems" in closing and not case.every_item:
+            shut["prefixItems"] = [True] * case.num_items
+            shut["items"] = self.rewrite(closing["unevaluatedItems"])
+        every = case.every_property or "unevaluatedProperties" in closing
+        every_item = case.every_item or "unevaluatedItems" in closing
+        more = (shut,) if shut else ()
+        return case._replace(all_of=case.all_of + more, every_property=every, every_item=every_item)
+
+
+def _anchors(value: Any) -> Iterable[str]:
+    """Every $dynamicAnchor."""
+    if isinstance(value, dict):
+        yield from (value["$dynamicAnchor"] for _ in range("$dynamicAnchor" in value))
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _anchors(each)
+
+
+def _without(branches: list[Schema], index: int) -> list[Schema]:
+    return [*branches[:index], *branches[index + 1 :]]
+
+
+def _not_of_type(types: list[str]) -> list[Schema]:
+    if "integer" in types and "number" not in types:
+        raise _refusal("type", "integer cannot be negated, as not, if or oneOf ask for; write the alternatives out")
+    others = [kind for kind in _TYPES if kind not in types]
+    return [{"type": others}] if others else []
+
+
+def _other_than(value: Any) -> list[Schema]:
+    if value is None:
+        return _not_of_type(["null"])
+    if isinstance(value, bool):
+        return [*_not_of_type(["boolean"]), {"const": not value}]
+    if isinstance(value, str):
+        return [*_not_of_type(["string"]), {"type": "string", "pattern": f"^{_not_word(value)}$"}]
+    if isinstance(value, (int, float)):
+        sides = ({"type": "number", way: value} for way in ("exclusiveMinimum", "exclusiveMaximum"))
+        return [*_not_of_type(["number"]), *sides]
+    raise _refusal("const", "of an object or array cannot be negated; write the alternatives out")
+
+
+def _not_word(word: str) -> str:
+    """A pattern of all texts but `word`: they end early, differ at some character, or go on."""
+    pattern = r"[\s\S]+"
+    for char in reversed(word):
+        pattern = rf"(|[^{re.escape(char)}][\s\S]*|{re.escape(char)}{pattern})"
+    return pattern
+
+
+def _names_like(schema: Schema) -> Schema:
+    if schema is False:
+        return {"maxProperties": 0}
+    key = next((key for key in schema if key not in {"pattern", "type", *_ANNOTATIONS}), None)
+    if key is None and "pattern" in schema and schema.get("type", "string") == "string":
+        return {"patternProperties": {schema["pattern"]: True}, "additionalProperties": False}
+    if key in ("minLength", "maxLength") and not schema.keys() - _ANNOTATIONS - {"minLength", "maxLength"}:
+        most = schema.get("maxLength")
+        pattern = rf"^[\s\S]{{{int(schema.get('minLength', 0))},{'' if most is None else int(most)}}}$"
+        return {"patternProperties": {pattern: True}, "additionalProperties": False}
+    if key in ("const", "enum") and not schema.keys() - _ANNOTATIONS - {key}:
+        names = [name for name in schema.get("enum", [schema.get("const")]) if isinstance(name, str)]
+        return {"properties": dict.fromkeys(names, True), "additionalProperties": False}
+    raise _refusal("propertyNames", f"with {key} cannot be enforced; use pattern, minLength, maxLength, const or enum")
+
+
+def _are_disjoint(branches: list[Schema]) -> bool:
+    """At a glance: of different types, or told apart by a constant that all require. Such a `oneOf` is an `anyOf`."""
+    if not all(isinstance(each, dict) for each in branches):
+        return False
+    types = [each.get("type") for each in branches]
+    if len(set(map(str, types))) == len(types) and not {"number", "integer"} <= set(map(str, types)):
+        return all(isinstance(kind, str) for kind in types)
+    shared = set.intersection(*(set(each.get("required", ())) for each in branches))
+    for name in shared:
+        tags = [each.get("properties", {}).get(name, {}) for each in branches]
+        if all(isinstance(tag, dict) and isinstance(tag.get("const"), str) for tag in tags):
+            return len({tag["const"] for tag in tags}) == len(tags)
+    return False
