@@ -58,7 +58,7 @@ class InfillRequest(Wire):
     prompt: str = ""
     """How the middle begins."""
     stream: bool = False
-    max_tokens: Annotated[int | None, UNSET, Field(alias="n_predict", ge=1, lt=2**31)] = None
+    max_tokens: Annotated[Annotated[int, Field(ge=1, lt=2**31)] | None, UNSET, Field(alias="n_predict")] = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None

@@ -16,7 +16,7 @@ from anthropic import types
 
 from tests.server.conftest import MAX_MODEL_LEN
 from tests.server.running import Server, serving
-from tests.server.variants import THINKING, write_variant
+from tests.server.variants import write_variant
 
 EVENT = pydantic.TypeAdapter[Any](types.RawMessageStreamEvent)
 MESSAGE = pydantic.TypeAdapter(types.Message)
@@ -61,14 +61,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[anthropic.Anthrop
         yield _client(server)
 
 
-@pytest.fixture(scope="module")
-def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[anthropic.Anthropic]:
-    root = tmp_path_factory.mktemp("thinker")
-    model = write_variant(root / "thinker", template=THINKING, context=512)
-    with serving(model, root / "log", "--kv-memory", "32MiB") as server:
-        yield _client(server)
-
-
 def exact(adapter: pydantic.TypeAdapter[Any], value: Any) -> Any:
     """`value` is what the client declares: nothing missing, nothing that it does not know."""
     parsed = adapter.validate_python(value)
@@ -85,9 +77,8 @@ def _no_extras(found: Any) -> None:
         _no_extras(item)
 
 
-def events(server: Server | str, body: dict[str, Any]) -> list[dict[str, Any]]:
+def events(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     """As they come over the wire; each is named by its type."""
-    url = server if isinstance(server, str) else server.url
     found = []
     with anthropic.DefaultHttpxClient(timeout=60) as http:
         text = http.post(f"{url}/v1/messages", json=body | {"stream": True}).text
@@ -124,7 +115,7 @@ def test_a_message_streams_what_it_answers(client: anthropic.Anthropic, server: 
     raw = server.post("/v1/messages", body).json()
     answer = exact(MESSAGE, raw)
     assert (answer.role, answer.model, answer.stop_sequence) == ("assistant", "tiny-chat", None)
-    found = events(server, body)
+    found = events(server.url, body)
     check_order(found)
     with client.messages.stream(**ASKED, extra_body=GREEDY) as stream:
         text = "".join(stream.text_stream)
@@ -267,19 +258,22 @@ def test_an_answer_in_a_form(client: anthropic.Anthropic) -> None:
         assert json.loads(answer.content[0].text)["n"] in (1, 2)  # type: ignore[union-attr]
 
 
-def test_thinking(thinker: anthropic.Anthropic) -> None:
-    asked: Any = {"model": "thinker", "max_tokens": 40, "messages": [{"role": "user", "content": "Why?"}]}
+def test_thinking(thinking_server: Server) -> None:
+    thinker = _client(thinking_server)
+    asked: Any = {"model": "tiny-thinker", "max_tokens": 40, "messages": [{"role": "user", "content": "Why?"}]}
     budget: Any = {"type": "enabled", "budget_tokens": 10}
     answer = thinker.messages.create(**asked, thinking=budget, extra_body=GREEDY)
     assert [block.type for block in answer.content] == ["thinking", "text"]
     assert answer.usage.output_tokens_details is not None
     assert 10 <= answer.usage.output_tokens_details.thinking_tokens < 20
-    found = events(str(thinker.base_url).rstrip("/"), asked | {"thinking": budget} | GREEDY)
+    found = events(thinking_server.url, asked | {"thinking": budget} | GREEDY)
     check_order(found)
     kinds = {event["delta"]["type"] for event in found if event["type"] == "content_block_delta"}
     assert kinds == {"thinking_delta", "text_delta"}
     hidden = thinker.messages.create(**asked, thinking=budget | {"display": "omitted"}, extra_body=GREEDY)
     assert hidden.content[0].thinking == "" and hidden.content[1] == answer.content[1]  # type: ignore[union-attr]
+    silent = thinker.messages.create(**asked, thinking={"type": "disabled"}, extra_body=GREEDY)
+    assert [block.type for block in silent.content] == ["text"]
     # What was thought can be sent back.
     told: Any = [*asked["messages"], answer.to_param(), {"role": "user", "content": "Go on."}]
     assert thinker.messages.create(**(asked | {"messages": told})).usage.output_tokens > 0

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tokenizers import Tokenizer
 
-from tests.server.running import Server, serving
-from tests.server.variants import write_variant
+from tests.server.running import Server
 
-QWEN = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"]
 MIDDLE: dict[str, Any] = {
     "input_prefix": "def add(a, b):\n    return ",
     "input_suffix": "\n\nprint(add(1, 2))\n",
@@ -22,13 +18,6 @@ MIDDLE: dict[str, Any] = {
     "return_tokens": True,
 }
 SPELLED = "<|fim_prefix|>def add(a, b):\n    return <|fim_suffix|>\n\nprint(add(1, 2))\n<|fim_middle|>"
-
-
-@pytest.fixture(scope="module")
-def coder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    root = tmp_path_factory.mktemp("coder")
-    with serving(write_variant(root / "tiny-coder", added=QWEN), root / "log", "--kv-memory", "32MiB") as server:
-        yield server
 
 
 def _events(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:

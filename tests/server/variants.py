@@ -1,7 +1,8 @@
-"""The shared tiny chat model with a larger vocabulary or another template."""
+"""The shared tiny chat model with a larger vocabulary."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,11 @@ import hexad
 from hexad.testing.zoo import write_model
 
 DEMO = Path(hexad.__file__).parent / "checkpoints" / "demo"
-TEMPLATE = (DEMO / "chat_template.jinja").read_text()
-THINKING = TEMPLATE.replace("assistant\\n' -}}\n{%- endif -%}", "assistant\\n<think>\\n' -}}\n{%- endif -%}")
-"""Opens the reasoning itself, as DeepSeek-R1's does."""
-assert THINKING != TEMPLATE
+QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>")
+"""The tokens with which Qwen's models fill in the middle."""
 
 
-def write_variant(directory: Path, *, added: Sequence[str] = (), template: str = TEMPLATE, context: int = 2048) -> Path:
+def write_variant(directory: Path, *, added: Sequence[str] = (), context: int = 2048) -> Path:
     """A model of random weights; `added`: tokens that its tokenizer has beside the demo model's."""
     backend = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
     backend.add_tokens([AddedToken(name, special=False, normalized=False) for name in added])
@@ -30,6 +29,6 @@ def write_variant(directory: Path, *, added: Sequence[str] = (), template: str =
     }
     write_model(directory, config)
     backend.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_bytes((DEMO / "tokenizer_config.json").read_bytes())
-    (directory / "chat_template.jinja").write_text(template)
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(DEMO / name, directory)
     return directory
