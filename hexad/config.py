@@ -8,6 +8,7 @@ None are worked out from the model and the machine; `hexad explain` shows what t
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -74,15 +75,51 @@ class Config:
     kv_memory: int | None = _setting(
         None, "KV cache size, such as 4GiB; default: planned from free memory.", group="engine"
     )
+    model_memory: int | None = _setting(
+        None,
+        "Memory of all loaded models, such as 12GiB; the least recently used is unloaded when another does not fit. "
+        "Default: what the machine has free at the start.",
+        group="engine",
+        advanced=True,
+    )
     prefix_caching: bool = _setting(
         True, "Reuse the KV of equal prefixes across requests.", group="engine", advanced=True
     )
     seed: int | None = _setting(
         None, "Makes requests without a seed repeatable, in order of arrival.", group="engine", advanced=True
     )
-    host: str = _setting("127.0.0.1", "Address to listen on.", group="server")
+    host: str = _setting("127.0.0.1", "Address to listen on, or unix:/path.sock.", group="server")
     port: int = _setting(8000, "Port to listen on; 0 picks a free one.", group="server")
+    keep_alive: float | None = _setting(
+        None, "Unload a model that was idle this long, such as 10m; default: never.", group="server"
+    )
     max_queue: int = _setting(1024, "Requests that may wait; one more is answered 429.", group="server", advanced=True)
+    request_timeout: float | None = _setting(
+        None,
+        "Seconds that a request may take, its wait included; a client may ask for less by X-Request-Timeout. "
+        "Default: no limit.",
+        group="server",
+        advanced=True,
+    )
+    api_keys: str | None = _setting(
+        None, "File of NAME:KEY or NAME:KEY:admin a line; default: nobody needs a key.", group="server"
+    )
+    allowed_origins: str = _setting(
+        "", "Web pages that may call the server, such as https://chat.example, by commas; * for all.", group="server",
+        advanced=True,
+    )  # fmt: skip
+    allowed_hosts: str = _setting(
+        "",
+        "Names that the server is called by (the Host header), by commas; * for any. Default: its local names on "
+        "loopback, any elsewhere.",
+        group="server",
+        advanced=True,
+    )
+    tls_cert: str | None = _setting(
+        None, "PEM file of the certificate chain, for https.", group="server", advanced=True
+    )
+    tls_key: str | None = _setting(None, "PEM file of its private key.", group="server", advanced=True)
+    log_format: Literal["text", "json"] = _setting("text", "Of the log on stderr.", group="server", advanced=True)
     drain_timeout: float = _setting(
         30.0, "Seconds that running requests get after SIGTERM.", group="server", advanced=True
     )
@@ -94,13 +131,18 @@ class Config:
             ("max_num_seqs", 1, 4096),
             ("max_num_batched_tokens", 1, 2**20),
             ("kv_memory", 1, 2**50),
+            ("model_memory", 1, 2**50),
+            ("keep_alive", 0, 2**31),
             ("port", 0, 65535),
             ("max_queue", 1, 2**20),
+            ("request_timeout", 0.001, 86400),
             ("drain_timeout", 0, 86400),
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; it must be between {low} and {high}", param=name)
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("one of tls_cert and tls_key is given; give both, or neither", param="tls_cert")
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_seqs is {self.max_num_seqs}, above max_num_batched_tokens "
@@ -136,6 +178,16 @@ def parse_bytes(text: str) -> int:
         raise ConfigError(f"{text!r} is not a size; write it as 4GiB, 512MiB or a number of bytes") from None
 
 
+def parse_seconds(text: str) -> float:
+    """`90`, `500ms`, `10m`, `1h30m` -> seconds, as Go writes durations. Raises ConfigError."""
+    units = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    parts = re.fullmatch(r"(-?)((?:[0-9]+(?:\.[0-9]*)?(?:ms|s|m|h))+|[0-9]+(?:\.[0-9]*)?)", text.strip())
+    if parts is None:
+        raise ConfigError(f"{text[:60]!r} is not a duration; write it as 10m, 1h30m or a number of seconds")
+    seconds = sum(float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(ms|s|m|h|)", parts[2]))
+    return -seconds if parts[1] else seconds
+
+
 def coerce(name: str, value: Any) -> Any:
     """`value`, from a command line or YAML, as the type of setting `name`. Raises ConfigError."""
     hint = _HINTS[name]
@@ -150,8 +202,10 @@ def coerce(name: str, value: Any) -> Any:
     try:
         if value is None:
             raise ValueError
-        if name == "kv_memory" and isinstance(value, str):
+        if name in ("kv_memory", "model_memory") and isinstance(value, str):
             return parse_bytes(value)
+        if name == "keep_alive" and isinstance(value, str):
+            return parse_seconds(value)
         if kind is bool and not isinstance(value, bool):
             return {"true": True, "false": False}[str(value).lower()]
         if kind is int and isinstance(value, (bool, float)):

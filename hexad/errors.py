@@ -4,10 +4,13 @@
     ├── BadRequest            400  the request cannot be served as asked
     │   ├── ContextTooLong    400  prompt and answer do not fit the model's context
     │   └── UnknownOption     400  a parameter or key that Hexad does not know
+    ├── Unauthorized          401  no key, or none that this server knows
+    ├── Forbidden             403  the key, the origin or the host may not do this
     ├── NotFound              404  no such model or request
     ├── Overloaded            429  the queue is full
     ├── RequestFailed         500  this one request broke while it ran; others go on
     ├── EngineUnavailable     503  the engine is starting, draining or gone
+    ├── DeadlineExceeded      504  the request's time was over before it was complete
     ├── CheckpointError       a model directory that cannot be read as it is
     ├── ConfigError           a setting that cannot be met
     │   └── OutOfMemory       the memory plan does not fit
@@ -49,6 +52,16 @@ class UnknownOption(BadRequest):
     code = "unknown_parameter"
 
 
+class Unauthorized(HexadError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(HexadError):
+    status = 403
+    code = "forbidden"
+
+
 class NotFound(HexadError):
     status = 404
     code = "not_found"
@@ -66,6 +79,11 @@ class RequestFailed(HexadError):
 class EngineUnavailable(HexadError):
     status = 503
     code = "engine_unavailable"
+
+
+class DeadlineExceeded(HexadError):
+    status = 504
+    code = "deadline_exceeded"
 
 
 class CheckpointError(HexadError):

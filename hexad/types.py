@@ -92,6 +92,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Log-probabilities (of the unprocessed logits) of the token and of the top N."""
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    thinking_budget: int | None = None
+    """Most tokens inside the reasoning section of a model that has one. Then the marker that ends it is forced."""
     structured_outputs: StructuredOutputs | None = None
     """What the answer must look like."""
 
@@ -105,6 +107,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         _in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _in_range("min_tokens", self.min_tokens, 0, 2**31 - 1)
+        _in_range("thinking_budget", self.thinking_budget or 0, 0, 2**31 - 1)
         if self.seed is not None:
             _in_range("seed", self.seed, -(2**63), 2**63 - 1)
         if self.max_tokens is not None:
@@ -146,12 +149,18 @@ class Request(msgspec.Struct, kw_only=True):
     params: SamplingParams
     eos_token_ids: list[int] = []
     bad_words_token_ids: list[list[int]] = []
+    reasoning_start: list[int] = []
+    """With a thinking budget: the tokens that begin the reasoning. Empty: the prompt has begun it."""
+    reasoning_end: list[int] = []
+    """With a thinking budget: the tokens that end the reasoning."""
     grammar: str = ""
     """What the answer must look like, in llguidance's own notation; checked. Empty: anything."""
     priority: int = 0
     """Lower runs earlier."""
     cache_salt: str = ""
     """Only requests with the same salt share cached pages."""
+    client: str = ""
+    """Who asks: those who wait are served in fair shares, a share a client."""
     choice: int = 0
     """Index of the first of this request's `params.n` choices."""
     generated: list[int] = []
@@ -197,6 +206,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
     """Pages that hold nothing that is running: free, or cached and evictable."""
     num_steps: int = 0
     num_preemptions: int = 0
+    num_restarts: int = 0
+    """Of the engine process; its supervisor counts them."""
     num_computed_tokens: int = 0
     prefix_cache_queries: int = 0
     """Prompt tokens looked up."""
@@ -231,4 +242,6 @@ class RequestOutput(msgspec.Struct, kw_only=True):
     outputs: list[CompletionOutput]
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     num_cached_tokens: int = 0
+    queue_s: float | None = None
+    """Seconds from its arrival until it left the queue."""
     finished: bool = False

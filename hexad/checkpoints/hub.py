@@ -58,6 +58,13 @@ def resolve(
     return cached if cached is not None else _download(model, revision, memory_bytes, cache)
 
 
+def is_local(model: str, revision: str | None = None) -> bool:
+    """Whether `resolve` finds it without a download."""
+    if model == DEMO or Path(model).expanduser().is_dir():
+        return True
+    return _REPOSITORY.fullmatch(model) is not None and _cached(model, revision, None) is not None
+
+
 def _directory(path: Path) -> Path:
     if not (path / "config.json").is_file():
         raise NotFound(f"{path} is no model: it has no config.json", param="model")

@@ -35,7 +35,7 @@ VERBS = {
 }
 
 POSITIONALS = {
-    "serve": "[MODEL]",
+    "serve": "[MODEL | NAME=MODEL ...]",
     "generate": "[MODEL] [PROMPT]",
     "chat": "[MODEL]",
     "bench": "offline|serve|compare|growth|quality|skills|start [MODEL]",
@@ -88,6 +88,7 @@ def _describe(verb: str, parser: argparse.ArgumentParser, show_all: bool) -> Non
     if verb == "serve":
         parser.description = (
             "examples:\n  hexad serve demo\n  hexad serve ./my-model --port 9000 --kv-memory 4GiB\n"
+            "  hexad serve fast=./small big=./large --model-memory 24GiB --keep-alive 10m\n"
             "  hexad serve Qwen/Qwen3-0.6B --config hexad.yaml"
         )
         add_settings(parser, ("model", "engine", "server"), show_all)

@@ -9,12 +9,15 @@ from typing import Any
 from hexad.config import FIELDS, Config, choices, resolve
 from hexad.errors import ConfigError
 
-_UNSET = object()
+UNSET = object()
+"""The value of a flag that was not given."""
 
 
 def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str], show_all: bool) -> None:
     """Add MODEL, --config and a flag for each setting of `groups`; advanced ones show with --help-all."""
-    parser.add_argument("model", nargs="?", default=_UNSET, help=FIELDS["model"].metadata["help"])
+    several = "server" in groups and parser.prog.endswith("serve")
+    help = FIELDS["model"].metadata["help"] + " Of several, each may be NAME=MODEL." * several
+    parser.add_argument("model", nargs="*" if several else "?", default=[] if several else UNSET, help=help)
     sections = {name: parser.add_argument_group(name) for name in groups}
     sections[groups[0]].add_argument("--config", metavar="FILE", help="YAML file of settings; flags win over it")
     for name, field in FIELDS.items():
@@ -25,7 +28,7 @@ def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str], show_al
         if field.default is not None:
             text += f" (default {field.default})"
         hidden = field.metadata["advanced"] and not show_all
-        flags: dict[str, Any] = {"default": _UNSET, "help": argparse.SUPPRESS if hidden else text}
+        flags: dict[str, Any] = {"default": UNSET, "help": argparse.SUPPRESS if hidden else text}
         if isinstance(field.default, bool):
             flags["action"] = argparse.BooleanOptionalAction
         else:
@@ -38,13 +41,14 @@ def settings(args: argparse.Namespace) -> tuple[Config, dict[str, str]]:
     """The configuration that the flags and the file ask for, and the origin of each value."""
     sources: list[tuple[str, dict[str, Any]]] = []
     if getattr(args, "config", None):
-        sources.append((args.config, _read_yaml(args.config)))
-    given = {name: value for name, value in vars(args).items() if name in FIELDS and value is not _UNSET}
+        sources.append((args.config, read_yaml(args.config)))
+    given = {name: value for name, value in vars(args).items() if name in FIELDS and value is not UNSET}
     sources.append(("command line", given))
     return resolve(sources)
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def read_yaml(path: str) -> dict[str, Any]:
+    """The `setting: value` lines of a file. Raises ConfigError."""
     import yaml
 
     try:

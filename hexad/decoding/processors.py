@@ -30,6 +30,7 @@ def needs_processing(state: RowState) -> bool:
         or state.bad_words_token_ids
         or params.logit_bias
         or params.allowed_token_ids is not None
+        or (params.thinking_budget is not None and _end_of_thought(state) is not None)
         or state.allowed is not None
     )
 
@@ -128,6 +129,16 @@ def presence_penalty(state: RowState, row_V: Row) -> Row:
     return out_V
 
 
+def thinking_budget(state: RowState, row_V: Row) -> Row:
+    """Only the next token of the marker that ends the reasoning, once the reasoning has used up its budget."""
+    token = _end_of_thought(state)
+    if token is None:
+        return row_V
+    out_V = np.full_like(row_V, -np.inf)
+    out_V[token] = row_V[token]
+    return out_V
+
+
 PROCESSORS: tuple[Processor, ...] = (
     grammar,
     allowed_tokens,
@@ -137,7 +148,22 @@ PROCESSORS: tuple[Processor, ...] = (
     repetition_penalty,
     frequency_penalty,
     presence_penalty,
+    thinking_budget,
 )
+
+
+def _end_of_thought(state: RowState) -> int | None:
+    """The token that must come because a reasoning section is over its budget, and is not closed."""
+    budget, start, end = state.params.thinking_budget, list(state.reasoning_start), list(state.reasoning_end)
+    spent = state.num_generated - len(start)
+    if budget is None or not budget <= spent < budget + len(end):
+        return None
+    generated = list(state.generated)
+    inside = generated[len(start) :]
+    is_closed = any(inside[at : at + len(end)] == end for at in range(spent))
+    if generated[: len(start)] != start or is_closed:
+        return None
+    return end[max(length for length in range(len(end)) if _ends_with(inside, end[:length]))]
 
 
 def _ends_with(tokens: Sequence[int], tail: Sequence[int]) -> bool:

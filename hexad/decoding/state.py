@@ -33,6 +33,8 @@ class RowState(msgspec.Struct, frozen=True):
     """uint64: the key of this choice's noise."""
     eos_token_ids: Sequence[int] = ()
     bad_words_token_ids: Sequence[Sequence[int]] = ()
+    reasoning_start: Sequence[int] = ()
+    reasoning_end: Sequence[int] = ()
     allowed: Future[NDArray[np.uint8]] | None = None
     """The tokens that a grammar allows, a bit each, the lowest of a byte first: computed beside the logits."""
 
@@ -55,6 +57,8 @@ class RowState(msgspec.Struct, frozen=True):
             seed=(seed + choice) % 2**64,
             eos_token_ids=request.eos_token_ids,
             bad_words_token_ids=request.bad_words_token_ids,
+            reasoning_start=request.reasoning_start,
+            reasoning_end=request.reasoning_end,
             allowed=allowed,
         )
 

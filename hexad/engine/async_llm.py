@@ -10,20 +10,36 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from hexad.checkpoints.config import ModelConfig
 from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
 from hexad.engine.grammar_process import GrammarProcess
-from hexad.engine.messages import Abort, Add, Command, EngineInfo, Outputs, ResetCache, TryVocabulary
+from hexad.engine.messages import (
+    Abort,
+    Add,
+    Audit,
+    Audited,
+    Command,
+    EngineInfo,
+    Outputs,
+    Pause,
+    Report,
+    ResetCache,
+    Resume,
+    TryVocabulary,
+)
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
-from hexad.errors import BadRequest, EngineUnavailable, Overloaded, RequestFailed
+from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded, RequestFailed
 from hexad.text.chat_template import ChatTemplate
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import EngineStats, RequestOutput, SamplingParams
@@ -32,6 +48,10 @@ logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 2
 """Engine deaths that a request may live through; after one more it is taken for their cause."""
+HUNG_S = 10.0
+"""An engine process with work that has neither spoken nor computed for so long is taken for dead."""
+STUCK_S = 600.0
+"""The same for one that computes: no step takes that long."""
 RESTART_DELAYS_S = (0.0, 1.0, 5.0)
 """Waits before each attempt to start a new engine process; when all fail, the engine is unavailable."""
 
@@ -41,16 +61,23 @@ class _Live:
     stream: Stream
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     deaths: int = 0
+    arrived: float = field(default_factory=time.monotonic)
+    late: bool = False
 
 
 class AsyncLLM:
-    """Use `await AsyncLLM.start(config)`; then `generate`, `abort`, `stats`, `drain`, `close`."""
+    """Use `await AsyncLLM.start(config)`; then `generate`, `abort`, `stats`, `drain`, `close`.
+
+    `pause` and `sleep` stop every request where it is; after `resume` or `wake` it goes on with the same tokens.
+    """
 
     def __init__(self, config: Config, frontend: Frontend, process: EngineProcess, info: EngineInfo) -> None:
         self.config = config
         self.info = info
         self.frontend = frontend
         self.restarts = 0
+        self.paused = False
+        self.asleep = False
         self._process = process
         self._ready = True
         self._live: dict[str, _Live] = {}
@@ -59,9 +86,14 @@ class AsyncLLM:
         tokenizer, eos = frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids
         self._grammars = GrammarProcess(TryVocabulary(str(tokenizer or ""), list(eos)))
         self._closing = False
+        self._stands_still = False
+        self._reported = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._last_word = time.monotonic()
+        self._audits: list[asyncio.Future[str | None]] = []
         self._supervision = asyncio.create_task(self._supervise())
+        self._watch = asyncio.create_task(self._watch_for_silence())
 
     @classmethod
     async def start(cls, config: Config, progress: Progress = no_progress) -> AsyncLLM:
@@ -104,7 +136,12 @@ class AsyncLLM:
 
     @property
     def healthy(self) -> bool:
-        return self._ready and not self._closing
+        return (self._ready or self.asleep) and not self._closing
+
+    @property
+    def gone(self) -> bool:
+        """It will answer no request any more."""
+        return self._closing or (self._supervision.done() and not self.asleep)
 
     @property
     def engine_pid(self) -> int:
@@ -112,7 +149,7 @@ class AsyncLLM:
 
     def stats(self) -> EngineStats:
         """As the engine last reported them."""
-        return self._stats
+        return msgspec.structs.replace(self._stats, num_restarts=self.restarts)
 
     async def generate(
         self,
@@ -120,18 +157,24 @@ class AsyncLLM:
         params: SamplingParams,
         *,
         request_id: str | None = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> AsyncIterator[RequestOutput]:
         """Yield the same `RequestOutput`, as it grows; steps may be coalesced for a slow reader.
 
-        `options` are those of `Frontend.stream`: priority, cache_salt, add_special_tokens.
-        Closing the iterator aborts the request. Raises BadRequest before the first item for what
-        can never be served, Overloaded or EngineUnavailable when it cannot be now, and
-        RequestFailed after the last item when a choice failed.
+        `deadline` is a time of `time.monotonic`. `options` are those of `Frontend.stream`: priority,
+        cache_salt, add_special_tokens, client. Closing the iterator aborts the request. Raises BadRequest
+        before the first item for what can never be served, Overloaded or EngineUnavailable when it cannot
+        be now, DeadlineExceeded when its time is over, and RequestFailed after the last item when a choice
+        failed.
         """
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise DeadlineExceeded("the request's time was over before the engine was given it; allow it more")
         if params.structured_outputs is not None:
             options["grammar"] = await self._grammars.compile(params.structured_outputs)
         live = self._accept(prompt, params, request_id, options)
+        timer = None if left is None else asyncio.get_running_loop().call_later(left, self._end_late, live)
         try:
             await self._send(Add(live.stream.request))
             finished = False
@@ -141,25 +184,31 @@ class AsyncLLM:
                 finished = live.stream.finished  # read before the reader runs: it may grow meanwhile
                 yield live.stream.output
             if live.stream.error is not None:
-                raise RequestFailed(live.stream.error)
+                raise (DeadlineExceeded if live.late else RequestFailed)(live.stream.error)
         finally:
+            if timer is not None:
+                timer.cancel()
             self._live.pop(live.stream.request.request_id, None)
             if not self._live:
                 self._idle.set()
-            if not live.stream.finished:
+            if live.late or not live.stream.finished:
                 await self._send(Abort(live.stream.request.request_id))
+
+    def _end_late(self, live: _Live) -> None:
+        made = sum(len(output.token_ids) for output in live.stream.output.outputs)
+        what = f"it had {made} tokens" if live.stream.output.queue_s is not None else "it was still in the queue"
+        live.late = not live.stream.finished
+        self._fail(
+            live, f"the request's time was over before it was complete: {what}; ask for less, or allow more time"
+        )
 
     def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str | None, options: dict[str, Any]) -> _Live:
         """The engine knows a request by an id of ours: a caller may use theirs again at once."""
         if self._closing:
             raise EngineUnavailable("the server is shutting down; send the request to another one")
-        if not self._ready and self._supervision.done():
+        if self.gone:
             raise EngineUnavailable("the engine process could not be restarted; see the server's log")
-        if len(self._live) >= self.config.max_num_seqs + self.config.max_queue:
-            raise Overloaded(
-                f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
-                f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
-            )
+        self.check_room(options.get("client", ""))
         if request_id is not None and self._called(request_id):
             raise BadRequest(f"request id {request_id!r} is in use; choose another", param="request_id")
         key = f"req-{next(self._ids)}"
@@ -168,6 +217,26 @@ class AsyncLLM:
         live = self._live[key] = _Live(stream)
         self._idle.clear()
         return live
+
+    def check_room(self, client: str = "") -> None:
+        """Raises Overloaded when the queue is full, for everybody or for this client.
+
+        A named client may hold no more places than are still free (Choudhury and Hahne's dynamic threshold, 1998),
+        so that there is always room for another.
+        """
+        places = self.config.max_num_seqs + self.config.max_queue
+        if len(self._live) >= places:
+            raise Overloaded(
+                f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
+                f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
+            )
+        held = sum(live.stream.request.client == client for live in self._live.values())
+        if client and held >= places - len(self._live):
+            raise Overloaded(
+                f"{held} requests of {client} are running or waiting, and {places - len(self._live)} places are free; "
+                "the rest is kept for others; try again later",
+                code="client_queue_full",
+            )
 
     def _called(self, request_id: str) -> _Live | None:
         """The live request that its caller gave this id."""
@@ -183,6 +252,56 @@ class AsyncLLM:
     async def reset_prefix_cache(self) -> None:
         await self._send(ResetCache())
 
+    async def pause(self) -> None:
+        """Stop between two steps, and return once nothing runs; new requests queue. `resume` goes on."""
+        self.paused = True
+        await self._send(Pause())
+        while self.paused and self._ready and not self._stands_still:
+            self._reported.clear()
+            await self._reported.wait()
+
+    async def resume(self) -> None:
+        self.paused = False
+        await self._send(Resume())
+
+    async def sleep(self) -> None:
+        """End the engine process, which gives all its memory back; requests, running and new, wait for `wake`."""
+        if self.gone or self.asleep:
+            return
+        self.asleep = True
+        self._ready = False
+        self._reported.set()
+        self._supervision.cancel()
+        await asyncio.gather(self._supervision, return_exceptions=True)
+        await asyncio.gather(self._process.stop(), self._grammars.rest())
+        pages = self.info.memory.num_pages
+        self._stats = EngineStats(num_pages=pages, num_free_pages=pages, num_waiting=len(self._live))
+
+    async def wake(self) -> None:
+        """Start an engine process again and hand it every request. Raises what `start` raises, and sleeps on then."""
+        if not self.asleep:
+            return
+        try:
+            process, _ = await EngineProcess.spawn(self._as_planned(), no_progress)
+        except EngineDied as death:
+            raise EngineUnavailable(f"the engine process died while it started: {death}") from None
+        if self._closing:
+            return await process.stop()
+        self._process = process
+        self._supervision = asyncio.create_task(self._supervise())
+        self.asleep = False
+        await self._hand_over()
+
+    async def audit(self) -> str | None:
+        """The scheduler's invariant that does not hold, if there is one. Raises EngineUnavailable without an answer."""
+        asked: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._audits.append(asked)
+        await self._send(Audit())
+        try:
+            return await asyncio.wait_for(asked, HUNG_S)
+        except asyncio.TimeoutError:
+            raise EngineUnavailable(f"the engine did not answer within {HUNG_S} seconds") from None
+
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests; give the running ones `timeout_s`, then fail them."""
         self._closing = True
@@ -194,8 +313,9 @@ class AsyncLLM:
     async def close(self) -> None:
         self._closing = True
         self._ready = False
-        self._supervision.cancel()
-        await asyncio.gather(self._supervision, return_exceptions=True)
+        for task in (self._watch, self._supervision):
+            task.cancel()
+        await asyncio.gather(self._watch, self._supervision, return_exceptions=True)
         self._fail_all("the engine was closed")
         await asyncio.gather(self._process.stop(), self._grammars.close())
 
@@ -213,15 +333,46 @@ class AsyncLLM:
                     if not await self._restart(str(death)):
                         return
                     continue
-                if isinstance(report, Outputs):
-                    await self._deliver(report)
+                await self._hear(report)
         except Exception:  # a defect of ours: better an error to everybody than silence
             logger.exception("the supervision of the engine failed")
             self._ready = False
             self._fail_all("the supervision of the engine failed; see the server's log")
 
+    async def _hear(self, report: Report) -> None:
+        self._last_word = time.monotonic()
+        if isinstance(report, Outputs):
+            await self._deliver(report)
+        elif isinstance(report, Audited):
+            asked, self._audits = self._audits, []
+            for each in asked:
+                if not each.done():
+                    each.set_result(report.broken)
+
+    async def _watch_for_silence(self) -> None:
+        """End an engine process that hangs (stopped, or waiting for ever); the supervision sees it die."""
+        spent, computed = self._process.cpu_time(), self._last_word
+        while True:
+            await asyncio.sleep(HUNG_S / 5)
+            now = time.monotonic()
+            if not (self._live and self._ready):
+                self._last_word = now
+            if (latest := self._process.cpu_time()) != spent:
+                spent, computed = latest, now
+            silent = now - self._last_word
+            if silent > HUNG_S / 2:
+                await self._send(Audit())  # a paused engine has nothing to report, but it can answer
+            if silent > STUCK_S or min(silent, now - computed) > HUNG_S:
+                logger.error("the engine process has said nothing for %.0f s; ending it", silent)
+                self._process.kill()
+
     async def _deliver(self, report: Outputs) -> None:
         self._stats = report.stats
+        self._stands_still = report.paused
+        self._reported.set()
+        for request_id in report.admitted:
+            if (waited := self._live.get(request_id)) and waited.stream.output.queue_s is None:
+                waited.stream.output.queue_s = time.monotonic() - waited.arrived
         for gained in report.outputs:
             live = self._live.get(gained.request_id)
             if live is None:
@@ -239,6 +390,7 @@ class AsyncLLM:
     async def _restart(self, death: str) -> bool:
         """Start a new engine process and hand it every live stream; False when none will start."""
         self._ready = False
+        self._reported.set()
         logger.error("the engine process died (%s); restarting it for %d live requests", death, len(self._live))
         await self._process.stop()
         for live in self._live.values():
@@ -252,7 +404,8 @@ class AsyncLLM:
             except Exception as error:  # the system may refuse a process or a socket, too
                 logger.error("the engine process could not be restarted: %s", error)
                 continue
-            await self._resume()
+            self.restarts += 1
+            await self._hand_over()
             return True
         self._fail_all("the engine process died and could not be restarted")
         return False
@@ -261,9 +414,14 @@ class AsyncLLM:
         """The configuration with the memory plan fixed, so that what was accepted still fits."""
         return dataclasses.replace(self.config, kv_memory=self.info.memory.kv, max_model_len=self.info.max_model_len)
 
-    async def _resume(self) -> None:
-        self.restarts += 1
+    async def _hand_over(self) -> None:
+        """To a new process: all that is live."""
         self._ready = True
+        self._stands_still = False
+        if self.paused:
+            await self._send(Pause())
+        if self._audits:
+            await self._send(Audit())
         for live in list(self._live.values()):
             if not live.stream.finished:
                 for request in live.stream.remaining():
@@ -275,5 +433,6 @@ class AsyncLLM:
             live.grown.set()
 
     def _fail_all(self, cause: str) -> None:
+        self._reported.set()
         for live in self._live.values():
             self._fail(live, cause)

@@ -27,12 +27,14 @@ from hexad.engine.stream import Stream
 from hexad.errors import BadRequest
 from hexad.scheduler.lifecycle import SchedulerConfig, refuse_unservable
 from hexad.text.chat_template import ChatTemplate
-from hexad.text.formats import FORMATS, Format, detect
+from hexad.text.formats import Format, detect
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import Request, SamplingParams
 
 Prompt = str | list[int]
 
+_TAIL_TOKENS = 32
+"""Of a prompt, enough to see whether it has begun a reasoning section."""
 _TAIL_BYTES = 64 * 2**10
 
 
@@ -65,7 +67,7 @@ class Frontend:
             generation_defaults=read_generation_defaults(resolved.directory),
             limits=resolved.scheduler,
             seeds=random.Random(secrets.randbits(64) if config.seed is None else config.seed),
-            format=_format(config.tool_format, template),
+            format=detect("\n".join(template.sources.values()) if template else "", config.tool_format),
             fingerprint=_fingerprint(resolved),
         )
 
@@ -79,19 +81,23 @@ class Frontend:
         cache_salt: str = "",
         add_special_tokens: bool = True,
         grammar: str = "",
+        client: str = "",
+        markers: bool = False,
     ) -> Stream:
         """A text is tokenized, without special tokens when a chat template has already written them.
 
-        `grammar` is what `params.structured_outputs` was compiled to.
+        `grammar` is what `params.structured_outputs` was compiled to. `markers`: those of the model's reasoning and
+        calls stay in the text, though they may be special tokens.
 
         Raises BadRequest (or ContextTooLong) for what can never be served.
         """
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
-        request = self._request(list(ids), params, request_id, priority, cache_salt, grammar)
+        request = self._request(list(ids), params, request_id, priority, cache_salt, client, grammar)
         self._check(request)
-        return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer)
+        visible = frozenset(self.format.tokens(self.tokenizer.token_id).values()) if markers else frozenset[int]()
+        return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer, visible)
 
     def _check(self, request: Request) -> None:
         """Raise BadRequest for what can never be served, and for what another process could not even read."""
@@ -103,20 +109,42 @@ class Frontend:
             raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
     def _request(
-        self, ids: list[int], params: SamplingParams, request_id: str, priority: int, cache_salt: str, grammar: str
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        request_id: str,
+        priority: int,
+        cache_salt: str,
+        client: str,
+        grammar: str,
     ) -> Request:
         max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
         seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
+        start, end = self._reasoning_ends(ids) if params.thinking_budget is not None else ([], [])
         return Request(
             request_id=request_id,
             prompt_token_ids=ids,
             params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed, structured_outputs=None),
             eos_token_ids=list(self.generation_defaults.eos_token_ids),
             bad_words_token_ids=self._bad_words(params.bad_words or ()),
+            reasoning_start=start,
+            reasoning_end=end,
             grammar=grammar,
             priority=priority,
             cache_salt=cache_salt,
+            client=client,
         )
+
+    def _reasoning_ends(self, prompt_ids: list[int]) -> tuple[list[int], list[int]]:
+        """The tokens that begin a reasoning section, none if the prompt has begun it, and those that end it."""
+        if self.format.reasoning is None:
+            raise BadRequest(
+                f"thinking_budget is given, and the template of {self.config.model} shows no reasoning; leave it out",
+                param="thinking_budget",
+            )
+        tail = self.tokenizer.decode(prompt_ids[-_TAIL_TOKENS:], skip_special_tokens=False)
+        start, end = (self.tokenizer.encode(marker, add_special_tokens=False) for marker in self.format.reasoning)
+        return [] if self.format.opens_reasoning(tail) else start, end
 
     def _bad_words(self, words: Seq[str]) -> list[list[int]]:
         """Each word as it is tokenized at the start of a text and, where that differs, behind a space (as vLLM)."""
@@ -149,12 +177,6 @@ def _fingerprint(resolved: Resolved) -> str:
             file.seek(max(0, size - _TAIL_BYTES))
             facts += [path.name, str(size), hashlib.sha256(file.read()).hexdigest()]
     return "fp_" + hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-
-
-def _format(name: str, template: ChatTemplate | None) -> Format:
-    if name != "auto":
-        return FORMATS[name]
-    return detect("\n".join(template.sources.values())) if template else FORMATS["plain"]
 
 
 def sampling_fields(defaults: GenerationDefaults) -> dict[str, Any]:

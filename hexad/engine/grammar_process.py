@@ -94,6 +94,11 @@ class GrammarProcess:
         _write(process, encode(self._vocabulary))
         return process
 
+    async def rest(self) -> None:
+        """Give the memory back, once nobody's grammar is being compiled; the next one starts a process again."""
+        async with self._turn:
+            await self.close()
+
     async def close(self) -> None:
         process, self._process = self._process, None
         if process is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from hexad.config import Config, resolve
 from hexad.engine.frontend import Frontend, Prompt
 from hexad.engine.loop import Loop
-from hexad.engine.messages import Abort, Add, Command, Outputs
+from hexad.engine.messages import Abort, Add, Audited, Command, Outputs
 from hexad.engine.setup import Progress, build_engine, no_progress, resolve_settings
 from hexad.engine.stream import Stream
 from hexad.errors import BadRequest, RequestFailed
@@ -34,8 +34,9 @@ class _Mailbox:
     def wait(self) -> None:
         """Nothing to wait for: who steps the loop also fills the inbox."""
 
-    def send(self, outputs: Outputs) -> None:
-        self.outputs.append(outputs)
+    def send(self, report: Outputs | Audited) -> None:
+        if isinstance(report, Outputs):
+            self.outputs.append(report)
 
 
 class LLM:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from hexad.cache.invariants import InvariantBroken
 from hexad.engine.inbox import Inbox, Lobby
-from hexad.engine.messages import Abort, Add, Command, Outputs, ResetCache
+from hexad.engine.messages import Abort, Add, Audit, Audited, Command, Outputs, Pause, ResetCache, Resume
 from hexad.engine.runner import Runner
 from hexad.errors import HexadError
 from hexad.scheduler.plan import Plan, StepResult
@@ -14,7 +15,7 @@ from hexad.types import Request, SequenceOutput
 
 
 class Outbox(Protocol):
-    def send(self, outputs: Outputs) -> None: ...
+    def send(self, report: Outputs | Audited) -> None: ...
 
 
 class Loop:
@@ -23,16 +24,19 @@ class Loop:
         self.runner = runner
         self.inbox = Lobby(inbox, runner.grammars)
         self.outbox = outbox
+        self.paused = False
 
     def step(self) -> None:
         self._obey(self.inbox.drain())
-        plan = self.scheduler.next_plan()
+        plan = None if self.paused else self.scheduler.next_plan()
         if plan is None:
             return self.inbox.wait()
         self._send(self.scheduler.commit(plan, self._run(plan)))
 
     def _run(self, plan: Plan) -> StepResult:
         """An interrupt (Ctrl-C) fails what was running and leaves the engine fit for the next request."""
+        if self.scheduler.admitted:
+            self._send([])  # whoever waits for a seat is told now, not at the end of the step
         try:
             return self.runner.run(plan)
         except BaseException:
@@ -53,11 +57,23 @@ class Loop:
                     outputs.extend(self.scheduler.abort(request_id, choice))
                 case ResetCache():
                     self.scheduler.reset_prefix_cache()
+                case Pause() | Resume():
+                    self.paused = isinstance(command, Pause)
+                case Audit():
+                    self.outbox.send(Audited(self._broken()))
         if commands:
             self._send(outputs)
 
+    def _broken(self) -> str | None:
+        try:
+            self.scheduler.check_invariants()
+        except InvariantBroken as broken:
+            return str(broken)
+        return None
+
     def _send(self, outputs: list[SequenceOutput]) -> None:
-        self.outbox.send(Outputs(outputs, self.scheduler.stats()))
+        admitted, self.scheduler.admitted = self.scheduler.admitted, []
+        self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted=admitted, paused=self.paused))
 
 
 def _refusals(request: Request, cause: str) -> list[SequenceOutput]:

@@ -31,7 +31,19 @@ class ResetCache(msgspec.Struct, tag=True, array_like=True):
     pass
 
 
-Command = Add | Abort | ResetCache
+class Pause(msgspec.Struct, tag=True, array_like=True):
+    """No step until `Resume`; what is running keeps its pages, what is new waits."""
+
+
+class Resume(msgspec.Struct, tag=True, array_like=True):
+    pass
+
+
+class Audit(msgspec.Struct, tag=True, array_like=True):
+    """Look through all books, and answer `Audited`. An engine that can answer is alive."""
+
+
+Command = Add | Abort | ResetCache | Pause | Resume | Audit
 
 
 class EngineInfo(msgspec.Struct, kw_only=True):
@@ -70,6 +82,14 @@ class Refused(msgspec.Struct, tag=True, array_like=True):
 class Outputs(msgspec.Struct, tag=True, array_like=True):
     outputs: list[SequenceOutput]
     stats: EngineStats
+    admitted: list[str] = []
+    """Requests that have left the queue since the last report."""
+    paused: bool = False
+
+
+class Audited(msgspec.Struct, tag=True, array_like=True):
+    broken: str | None
+    """The invariant that does not hold."""
 
 
 class TryVocabulary(msgspec.Struct, array_like=True):
@@ -96,7 +116,7 @@ class Verdict(msgspec.Struct, array_like=True):
         return 200 + len(self.grammar) + len(self.problem)
 
 
-Report = Loading | Ready | Refused | Outputs
+Report = Loading | Ready | Refused | Outputs | Audited
 
 encode = msgspec.msgpack.Encoder().encode
 decode_report = msgspec.msgpack.Decoder(Report).decode

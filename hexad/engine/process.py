@@ -67,7 +67,8 @@ class EngineProcess:
             command = (sys.executable, "-c", BOOTSTRAP, address, str(os.getpid()), "\n".join(sys.path))
             process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
             engine = cls(process, socket, directory)
-            await socket.send(encode(Configure(dataclasses.asdict(config))))
+            # Sent once the other end is there; a process that dies before is noticed beside.
+            asyncio.ensure_future(socket.send(encode(Configure(dataclasses.asdict(config)))))
             return engine, await engine._ready(progress)
         except BaseException:
             if engine is not None:
@@ -93,6 +94,17 @@ class EngineProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+    def cpu_time(self) -> object:
+        """Grows while the process computes (proc(5): utime and stime of all threads). Elsewhere it always differs."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        except OSError:
+            return object()
+
     async def send(self, command: Command) -> None:
         """Never waits: to a process that is gone nothing is sent, for its successor is given all that is live."""
         with contextlib.suppress(zmq.Again):
@@ -111,9 +123,8 @@ class EngineProcess:
 
     async def stop(self) -> None:
         """End the process, at once: it holds nothing that would be lost."""
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._exit
+        self.kill()
+        await asyncio.shield(self._exit)
         self._socket.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 

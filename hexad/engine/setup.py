@@ -77,9 +77,13 @@ def _maps_table(config: Config, model: ModelConfig, precision: Precision) -> boo
     return model.dtype == precision.table and config.load_format != "dummy" and config.kernels != "torch"
 
 
-def resolve_settings(config: Config) -> Resolved:
-    """Raises CheckpointError, ConfigError or OutOfMemory."""
-    available = available_memory()
+def resolve_settings(config: Config, *, available: int | None = None, sharers: int = 1) -> Resolved:
+    """For a machine with `available` bytes (default: what it has now) and `sharers` models that share what is left.
+
+    Raises CheckpointError, ConfigError or OutOfMemory.
+    """
+    available = available_memory() if available is None else available
+    available = min(available, config.model_memory or available)
     directory = resolve(config.model, config.revision, memory_bytes=available)
     model = read_model_config(directory)
     precision = resolve_precision(config, model)
@@ -98,6 +102,7 @@ def resolve_settings(config: Config) -> Resolved:
         max_num_seqs=config.max_num_seqs,
         kv_memory=config.kv_memory,
         available=available,
+        sharers=sharers,
     )
     limits = SchedulerConfig(
         num_pages=memory.num_pages,

@@ -25,10 +25,13 @@ from hexad.types import (
 class _Choice:
     """One answer's text machinery."""
 
-    def __init__(self, request: Request, output: CompletionOutput, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, request: Request, output: CompletionOutput, tokenizer: Tokenizer, visible: frozenset[int]
+    ) -> None:
         self.output = output
         self.params = request.params
-        self.detokenizer = Detokenizer(tokenizer, request.prompt_token_ids, request.params.skip_special_tokens)
+        skips = request.params.skip_special_tokens
+        self.detokenizer = Detokenizer(tokenizer, request.prompt_token_ids, skips, visible)
         self.stops = StopMatcher(request.params.stop, request.params.include_stop_str_in_output)
 
     def push(self, token_id: int) -> bool:
@@ -56,7 +59,10 @@ class _Choice:
 
 
 class Stream:
-    def __init__(self, request: Request, prompt: str | None, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, request: Request, prompt: str | None, tokenizer: Tokenizer, visible: frozenset[int] = frozenset()
+    ) -> None:
+        """`visible`: special tokens that are part of the text, although special tokens are skipped."""
         self.request = request
         self.error: str | None = None
         self._tokenizer = tokenizer
@@ -66,7 +72,7 @@ class Stream:
             prompt_token_ids=request.prompt_token_ids,
             outputs=[CompletionOutput(index=i) for i in range(request.params.n)],
         )
-        self._choices = [_Choice(request, output, tokenizer) for output in self.output.outputs]
+        self._choices = [_Choice(request, output, tokenizer, visible) for output in self.output.outputs]
         if request.params.prompt_logprobs is not None:
             self.output.prompt_logprobs = [None] * len(request.prompt_token_ids)
         if request.params.logprobs is not None:

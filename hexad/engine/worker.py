@@ -19,6 +19,7 @@ import zmq
 from hexad.config import Config
 from hexad.engine.loop import Loop
 from hexad.engine.messages import (
+    Audited,
     Command,
     Configure,
     Loading,
@@ -74,7 +75,7 @@ class _Socket:
     def wait(self) -> None:
         self._socket.poll(PARENT_CHECK_MS)
 
-    def send(self, report: Outputs | Loading | Ready | Refused) -> None:
+    def send(self, report: Outputs | Audited | Loading | Ready | Refused) -> None:
         self._socket.send(encode(report))
 
 

@@ -81,11 +81,13 @@ def plan_memory(
     max_num_seqs: int,
     kv_memory: int | None,
     available: int,
+    sharers: int = 1,
 ) -> tuple[MemoryPlan, int]:
     """The plan and the context length that it supports.
 
     An unset `kv_memory` becomes what `max_num_seqs` full contexts need, at most KV_SHARE of
-    what is left. An unset `max_model_len` becomes the model's own limit, or what the cache holds.
+    what is left, and of that an equal part where several models share it. An unset `max_model_len`
+    becomes the model's own limit, or what the cache holds.
 
     Raises OutOfMemory with what is needed, what is there and a value that would fit.
     """
@@ -99,7 +101,7 @@ def plan_memory(
         )
     context_pages = _pages(max_model_len or model_max_len)
     if kv_memory is None:
-        num_pages = min(int(left * KV_SHARE) // page_bytes, context_pages * max_num_seqs)
+        num_pages = min(int(left * KV_SHARE / sharers) // page_bytes, context_pages * max_num_seqs)
     elif kv_memory > left:
         raise OutOfMemory(
             f"kv_memory is {gib(kv_memory)}, and {gib(left)} are left beside {gib(weights)} of weights and "

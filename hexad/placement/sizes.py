@@ -18,19 +18,27 @@ def weight_bytes(config: ModelConfig, precision: Precision, *, mapped_table: boo
     checkpoint's file, of which the system keeps what is used and can drop it again: it does not.
     """
     c = config
-    queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
     packed = c.num_layers * sum(packed_bytes(*linear, precision.linear) for linear in _linears(c))
     packed += packed_bytes(c.vocab_size, c.hidden_size, 1, precision.head)
     table = 0 if mapped_table else c.vocab_size * c.hidden_size * ITEM_BYTES[precision.table]
+    return packed + table + 4 * (_num_floats(c) + c.max_position * c.head_dim)
+
+
+def num_parameters(config: ModelConfig) -> int:
+    """As people count them: all that is trained, a tied table once."""
+    table = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
+    return num_linear_weights(config) + table + _num_floats(config)
+
+
+def _num_floats(c: ModelConfig) -> int:
+    """Biases and norms."""
+    queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
     biases = (
         (queries + 2 * keys) * c.attention_bias
         + c.hidden_size * c.output_bias
         + (2 * c.intermediate_size + c.hidden_size) * c.mlp_bias
     )
-    norms = 2 * c.hidden_size + 2 * c.head_dim
-    rotary = c.max_position * c.head_dim
-    floats = c.num_layers * (biases + norms) + c.hidden_size + rotary
-    return packed + table + 4 * floats
+    return c.num_layers * (biases + 2 * c.hidden_size + 2 * c.head_dim) + c.hidden_size
 
 
 def num_linear_weights(config: ModelConfig) -> int:

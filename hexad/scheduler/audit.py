@@ -6,7 +6,7 @@ The names I1 to I9 are those of the invariants of a paged KV cache and its sched
 - I4 no page twice in a sequence, as many as its tokens need; those who wait hold none
 - I5 tree and pages agree; what is published is full and computed; no empty nodes
 - I6 shared pages only under equal salt and equal tokens; I7 at least one token is left to compute
-- I8 budget and seats are kept; I9 waiting order is (priority, preempted first, arrival)
+- I8 budget and seats are kept; I9 waiting order is (priority, preempted first, fair tag, arrival)
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from hexad.scheduler.sequence import Sequence
+from hexad.types import Request
 
 MAX_OVERTAKEN = 16
 """Times that later requests may pass a waiting one that does not fit; then the queue waits for it."""
@@ -12,9 +13,40 @@ LOOK_AHEAD = 32
 """Waiting requests that one step considers."""
 
 
-def waiting_order(sequence: Sequence) -> tuple[int, bool, int]:
-    """By priority; preempted ones first, for their work is half done; then by arrival."""
-    return sequence.request.priority, sequence.preemptions == 0, sequence.arrival
+class FairQueue:
+    """Start tags for requests, so that clients who wait share the engine evenly, however much each has queued.
+
+    Start-time fair queueing (Goyal, Vin and Cheng, 1996) over tokens: a client's requests follow one another
+    in virtual time, a newcomer's start now, and now is the latest tag that was admitted. The work of two clients
+    who both wait never differs by more than one request of each.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._finish: dict[str, int] = {}
+
+    def tag(self, request: Request, cost: int) -> int:
+        start = max(self._now, self._finish.get(request.client, 0))
+        self._finish[request.client] = start + cost
+        return start
+
+    def admitted(self, tag: int) -> None:
+        self._now = max(self._now, tag)
+
+    def gone(self, request: Request, cost: int) -> None:
+        """It left without being served: its client gets the room back."""
+        if request.client in self._finish:
+            self._finish[request.client] -= cost
+
+    def rest(self) -> None:
+        """Nobody waits and nobody runs: all clients are equal again."""
+        self._now = 0
+        self._finish.clear()
+
+
+def waiting_order(sequence: Sequence) -> tuple[int, bool, int, int]:
+    """By priority; preempted ones first, for their work is half done; then by fair tag, then by arrival."""
+    return sequence.request.priority, sequence.preemptions == 0, sequence.tag, sequence.arrival
 
 
 def share_budget(budget: int, prompts: list[Sequence]) -> dict[Sequence, int]:

@@ -18,7 +18,7 @@ from hexad.scheduler.draft import Draft
 from hexad.scheduler.lifecycle import SchedulerConfig, extend, max_new_tokens, refuse_unservable
 from hexad.scheduler.memory import Memory
 from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
-from hexad.scheduler.policy import LOOK_AHEAD, MAX_OVERTAKEN, cheapest_victim, share_budget, waiting_order
+from hexad.scheduler.policy import LOOK_AHEAD, MAX_OVERTAKEN, FairQueue, cheapest_victim, share_budget, waiting_order
 from hexad.scheduler.sequence import Sequence
 from hexad.types import EngineStats, FinishReason, Request, SequenceOutput
 
@@ -36,9 +36,12 @@ class Scheduler:
         self.running: list[Sequence] = []
         """Sorted by `Sequence.order`."""
         self.in_flight: Plan | None = None
+        self.admitted: list[str] = []
+        """Requests that have left the queue for the first time; whoever reports them empties it."""
         self._live: dict[str, list[Sequence]] = {}
         """Choices whose terminal output is not out yet, by request id."""
         self._arrivals = count()
+        self._fair = FairQueue()
         self._counters = EngineStats(num_pages=config.num_pages)
 
     # Coming and going.
@@ -58,13 +61,20 @@ class Scheduler:
                 f"request {request.request_id!r} is running already, with choices {taken}; use another id",
                 param="request_id",
             )
-        first, *forks = (Sequence(request, choice, next(self._arrivals), []) for choice in choices)
+        if not self.has_work:
+            self._fair.rest()
+        tag = self._fair.tag(request, self._cost(request))
+        first, *forks = (Sequence(request, choice, next(self._arrivals), [], tag) for choice in choices)
         first.tokens = request.prompt_token_ids + request.generated
         first.forks = forks
         for fork in forks:
             fork.parent = first
         self._live[request.request_id] = [*live, first, *forks]
         insort(self.waiting, first, key=waiting_order)
+
+    def _cost(self, request: Request) -> int:
+        """Most tokens that it may have computed."""
+        return len(request.prompt_token_ids) + request.params.n * max_new_tokens(request, self.config)
 
     def abort(self, request_id: str, choice: int | None = None) -> list[SequenceOutput]:
         """End the live choices of a request (or one of them); unknown ids are fine."""
@@ -209,6 +219,9 @@ class Scheduler:
         del self.waiting[bisect_left(self.waiting, waiting_order(sequence), key=waiting_order)]
         insort(self.running, sequence, key=_order)
         sequence.running = True
+        self._fair.admitted(sequence.tag)
+        if sequence.preemptions == 0:
+            self.admitted.append(sequence.request.request_id)
         self.memory.adopt(sequence, match)
         if sequence.preemptions == 0 and self.memory.reads_cache(sequence):
             sequence.num_cached = min(sequence.computed, sequence.num_prompt)
@@ -295,6 +308,8 @@ class Scheduler:
         if not holder.finished or holder.forks:
             return
         if not holder.running:
+            if holder.preemptions == 0:
+                self._fair.gone(holder.request, self._cost(holder.request))
             del self.waiting[bisect_left(self.waiting, waiting_order(holder), key=waiting_order)]
         elif self.in_flight is None:
             self._stop_running(holder)

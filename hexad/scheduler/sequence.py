@@ -21,6 +21,8 @@ class Sequence:
     arrival: int
     """Position in the order of arrival, unique; forks follow their parent's."""
     tokens: list[int]
+    tag: int = 0
+    """Start in the virtual time of `FairQueue`."""
     computed: int = 0
     pages: list[int] = field(default_factory=list)
     num_cached: int = 0

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from itertools import groupby
 from typing import Any, Literal
 
@@ -20,10 +21,11 @@ from starlette.responses import Response
 from hexad.errors import BadRequest, ContextTooLong, HexadError, RequestFailed
 from hexad.server import anthropic_types as wire
 from hexad.server.anthropic_types import Block, CountTokensRequest, Message, MessagesRequest
+from hexad.server.caller import Caller
 from hexad.server.conversation import check_choice
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, named_event
 from hexad.server.generation import Service
-from hexad.server.models import Models
+from hexad.server.models import About, Models
 from hexad.server.turn import Gained, Turn, answer, prompt_of, shown_tool
 from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text, Tool
@@ -46,7 +48,7 @@ ANTHROPIC = Dialect(error_body, EVENT_STREAM, named_event)
 
 async def create_message(models: Models, request: Request) -> Response:
     body = check_body(MessagesRequest, await read_json(request))
-    events = _events(models, body, "msg_" + request.state.request_id)
+    events = _events(models, body, request.state.caller)
     if body.stream:
         return EventStream(ANTHROPIC, events)
     return json_response(await unless_disconnected(request.receive, _put_together(events)))
@@ -59,15 +61,15 @@ async def count_tokens(models: Models, request: Request) -> Response:
         return json_response({"input_tokens": len(tokens)})
 
 
-async def _events(models: Models, body: MessagesRequest, request_id: str) -> AsyncGenerator[dict[str, Any], None]:
+async def _events(models: Models, body: MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     async with models.use(body.model) as service:
-        turn = _turn(body, service.sampling_params(body, stop=body.stop_sequences), request_id)
+        turn = _turn(body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
         gained: Gained | None = None
-        async with contextlib.aclosing(_growth(service, turn)) as growth:
+        async with contextlib.aclosing(_growth(service, turn, caller)) as growth:
             async for gained in growth:
                 if not blocks.begun:
-                    yield {"type": "message_start", "message": _opening(service, request_id, gained)}
+                    yield {"type": "message_start", "message": _opening(service, turn, gained)}
                     yield {"type": "ping"}
                 for change in blocks.take(gained.events):
                     yield change
@@ -109,17 +111,17 @@ def _input(written: str) -> dict[str, Any]:
     raise RequestFailed(f"the model called a tool with what is no JSON object: {written[:200]!r}")
 
 
-async def _growth(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
+async def _growth(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator[Gained, None]:
     """An answer for which max_tokens is more than there is room ends with the context, as with Claude 4.5 and later."""
     try:
-        async with contextlib.aclosing(answer(service, turn)) as growth:
+        async with contextlib.aclosing(answer(service, turn, caller)) as growth:
             async for gained in growth:
                 yield gained
     except ContextTooLong as error:
         if turn.params.max_tokens is None or error.param != "max_tokens":
             raise
         turn = replace(turn, params=msgspec.structs.replace(turn.params, max_tokens=None))
-        async with contextlib.aclosing(_growth(service, turn)) as growth:
+        async with contextlib.aclosing(_growth(service, turn, caller)) as growth:
             async for gained in growth:
                 yield gained
 
@@ -248,8 +250,14 @@ class _Blocks:
         return {"type": "content_block_delta", "index": self._index, "delta": delta}
 
 
-def _opening(service: Service, request_id: str, gained: Gained) -> dict[str, Any]:
-    opening = {"id": request_id, "type": "message", "role": "assistant", "model": service.model_name, "content": []}
+def _opening(service: Service, turn: Turn, gained: Gained) -> dict[str, Any]:
+    opening = {
+        "id": turn.request_id,
+        "type": "message",
+        "role": "assistant",
+        "model": service.model_name,
+        "content": [],
+    }
     return opening | {"stop_reason": None, "stop_sequence": None, "usage": _usage(gained)}
 
 
@@ -274,6 +282,26 @@ def _usage(gained: Gained) -> dict[str, Any]:
         "cache_read_input_tokens": output.num_cached_tokens,
         "output_tokens": len(output.outputs[0].token_ids),
         "output_tokens_details": {"thinking_tokens": gained.reasoning_tokens},
+    }
+
+
+def listed(models: list[About], query: Mapping[str, str]) -> dict[str, Any]:
+    """All models on one page. Raises BadRequest for a request of another one."""
+    for name in query:
+        raise BadRequest(f"{name} is not supported; all {len(models)} models are on one page", param=name)
+    names = {"first_id": models[0].name, "last_id": models[-1].name}
+    return names | {"data": [shown(model) for model in models], "has_more": False}
+
+
+def shown(model: About) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": datetime.fromtimestamp(model.created, timezone.utc).isoformat(),
+        "lifecycle": "active",
+        "max_input_tokens": model.max_model_len,
+        "max_tokens": model.max_model_len,
     }
 
 

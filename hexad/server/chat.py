@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hexad.server.caller import Caller
 from hexad.server.conversation import choice_of, conversation, text_of
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.errors import naming
@@ -25,24 +26,24 @@ from hexad.types import RequestOutput
 
 async def create_chat_completion(models: Models, request: Request) -> Response:
     body = check_body(ChatRequest, await read_json(request))
-    request_id = "chatcmpl-" + request.state.request_id
+    caller: Caller = request.state.caller
     if body.stream:
-        return EventStream(OPENAI, _chunks(models, body, request_id))
-    return json_response(await unless_disconnected(request.receive, _complete(models, body, request_id)))
+        return EventStream(OPENAI, _chunks(models, body, caller))
+    return json_response(await unless_disconnected(request.receive, _complete(models, body, caller)))
 
 
-async def _complete(models: Models, body: ChatRequest, request_id: str) -> dict[str, Any]:
-    async with models.use(body.model) as service:
-        turn = _turn(service, body, request_id)
-        return _Answer(service, body, turn).complete(*await answer_whole(service, turn))
+async def _complete(models: Models, body: ChatRequest, caller: Caller) -> dict[str, Any]:
+    async with models.use(body.model, deadline=caller.deadline) as service:
+        turn = _turn(service, body, "chatcmpl-" + caller.request_id)
+        return _Answer(service, body, turn).complete(*await answer_whole(service, turn, caller))
 
 
-async def _chunks(models: Models, body: ChatRequest, request_id: str) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model) as service:
-        turn = _turn(service, body, request_id)
+async def _chunks(models: Models, body: ChatRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
+    async with models.use(body.model, deadline=caller.deadline) as service:
+        turn = _turn(service, body, "chatcmpl-" + caller.request_id)
         wire = _Answer(service, body, turn)
         gained: Gained | None = None
-        async with contextlib.aclosing(answer(service, turn)) as growth:
+        async with contextlib.aclosing(answer(service, turn, caller)) as growth:
             async for gained in growth:
                 for chunk in wire.chunks(gained):
                     yield chunk

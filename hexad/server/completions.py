@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hexad.server.caller import Caller
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, now, run, run_to_end
@@ -29,31 +30,32 @@ _Entry = tuple[int, dict[int, Logprob] | None]
 
 async def create_completion(models: Models, request: Request) -> Response:
     body = check_body(CompletionRequest, await read_json(request))
-    request_id = "cmpl-" + request.state.request_id
+    caller: Caller = request.state.caller
     if body.stream:
-        return EventStream(OPENAI, _chunks(models, body, request_id))
-    return json_response(await unless_disconnected(request.receive, _complete(models, body, request_id)))
+        return EventStream(OPENAI, _chunks(models, body, caller))
+    return json_response(await unless_disconnected(request.receive, _complete(models, body, caller)))
 
 
-async def _complete(models: Models, body: CompletionRequest, request_id: str) -> dict[str, Any]:
+async def _complete(models: Models, body: CompletionRequest, caller: Caller) -> dict[str, Any]:
     shape, named = structured(body)
     with naming({"structured_outputs": named}):
-        async with models.use(body.model) as service:
-            job = await _job(service, body, request_id, shape)
+        async with models.use(body.model, deadline=caller.deadline) as service:
+            job = await _job(service, body, caller, shape)
             return _Answer(service, body, job).complete(await run_to_end(service, job))
 
 
-async def _chunks(models: Models, body: CompletionRequest, request_id: str) -> AsyncGenerator[dict[str, Any], None]:
+async def _chunks(models: Models, body: CompletionRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     shape, named = structured(body)
     with naming({"structured_outputs": named}):
-        async with models.use(body.model) as service:
-            answer = _Answer(service, body, await _job(service, body, request_id, shape))
+        async with models.use(body.model, deadline=caller.deadline) as service:
+            answer = _Answer(service, body, await _job(service, body, caller, shape))
             async with contextlib.aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
 
-async def _job(service: Service, body: CompletionRequest, request_id: str, shape: StructuredOutputs | None) -> Job:
+async def _job(service: Service, body: CompletionRequest, caller: Caller, shape: StructuredOutputs | None) -> Job:
+    name = "cmpl-" + caller.request_id
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     wanted = body.prompt_logprobs
     if body.echo and body.logprobs is not None:
@@ -72,12 +74,12 @@ async def _job(service: Service, body: CompletionRequest, request_id: str, shape
         (prompt,) = body.prompt
         assert isinstance(prompt, str)
         infill = infill_prompt(service.engine.tokenizer, prompt, body.suffix)
-        return Job(request_id, [infill.token_ids], infill.stopping(params), body.priority, body.cache_salt)
+        return Job(name, [infill.token_ids], infill.stopping(params), body.priority, body.cache_salt, caller)
     prompts = [
         await service.encode(prompt, body.add_special_tokens) if isinstance(prompt, str) else prompt
         for prompt in body.prompt
     ]
-    return Job(request_id, prompts, params, body.priority, body.cache_salt)
+    return Job(name, prompts, params, body.priority, body.cache_salt, caller)
 
 
 def _best(answers: list[CompletionOutput], n: int) -> list[CompletionOutput]:

@@ -33,11 +33,13 @@ class UnsupportedBody(BadRequest):
 
 
 _HEADERS: Mapping[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer"},
     413: {"Connection": "close"},
     429: {"Retry-After": "1"},
     # The same request would fail again: the official clients would try it twice more.
     500: {"x-should-retry": "false"},
     503: {"Retry-After": "1", "Connection": "close"},
+    504: {"x-should-retry": "false"},
 }
 
 
@@ -66,6 +68,7 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
         allowed = (exc.headers or {}).get("Allow", "another method")
         error = HexadError(f"{path} does not take {request.method}; use {allowed}", code="method_not_allowed")
     error.status = exc.status_code
+    request.state.record.error = error.code
     response = error_response(error)
     response.headers.update(exc.headers or {})
     return response

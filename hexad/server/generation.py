@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from hexad.engine.async_llm import AsyncLLM
 from hexad.errors import ContextTooLong, EngineUnavailable, RequestFailed
+from hexad.server.caller import Caller
 from hexad.server.metrics import Metrics, RequestTimer
 from hexad.text.fim import Infill, infill_prompt
 from hexad.text.formats import Format
@@ -120,6 +121,9 @@ class Job:
     params: SamplingParams
     priority: int
     cache_salt: str
+    caller: Caller
+    markers: bool = False
+    """Those of reasoning and calls stay in the text."""
 
 
 async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
@@ -147,13 +151,14 @@ async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOu
 
 
 async def _follow(service: Service, job: Job, index: int, grown: dict[int, RequestOutput], wake: asyncio.Event) -> None:
-    timer = RequestTimer(service.metrics)
+    job.caller.record.model = service.model_name
+    timer = RequestTimer(service.metrics, service.model_name)
     outputs = service.engine.generate(
         job.prompts[index],
         job.params,
         request_id=f"{job.request_id}-{index}",
-        priority=job.priority,
-        cache_salt=job.cache_salt,
+        **job.caller.options(job.priority, job.cache_salt),
+        markers=job.markers,
     )
     try:
         async for output in outputs:
@@ -166,6 +171,8 @@ async def _follow(service: Service, job: Job, index: int, grown: dict[int, Reque
         raise EngineUnavailable(str(failure)) from failure
     finally:
         timer.ended()
+        if timer.output is not None:
+            job.caller.note(timer.output, timer.first_token_s)
 
 
 async def run_to_end(service: Service, job: Job) -> list[RequestOutput]:

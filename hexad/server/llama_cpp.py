@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.errors import HexadError
+from hexad.server.caller import Caller
 from hexad.server.conversation import conversation_prompt
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, data_event
 from hexad.server.generation import Job, run
@@ -104,7 +105,7 @@ async def apply_template(models: Models, request: Request) -> Response:
 
 async def infill(models: Models, request: Request) -> Response:
     body = check_body(InfillRequest, await read_json(request))
-    parts = _parts(models, body, request.state.request_id)
+    parts = _parts(models, body, request.state.caller)
     if body.stream:
         return EventStream(LLAMA_CPP, parts)
     return json_response(await unless_disconnected(request.receive, _put_together(parts)))
@@ -117,7 +118,7 @@ async def _put_together(parts: AsyncGenerator[dict[str, Any], None]) -> dict[str
     return all_parts[-1] | {"content": content, "tokens": [token for part in all_parts for token in part["tokens"]]}
 
 
-async def _parts(models: Models, body: InfillRequest, request_id: str) -> AsyncGenerator[dict[str, Any], None]:
+async def _parts(models: Models, body: InfillRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     async with models.use(body.model) as service:
         extra = [(file.filename, file.text) for file in body.input_extra]
         asked = await service.infill(body.input_prefix + body.prompt, body.input_suffix, extra, param="input_suffix")
@@ -125,7 +126,7 @@ async def _parts(models: Models, body: InfillRequest, request_id: str) -> AsyncG
         if body.grammar or body.json_schema is not None:
             shape = StructuredOutputs(grammar=body.grammar or None, json=body.json_schema)
         params = service.sampling_params(body, max_tokens=body.max_tokens, structured_outputs=shape)
-        job = Job(request_id, [asked.token_ids], asked.stopping(params), 0, "")
+        job = Job("infill-" + caller.request_id, [asked.token_ids], asked.stopping(params), 0, "", caller)
         cursor = Cursor(by_token=body.return_tokens)
         async with contextlib.aclosing(run(service, job)) as growth:
             async for _, output in growth:

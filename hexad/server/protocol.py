@@ -1,22 +1,61 @@
-"""uvicorn's HTTP protocol, with our error shape for what is no HTTP, and a bound on headers."""
+"""uvicorn's HTTP protocol, hardened: limits on heads, deadlines for slow clients, our error shape for what is no HTTP.
+
+Each connection looks at itself every other second: what does it wait for, and how long has it. It knows no routes.
+"""
 
 from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Literal
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hexad.errors import BadRequest
+from hexad.errors import HexadError
 from hexad.server.errors import error_body
 
 MAX_HEAD_BYTES = 64 * 2**10
 """Of the request line and all headers together."""
+MAX_HEADERS = 128
+MAX_CONNECTIONS = 2048
+HEAD_S = 10
+"""A request's head must be complete by then, counted from its first byte or from the connection's start."""
+BODY_S = 10
+READER_S = 30
+"""Who sends a body, or reads an answer, must do so at MIN_RATE at least over each window of so many seconds."""
+MIN_RATE = 240
+"""Bytes a second."""
+LOOK_S = 2
+
+Waits = Literal["head", "body", "reader"]
 
 
 class Protocol(HttpToolsProtocol):
-    head_bytes = 0
+    _head_bytes = 0
+    _headers_seen = 0
+    _body_bytes = 0
+    _waits: Waits | None = None
+    _since = 0.0
+    _mark = 0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(LOOK_S, self._look)
+        self._begin("head")
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse(503, f"there are {MAX_CONNECTIONS} connections already; try again later", "too_busy")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    # Limits on heads.
 
     def on_message_begin(self) -> None:
-        self.head_bytes = 0
+        self._head_bytes = self._headers_seen = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -24,20 +63,80 @@ class Protocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers_seen += 1
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
     def _count(self, size: int) -> None:
-        self.head_bytes += size
-        if self.head_bytes > MAX_HEAD_BYTES:
+        self._head_bytes += size
+        if self._head_is_too_big():
             raise ValueError  # the parser stops, and send_400_response answers
 
+    def _head_is_too_big(self) -> bool:
+        return self._head_bytes > MAX_HEAD_BYTES or self._headers_seen > MAX_HEADERS
+
     def send_400_response(self, msg: str) -> None:
-        if self.head_bytes > MAX_HEAD_BYTES:
-            msg = f"the request line and headers are over {MAX_HEAD_BYTES} bytes; send less"
-        body = msgspec.json.encode(error_body(BadRequest(msg, code="bad_http")))
+        if self._head_is_too_big():
+            most = f"{MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
+            self._refuse(431, f"the request line and headers are over {most}; send less", "head_too_large")
+        else:
+            self._refuse(400, "this is not a valid HTTP request", "bad_http")
+
+    # Deadlines.
+
+    def on_headers_complete(self) -> None:
+        self._waits = None
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def resume_writing(self) -> None:
+        self._waits = None
+        super().resume_writing()
+
+    def _waits_for(self) -> Waits | None:
+        cycle = self.cycle
+        is_idle = cycle is None or cycle.response_complete
+        if self.transport.get_write_buffer_size():
+            # While the answer is written and the buffer not full, nobody waits for the reader.
+            ended = is_idle or self.flow.write_paused or self.transport.is_closing()
+            return "reader" if ended else None
+        if is_idle:
+            return "head"
+        return "body" if cycle.more_body and not self.flow.read_paused else None
+
+    def _begin(self, waits: Waits | None) -> None:
+        self._waits, self._since, self._mark = waits, self.loop.time(), self._moved(waits)
+
+    def _moved(self, waits: Waits | None) -> int:
+        """Bytes that went the right way so far."""
+        return -self.transport.get_write_buffer_size() if waits == "reader" else self._body_bytes
+
+    def _look(self) -> None:
+        self._timer = self.loop.call_later(LOOK_S, self._look)
+        waits, lasted = self._waits_for(), self.loop.time() - self._since
+        if waits != self._waits:
+            self._begin(waits)
+        elif waits == "head" and lasted > HEAD_S:
+            self._refuse(408, f"the head of the request was not complete after {HEAD_S} s", "too_slow")
+        elif waits in ("body", "reader") and lasted > (BODY_S if waits == "body" else READER_S):
+            if self._moved(waits) - self._mark >= MIN_RATE * lasted:
+                self._begin(waits)
+            elif waits == "body" and not self.cycle.response_started:
+                self._refuse(408, f"the body came at less than {MIN_RATE} bytes a second", "too_slow")
+            else:
+                self.transport.abort()
+
+    def _refuse(self, status: int, message: str, code: str) -> None:
+        """Answer without an endpoint, and hang up."""
+        error = HexadError(message, code=code)
+        error.status = status
+        body = msgspec.json.encode(error_body(error))
+        head: tuple[Any, ...] = (status, HTTPStatus(status).phrase.encode(), len(body))
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (*head, body)
         )
         self.transport.close()

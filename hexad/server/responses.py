@@ -40,11 +40,11 @@ async def create_response(models: Models, request: Request) -> Response:
 
     async def events() -> AsyncGenerator[dict[str, Any], None]:
         gained: Gained | None = None
-        async with models.use(body.model) as service:
+        async with models.use(body.model, deadline=request.state.caller.deadline) as service:
             turn = _turn(service, body, items, answering.id)
             opening = list(answering.begin(service, turn.params))
             try:
-                async with contextlib.aclosing(answer(service, turn)) as growth:
+                async with contextlib.aclosing(answer(service, turn, request.state.caller)) as growth:
                     async for gained in growth:
                         for event in [*opening, *answering.gained(gained)]:
                             yield event
@@ -172,7 +172,8 @@ def _store(request: Request) -> ResponseStore:
 
 
 def _client(request: Request) -> str:
-    return ""
+    name: str = request.state.client.name
+    return name
 
 
 _ONE = "/v1/responses/{response_id}"

@@ -6,49 +6,113 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+import ssl
+import stat
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from hexad.config import Config
 from hexad.engine.async_llm import AsyncLLM
 from hexad.engine.setup import Progress
 from hexad.errors import ConfigError
 from hexad.server.app import build_app
-from hexad.server.generation import Service
-from hexad.server.metrics import Metrics
-from hexad.server.models import Models
-from hexad.server.protocol import Protocol
+from hexad.server.auth import Keys
+from hexad.server.log import write_logs
+from hexad.server.models import Models, Served
+from hexad.server.protocol import MAX_CONNECTIONS, Protocol
+from hexad.server.tracing import start_tracing
+from hexad.server.traffic import Traffic
 
 FLUSH_S = 5
 """After the drain: how long connections may take to accept their last bytes."""
+UNIX = "unix:"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 OnReady = Callable[[AsyncLLM, str], None]
 T = TypeVar("T")
 
 
-def serve(config: Config, *, on_ready: OnReady, progress: Progress) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit status.
+def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) -> int:
+    """Load the first model and serve all until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
-    `on_ready` is given the engine and the address once connections are accepted. Raises
-    ConfigError when the address cannot be had, and what `AsyncLLM.start` raises.
+    The server's own settings are those of the first. `on_ready` is given its engine and the address once connections
+    are accepted. Returns the exit status. Raises ConfigError when the address, the keys or the certificate cannot be
+    had or two models have one name, and what `AsyncLLM.start` raises.
     """
+    config = served[0].config
+    write_logs(config.log_format)
+    keys = Keys.load(config.api_keys)
+    _check_certificate(config)
+    _allow_many_connections()
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.setLevel(logging.ERROR)  # what a client did wrong is told to the client
     # A stream that failed is cut on purpose, so that no reader takes it for complete.
     uvicorn_log.addFilter(lambda record: "without completing response" not in record.msg)
     # Bound before the model is loaded, so that a taken port is known at once.
     with _bind(config.host, config.port) as listener:
-        uvloop.run(_serve(config, listener, on_ready, progress))
+        try:
+            uvloop.run(_serve(served, keys, listener, on_ready, progress))
+        finally:
+            if config.host.startswith(UNIX):
+                Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
     return 0
 
 
+def _check_certificate(config: Config) -> None:
+    if config.tls_cert is None or config.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_cert, config.tls_key, "")
+    except (OSError, ValueError) as error:
+        pair = f"--tls-cert {config.tls_cert} and --tls-key {config.tls_key}"
+        raise ConfigError(
+            f"{pair} cannot be used: {error}; give PEM files that belong together", param="tls_cert"
+        ) from None
+
+
+def _allow_many_connections() -> None:
+    """A process may open few files by default; each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """A socket that only this user can open. One that a dead server left behind is replaced."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(str(path)) == 0:
+                    raise OSError("another server listens there")
+            path.unlink()
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {UNIX}{path}: {error.strerror or error}; give another path", param="host"
+        ) from None
+    return listener
+
+
 def _bind(host: str, port: int) -> socket.socket:
+    if host.startswith(UNIX):
+        return _bind_unix(Path(host.removeprefix(UNIX)))
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -62,26 +126,34 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(config: Config, listener: socket.socket, on_ready: OnReady, progress: Progress) -> None:
+async def _serve(
+    served: Sequence[Served], keys: Keys, listener: socket.socket, on_ready: OnReady, progress: Progress
+) -> None:
+    config = served[0].config
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, lambda: (stop_at_once if stop.is_set() else stop).set())
-    engine = await _unless(stop, AsyncLLM.start(config, progress))
-    if engine is None:
+    models = Models(served)
+    await _unless(stop, models.load(None, progress))
+    if (first := models.find(None).service) is None:
+        await models.close()
         # A download runs in a thread that cannot be cancelled; there is nothing else to end.
         os._exit(0)
-    service = Service(engine, config.model_name, Metrics(engine.stats, config.model_name))
-    server = _Server(_settings(Models([service])), lambda: on_ready(engine, _address(listener)))
+    tracing = start_tracing()
+    app = build_app(models, config, keys, Traffic(tracing))
+    server = _Server(_settings(app, config), lambda: on_ready(first.engine, _address(config, listener)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless(stop, asyncio.shield(serving))
-        await _unless(stop_at_once, engine.drain(config.drain_timeout))
+        await _unless(stop_at_once, models.shut(config.drain_timeout))
     finally:
-        await engine.close()
+        await models.close()
         server.config.timeout_graceful_shutdown = 1 if stop_at_once.is_set() else FLUSH_S
         server.should_exit = True
         await serving
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
@@ -98,9 +170,11 @@ async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
     return None
 
 
-def _settings(models: Models) -> uvicorn.Config:
+def _settings(app: FastAPI, config: Config) -> uvicorn.Config:
     return uvicorn.Config(
-        build_app(models),
+        app,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
         http=Protocol,
         ws="none",
         lifespan="off",
@@ -111,9 +185,12 @@ def _settings(models: Models) -> uvicorn.Config:
     )
 
 
-def _address(listener: socket.socket) -> str:
+def _address(config: Config, listener: socket.socket) -> str:
+    scheme = "http" if config.tls_cert is None else "https"
+    if config.host.startswith(UNIX):
+        return f"{scheme}+unix://{config.host.removeprefix(UNIX)}"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class _Server(uvicorn.Server):

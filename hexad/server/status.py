@@ -9,29 +9,35 @@ from starlette.responses import Response
 
 from hexad import __version__
 from hexad.errors import EngineUnavailable
+from hexad.server import anthropic
 from hexad.server.dialect import OPENAI, Route
-from hexad.server.generation import Service
-from hexad.server.models import Models
+from hexad.server.models import About, Models
+from hexad.server.traffic import Traffic
 from hexad.server.wire import json_response
 
 
 async def list_models(models: Models, request: Request) -> Response:
-    return json_response({"object": "list", "data": [_shown(service) for service in models.services.values()]})
+    known = [await models.about(entry) for entry in models.entries.values()]
+    if "anthropic-version" in request.headers:
+        return json_response(anthropic.listed(known, request.query_params))
+    return json_response({"object": "list", "data": [_shown(model) for model in known]})
 
 
 async def get_model(models: Models, request: Request) -> Response:
-    return json_response(_shown(models.find(request.path_params["name"])))
+    """In Anthropic's shape for its clients, who call it the same."""
+    shown = anthropic.shown if "anthropic-version" in request.headers else _shown
+    return json_response(shown(await models.about(models.find(request.path_params["name"]))))
 
 
-def _shown(service: Service) -> dict[str, Any]:
+def _shown(model: About) -> dict[str, Any]:
     return {
-        "id": service.model_name,
+        "id": model.name,
         "object": "model",
-        "created": service.started,
+        "created": model.created,
         "owned_by": "hexad",
-        "root": service.model_name,
+        "root": model.name,
         "parent": None,
-        "max_model_len": service.engine.max_model_len,
+        "max_model_len": model.max_model_len,
     }
 
 
@@ -42,8 +48,18 @@ async def health(models: Models, request: Request) -> Response:
 
 
 async def metrics(models: Models, request: Request) -> Response:
-    exposition = models.find(None).metrics.exposition()
+    traffic: Traffic = request.app.state.traffic
+    exposition = models.metrics.exposition() + traffic.exposition()
     return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def invariants(models: Models, request: Request) -> Response:
+    """Every engine looks through its books (the pages of its KV cache, its queues), and says what does not hold."""
+    loaded = [entry.service for entry in models.entries.values()]
+    awake = [service for service in loaded if service is not None and not service.engine.asleep]
+    found = {service.model_name: await service.engine.audit() for service in awake}
+    broken = {name: what for name, what in found.items() if what is not None}
+    return json_response({"ok": not broken, "broken": broken})
 
 
 async def version(models: Models, request: Request) -> Response:
@@ -55,5 +71,6 @@ ROUTES = (
     Route("GET", "/v1/models/{name:path}", get_model, OPENAI),
     Route("GET", "/health", health, OPENAI, access="open"),
     Route("GET", "/metrics", metrics, OPENAI, media_type="text/plain"),
+    Route("GET", "/debug/invariants", invariants, OPENAI, access="admin"),
     Route("GET", "/version", version, OPENAI),
 )

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from hexad.errors import BadRequest
+from hexad.server.caller import Caller
 from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
 from hexad.server.pieces import Cursor, Piece, whole
@@ -206,7 +207,7 @@ class _ReasoningTokens:
         return self._count if self._seen else 0
 
 
-async def answer(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
+async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator[Gained, None]:
     """Each answer's growth. Closing the generator aborts the request. Refusals name fields as the dialect does."""
     # What the tools come to as a grammar is refused by their name.
     with naming(turn.names if turn.structured else {"structured_outputs": "tools", **turn.names}):
@@ -215,8 +216,8 @@ async def answer(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
         thinking = _thinking(service, turn)
         tail = text[-PROMPT_TAIL:]
         shape = _shape(service, turn, thinking.asked is not False, tail)
-        params = msgspec.structs.replace(turn.params, structured_outputs=shape)
-        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt)
+        params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
+        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, markers=True)
         parsers = [
             ReplyParser(service.format, tools=tools, thinking=thinking.asked is not False, prompt_tail=tail)
             for _ in range(params.n)
@@ -241,12 +242,12 @@ async def answer(service: Service, turn: Turn) -> AsyncGenerator[Gained, None]:
                     yield Gained(index, events, piece, output, counts[index].count)
 
 
-async def answer_whole(service: Service, turn: Turn) -> tuple[list[Reply], RequestOutput]:
+async def answer_whole(service: Service, turn: Turn, caller: Caller) -> tuple[list[Reply], RequestOutput]:
     """All answers, complete."""
     events: list[list[Event]] = [[] for _ in range(turn.params.n)]
     endings: dict[int, Gained] = {}
     gained: Gained | None = None
-    async with contextlib.aclosing(answer(service, turn)) as growth:
+    async with contextlib.aclosing(answer(service, turn, caller)) as growth:
         async for gained in growth:
             events[gained.index] += gained.events
             endings[gained.index] = gained

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from hexad.errors import BadRequest, HexadError
 from hexad.server.dialect import Dialect
 from hexad.server.errors import RequestTooLarge, UnsupportedBody, validation_error
+from hexad.server.log import Record
 
 MAX_BODY_BYTES = 32 * 2**20
 MAX_DEPTH = 64
@@ -176,9 +177,10 @@ class EventStream(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await unless_disconnected(receive, self._send_all(send))
+        record = scope["state"]["record"]
+        await unless_disconnected(receive, self._send_all(send, record))
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, record: Record) -> None:
         try:
             event = await anext(self.events, None)
             headers = [(b"content-type", self.dialect.media_type), *_STREAM_HEADERS]
@@ -188,11 +190,13 @@ class EventStream(Response):
                     await _send_part(send, self.dialect.frame(event))
                     event = await anext(self.events, None)
             except HexadError as error:
+                record.error = error.code
                 await _send_part(send, self.dialect.frame(self.dialect.error(error)))
                 return
             except Exception:
-                log.exception("a stream failed")
-                unknown = HexadError("internal error; see the server's log")
+                log.exception("the stream of request %s failed", record.request_id)
+                unknown = HexadError(f"internal error in request {record.request_id}; see the server's log")
+                record.error = unknown.code
                 await _send_part(send, self.dialect.frame(self.dialect.error(unknown)))
                 return
             await send({"type": "http.response.body", "body": self.dialect.end, "more_body": False})

@@ -20,10 +20,19 @@ from hexad.text.tokenizer import Tokenizer
 class Detokenizer:
     """The text that one answer's tokens add to its prompt."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), skip_special_tokens: bool = True) -> None:
-        """`prompt_ids` decide whether a leading space is text, and complete a character cut at the prompt's end."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int] = (),
+        skip_special_tokens: bool = True,
+        visible: frozenset[int] = frozenset(),
+    ) -> None:
+        """`prompt_ids` decide whether a leading space is text, and complete a character cut at the prompt's end.
+
+        `visible` special tokens are not skipped.
+        """
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset()
+        self._skipped = tokenizer.special_token_ids - visible if skip_special_tokens else frozenset()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._spaces_to_drop = tokenizer.rules.leading_spaces
         self._replay(prompt_ids)

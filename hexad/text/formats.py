@@ -139,5 +139,5 @@ def detect(template_source: str, tool_format: str = "auto") -> Format:
         raise ConfigError(f"tool_format is {tool_format!r}; it must be auto or one of {', '.join(FORMATS)}")
     found = FORMATS[tool_format]
     pairs = (found.reasoning, ("<think>", "</think>"), ("[THINK]", "[/THINK]"))
-    spoken = (pair for pair in pairs if pair and MARKER.findall(pair[0])[0] in template_source)
-    return msgspec.structs.replace(found, reasoning=next(spoken, None))
+    known = (pair for pair in pairs if pair and any(MARKER.findall(end)[0] in template_source for end in pair))
+    return msgspec.structs.replace(found, reasoning=next(known, None))

@@ -194,7 +194,8 @@ class ReplyParser:
 
         def take(text: str) -> None:
             self._reader.taken = []
-            self._events.append(CallArguments(index, text))
+            if text:
+                self._events.append(CallArguments(index, text))
 
         return take
 
@@ -275,15 +276,14 @@ class ReplyParser:
         name = self._checked((yield from self._name()), must_be_known)
         yield from read.choose(">")
         take = self._begin(name)
+        described = parameters_of(self._tools[name]) if name in self._tools else {}
         opening = "{"
         while (yield from read.choose("<parameter=", "</function>")) == "<parameter=":
             key: list[str] = []
             yield from read.copy_to(_TAG_END, key.append)
             yield from read.choose(">")
             take(f"{opening}{_quoted(''.join(key))}: ")
-            properties = self._tools[name].parameters.get("properties") if name in self._tools else None
-            schema = properties.get("".join(key)) if isinstance(properties, dict) else None
-            yield from self._parameter(kinds_of(schema), take)
+            yield from self._parameter(kinds_of(described.get("".join(key))), take)
             opening = ", "
         take("}" if opening == ", " else "{}")
 
@@ -330,6 +330,20 @@ class ReplyParser:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def parameters_of(tool: Tool) -> dict[str, Any]:
+    """The schemas of its parameters; one that is a reference into `$defs` is followed."""
+    properties, definitions = tool.parameters.get("properties"), tool.parameters.get("$defs")
+    if not isinstance(properties, dict):
+        return {}
+    known = {
+        f"#/$defs/{name}": schema for name, schema in (definitions if isinstance(definitions, dict) else {}).items()
+    }
+    return {
+        name: known.get(str(schema["$ref"]), schema) if isinstance(schema, dict) and "$ref" in schema else schema
+        for name, schema in properties.items()
+    }
 
 
 def kinds_of(schema: Any) -> set[str]:

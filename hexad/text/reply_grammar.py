@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from hexad.errors import BadRequest
 from hexad.text.formats import MARKER, Format, Tool
-from hexad.text.reply import kinds_of
+from hexad.text.reply import kinds_of, parameters_of
 
 _SPACED = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 """JSON as chat templates show it to the model."""
 _FREE_TEXT = {"type", "title", "description", "default", "examples", "enum", "const"}
 """What the schema of a string may say where its value stands unquoted."""
-_SPACE = r"/\s{0,4}/"
+_SPACE = r"/[ \n]{0,4}/"
 
 
 def reply_grammar(
@@ -81,10 +81,10 @@ class _Writer:
         pieces = re.split(f"({MARKER.pattern})", text)
         return " ".join(f"<[{self._tokens[p]}]>" if p in self._tokens else _quoted(p) for p in pieces if p) or '""'
 
-    def _text(self, without: str = "") -> str:
-        """Any text in which a marker does not stand."""
+    def _text(self, without: str, pattern: str = "(?s:.*)") -> str:
+        """Any text, of a pattern, in which a marker does not stand."""
         excluded = re.escape(without).replace("/", r"\/")
-        return self._rule("/(?s:.*)/" + (f" & ~/(?s:.*){excluded}(?s:.*)/" if without else ""), "TEXT")
+        return self._rule(f"/{pattern}/" + (f" & ~/(?s:.*){excluded}(?s:.*)/" if without else ""), "TEXT")
 
     def _text_to(self, literal: str) -> str:
         """Any text, and the literal that ends it."""
@@ -112,8 +112,9 @@ class _Writer:
         if form.trigger and not form.bare and form.style != "harmony":
             repeat = "*" if parallel and not form.section[0] else "?"
             return f"({self._calls(tools, False, is_free=True)}){repeat} {self._text(form.trigger)}"
-        first = rf"(\s*[^\s{re.escape(form.bare)}](?s:.*))?" if form.bare else "(?s:.*)"
-        return self._rule(f"{self._calls(tools, parallel, is_free=False)} | {opening} /{first}/")
+        no_call = rf"([ \t\r\n]*[^ \t\r\n{re.escape(form.bare)}](?s:.*))?" if form.bare else "(?s:.*)"
+        text = self._text(form.trigger, no_call)
+        return self._rule(f"{self._calls(tools, parallel, is_free=False)} | {opening} {text}")
 
     def _calls(self, tools: Sequence[Tool], parallel: bool, is_free: bool) -> str:
         """`is_free`: any text may come before."""
@@ -181,11 +182,10 @@ def _quoted(text: str) -> str:
 
 def _properties(tool: Tool) -> list[tuple[str, dict[str, Any], bool]]:
     """Name, schema, and whether it is required."""
-    properties, required = tool.parameters.get("properties"), tool.parameters.get("required")
-    described = properties if isinstance(properties, dict) else {}
+    required = tool.parameters.get("required")
     return [
         (name, schema if isinstance(schema, dict) else {}, isinstance(required, list) and name in required)
-        for name, schema in described.items()
+        for name, schema in parameters_of(tool).items()
     ]
 
 

@@ -21,6 +21,7 @@ def state(
     choice: int = 0,
     eos: list[int] | None = None,
     bad_words: list[list[int]] | None = None,
+    reasoning: tuple[list[int], list[int]] = ([], []),
     grammar: list[int] | None = None,
     **params: Any,
 ) -> RowState:
@@ -31,6 +32,8 @@ def state(
         params=SamplingParams(**{"seed": 0, **params}),
         eos_token_ids=eos or [],
         bad_words_token_ids=bad_words or [],
+        reasoning_start=reasoning[0],
+        reasoning_end=reasoning[1],
     )
     return RowState.of(request, choice, prompt + (generated or []), None if grammar is None else allowing(grammar))
 
@@ -59,6 +62,8 @@ def random_state(rng: np.random.Generator, vocab: int) -> RowState:
         choice=int(rng.integers(0, 4)),
         eos=ids(1),
         bad_words=some([ids(1), ids(2)], []),
+        reasoning=some((ids(int(rng.integers(0, 2))), ids(2)), ([], [])),
+        thinking_budget=some(int(rng.integers(0, 20)), None),
         grammar=some(ids(20), None),
         seed=int(rng.integers(-(2**63), 2**63 - 1)),
         temperature=some(float(rng.uniform(0.1, 2.0)), 0.0),

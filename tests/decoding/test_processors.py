@@ -153,6 +153,7 @@ def test_a_processor_that_changes_the_row_is_never_skipped(processor: processors
         "repetition_penalty": {"repetition_penalty": 1.5},
         "frequency_penalty": {"frequency_penalty": 0.5},
         "presence_penalty": {"presence_penalty": 0.5},
+        "thinking_budget": {"thinking_budget": 2, "reasoning": ([], [5])},
     }
     row = np.ones(V, np.float32)
     who = state([1], [1, 1], **active[processor.__name__])

@@ -186,10 +186,13 @@ MUTANTS: dict[str, Mutant] = {
     "a page is found without its parents": _method(PrefixTree, "match", _parentless_key),
     "an evicted page is still found": _method(PrefixTree, "_remove", _stale_after_eviction),
     "the preempted go to the back": lambda patch: patch.setattr(
-        scheduler, "waiting_order", lambda each: (each.request.priority, False, each.arrival)
+        scheduler, "waiting_order", lambda each: (each.request.priority, False, each.tag, each.arrival)
     ),
     "priority is ignored": lambda patch: patch.setattr(
-        scheduler, "waiting_order", lambda each: (0, each.preemptions == 0, each.arrival)
+        scheduler, "waiting_order", lambda each: (0, each.preemptions == 0, each.tag, each.arrival)
+    ),
+    "clients are served in order of arrival": lambda patch: patch.setattr(
+        scheduler, "waiting_order", lambda each: (each.request.priority, each.preemptions == 0, each.arrival)
     ),
     "a page is published before it is computed": _method(Memory, "extend", _publish_before_compute),
     "a page is published before it is full": _method(Memory, "publish", _publish_partial_page),

@@ -129,7 +129,10 @@ class World:
 
     def check(self) -> None:
         self.scheduler.check_invariants()
-        order = [(each.request.priority, 0 if each.preemptions else 1, each.arrival) for each in self.scheduler.waiting]
+        order = [
+            (each.request.priority, 0 if each.preemptions else 1, each.tag, each.arrival)
+            for each in self.scheduler.waiting
+        ]
         require(order == sorted(order), "I9", f"the queue is {order}")
         seats = sum(1 + len(each.forks) for each in self.scheduler.running)
         require(seats <= self.config.max_num_seqs, "I8", f"{seats} choices run")

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -21,14 +21,14 @@ class Server:
         self.process = process
         self.log = log
         self.url = self._address()
-        self.port = int(self.url.rsplit(":", 1)[1])
+        self.port = 0 if "unix" in self.url else int(self.url.rsplit(":", 1)[1])
         self.http = httpx.Client(timeout=60)
 
     def _address(self) -> str:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             text = self.log.read_text()
-            if "ready" in text and (found := re.search(r"http://[\d.]+:\d+", text)):
+            if "ready" in text and (found := re.search(r"https?://[\d.]+:\d+|http\+unix://\S+?(?=/v1)", text)):
                 return found[0]
             time.sleep(0.02)
         raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
@@ -42,23 +42,28 @@ class Server:
     def post(self, path: str, body: object) -> httpx.Response:
         return self.http.post(self.url + path, json=body)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, key: str = "") -> dict[str, float]:
         """Samples by name, summed over labels."""
         samples: dict[str, float] = {}
-        for line in self.http.get(self.url + "/metrics").text.splitlines():
+        headers = {"x-api-key": key} if key else {}
+        for line in self.http.get(self.url + "/metrics", headers=headers).text.splitlines():
             if not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
                 name = name.partition("{")[0]
                 samples[name] = samples.get(name, 0.0) + float(value)
         return samples
 
-    def until_idle(self, timeout_s: float = 3) -> None:
+    def until(self, holds: Callable[[dict[str, float]], bool], key: str = "", timeout_s: float = 10) -> None:
+        """Wait until something holds of the metrics."""
+        deadline = time.monotonic() + timeout_s
+        while not holds(found := self.metrics(key)):
+            assert time.monotonic() < deadline, f"not in {timeout_s} s: {found}"
+            time.sleep(0.01)
+
+    def until_idle(self, timeout_s: float = 3, key: str = "") -> None:
         """Wait until nothing runs or waits and every page is free or evictable."""
         gauges = ("hexad:num_requests_running", "hexad:num_requests_waiting", "hexad:kv_cache_usage_perc")
-        deadline = time.monotonic() + timeout_s
-        while any(busy := [self.metrics()[name] for name in gauges]):
-            assert time.monotonic() < deadline, f"still busy: {busy}"
-            time.sleep(0.01)
+        self.until(lambda found: not any(found[name] for name in gauges), key, timeout_s)
 
     def engine_pids(self) -> list[int]:
         """Of its children; another one compiles grammars."""
@@ -68,8 +73,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(model: Path, log: Path, *options: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "hexad.cli.main", "serve", str(model), "--port", "0", "--threads", "1", *options]
+def serving(model: Path | list[str], log: Path, *options: str) -> Iterator[Server]:
+    models = [str(model)] if isinstance(model, Path) else model
+    command = [sys.executable, "-m", "hexad.cli.main", "serve", *models, "--port", "0", "--threads", "1", *options]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
         try:

@@ -319,6 +319,27 @@ def test_errors_are_the_clients_own(client: anthropic.Anthropic, server: Server)
     assert large.value.body["error"]["type"] == "request_too_large"  # type: ignore[index]
 
 
+def test_models(client: anthropic.Anthropic) -> None:
+    listed = client.models.list()
+    (model,) = listed.data
+    assert not listed.has_next_page() and listed.first_id == listed.last_id == "tiny-chat"
+    _no_extras(model)
+    assert (model.id, model.type, model.max_input_tokens) == ("tiny-chat", "model", MAX_MODEL_LEN)
+    assert model.created_at.tzinfo is not None and client.models.retrieve("tiny-chat") == model
+    with pytest.raises(anthropic.NotFoundError):
+        client.models.retrieve("claude-9")
+    with pytest.raises(anthropic.BadRequestError, match="limit"):
+        client.models.list(limit=1)
+
+
+def test_a_request_has_an_id(client: anthropic.Anthropic) -> None:
+    answer = client.messages.create(**ASKED, extra_headers={"x-request-id": "mine-7"})
+    assert answer._request_id == "mine-7"
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        client.messages.create(**(ASKED | {"model": "claude-9"}))
+    assert missing.value.request_id
+
+
 def test_a_client_that_goes_away_frees_its_pages(client: anthropic.Anthropic, server: Server) -> None:
     with client.messages.stream(**(ASKED | {"max_tokens": 1800})) as stream:
         next(iter(stream.text_stream))
@@ -353,5 +374,3 @@ def test_a_stream_that_cannot_go_on_raises(tmp_path: Path) -> None:
             with pytest.raises(anthropic.APIStatusError, match="could not be restarted") as broken:
                 stream.get_final_message()
         assert broken.value.body["error"]["type"] == "overloaded_error"  # type: ignore[index]
-        refused = server.post("/v1/messages", asked)
-        assert refused.status_code == 503 and refused.json()["error"]["type"] == "overloaded_error"

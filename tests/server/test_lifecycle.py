@@ -21,7 +21,7 @@ LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1500, "ignore_eos": True, "stream"
 def _sent(server: Server, body: dict[str, object]) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     content = json.dumps(body).encode()
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     connection.sendall(head % len(content) + content)
     return connection

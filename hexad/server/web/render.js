@@ -1,0 +1,106 @@
+// Markdown's plain objects to elements. While an answer grows, the blocks that did not change keep their elements.
+import { copyButton, h } from "./dom.js";
+import { highlighted } from "./highlight.js";
+import { blocks, spans } from "./markdown.js";
+
+const written = new WeakMap();
+
+/** Shows `text` in `container`, touching only what changed since the last call. */
+export function showMarkdown(container, text) {
+  const before = written.get(container) ?? [];
+  const after = blocks(text);
+  let same = 0;
+  while (same < after.length && before[same]?.source === after[same].source && before[same].type === after[same].type)
+    same += 1;
+  if (same < before.length && same < after.length && grown(container.children[same], before[same], after[same]))
+    same += 1;
+  while (container.children.length > same) container.lastChild.remove();
+  container.append(...after.slice(same).map(blockElement));
+  written.set(container, after);
+}
+
+/** A code block that grows line by line keeps its element, so that its copy button and its scrolling stay. */
+function grown(element, before, after) {
+  if (before.type !== "code" || after.type !== "code" || before.language !== after.language) return false;
+  element.querySelector("code").replaceChildren(...codeParts(after));
+  return true;
+}
+
+function blockElement(block) {
+  switch (block.type) {
+    case "code":
+      return codeElement(block);
+    case "heading":
+      // The page's own headings are h1 and h2.
+      return h(`h${Math.min(block.level + 2, 6)}`, { class: `level${block.level}` }, inlineParts(block.text));
+    case "rule":
+      return h("hr");
+    case "quote":
+      return h("blockquote", {}, block.blocks.map(blockElement));
+    case "list":
+      return listElement(block);
+    case "table":
+      return tableElement(block);
+    default:
+      return h("p", {}, inlineParts(block.text));
+  }
+}
+
+function codeElement(block) {
+  const code = h("code", {}, codeParts(block));
+  const bar = h(
+    "div",
+    { class: "codebar" },
+    h("span", {}, block.language || "code"),
+    copyButton("Copy code", () => code.textContent),
+  );
+  return h("div", { class: "code" }, bar, h("pre", { tabindex: "0" }, code));
+}
+
+function codeParts(block) {
+  return highlighted(block.text, block.language).map(([kind, text]) =>
+    kind ? h("span", { class: `hl-${kind}` }, text) : text,
+  );
+}
+
+function listElement(block) {
+  const items = block.items.map(({ done, blocks: inner }) => {
+    const box =
+      done === null
+        ? null
+        : h("input", { type: "checkbox", disabled: true, checked: done, "aria-label": done ? "done" : "to do" });
+    const tight = !block.loose && inner[0]?.type === "paragraph";
+    const parts = tight
+      ? [...inlineParts(inner[0].text), ...inner.slice(1).map(blockElement)]
+      : inner.map(blockElement);
+    return h("li", { class: box && "task" }, box, parts);
+  });
+  return block.ordered ? h("ol", { start: block.start }, items) : h("ul", {}, items);
+}
+
+function tableElement({ head, aligned, rows }) {
+  const cells = (tag, row) => row.map((cell, column) => h(tag, { class: aligned[column] }, inlineParts(cell)));
+  const body = rows.map((row) => h("tr", {}, cells("td", row)));
+  const table = h("table", {}, h("thead", {}, h("tr", {}, cells("th", head))), h("tbody", {}, body));
+  return h("div", { class: "table", tabindex: "0" }, table);
+}
+
+const inlineParts = (text) => spans(text).flatMap(spanParts);
+
+function spanParts(span) {
+  if (typeof span === "string") return [span];
+  switch (span.type) {
+    case "code":
+      return [h("code", {}, span.text)];
+    case "break":
+      return [h("br")];
+    case "plain":
+      return span.children.flatMap(spanParts);
+    case "link": {
+      const about = { href: span.href, title: span.href, target: "_blank", rel: "noopener noreferrer nofollow" };
+      return [h("a", about, span.children.flatMap(spanParts))];
+    }
+    default:
+      return [h(span.type, {}, span.children.flatMap(spanParts))];
+  }
+}

@@ -1,0 +1,115 @@
+// Conversations in the browser's IndexedDB, and as files. Nothing of them goes to the server but what is asked.
+import { newId } from "./tree.js";
+
+const LARGEST_FILE = 50 * 2 ** 20;
+
+function promised(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+export class Store {
+  #db = null;
+
+  /** Raises what the browser says where it keeps nothing (a private window, a full disk). */
+  async open() {
+    const opening = indexedDB.open("hexad", 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore("conversations", { keyPath: "id" });
+    this.#db = await promised(opening);
+  }
+
+  #objects(mode) {
+    return this.#db.transaction("conversations", mode).objectStore("conversations");
+  }
+
+  all() {
+    return this.#db ? promised(this.#objects("readonly").getAll()) : Promise.resolve([]);
+  }
+
+  async save(conversation) {
+    if (!this.#db) return;
+    try {
+      await promised(this.#objects("readwrite").put(conversation));
+    } catch (error) {
+      if (error.name === "QuotaExceededError") {
+        throw new Error("The browser's storage is full: export conversations you want to keep, then delete some.");
+      }
+      throw error;
+    }
+  }
+
+  async remove(id) {
+    if (this.#db) await promised(this.#objects("readwrite").delete(id));
+  }
+}
+
+export function exported(conversations) {
+  const text = JSON.stringify({ format: "hexad-conversations", version: 1, conversations }, null, 1);
+  return new Blob([text], { type: "application/json" });
+}
+
+/** The conversations of a file, all checked: it may come from anyone. Raises Error with what is wrong with it. */
+export async function imported(file) {
+  if (file.size > LARGEST_FILE) {
+    throw new Error(
+      `The file has ${Math.round(file.size / 2 ** 20)} MB; at most ${LARGEST_FILE / 2 ** 20} MB can be imported.`,
+    );
+  }
+  let found;
+  try {
+    found = JSON.parse(await file.text());
+  } catch {
+    throw new Error("The file is not JSON; choose one that this page has exported.");
+  }
+  if (found?.format !== "hexad-conversations" || found.version !== 1 || !Array.isArray(found.conversations)) {
+    throw new Error("The file holds no conversations of Hexad; choose one that this page has exported.");
+  }
+  return found.conversations.map(checked);
+}
+
+const text = (value) => (typeof value === "string" ? value : "");
+const number = (value) => (Number.isFinite(value) ? value : 0);
+const list = (value) => (Array.isArray(value) ? value : []);
+
+function checked(given, index) {
+  const nodes = {};
+  for (const node of Object.values(given?.nodes ?? {})) {
+    const known = ["user", "assistant", "tool"].includes(node?.role);
+    if (!known || !text(node.id) || typeof node.parent !== "string") {
+      throw new Error(`Conversation ${index + 1} of the file holds a message that is none; nothing was imported.`);
+    }
+    nodes[node.id] = checkedNode(node);
+  }
+  return {
+    id: newId(),
+    title: text(given?.title).slice(0, 200),
+    created: number(given?.created),
+    updated: number(given?.updated),
+    system: text(given?.system),
+    tools: text(given?.tools),
+    nodes,
+    chosen: Object.fromEntries(Object.entries(given?.chosen ?? {}).filter(([, id]) => typeof id === "string")),
+  };
+}
+
+function checkedNode(node) {
+  const plain = { id: node.id, parent: node.parent, role: node.role, created: number(node.created) };
+  for (const name of ["content", "reasoning", "status", "error", "finish", "model", "call"])
+    plain[name] = text(node[name]);
+  plain.calls = list(node.calls).map((call) => ({
+    id: text(call?.id),
+    name: text(call?.name),
+    args: text(call?.args),
+  }));
+  const stats = Object.entries(node.stats ?? {}).filter(([, value]) => Number.isFinite(value));
+  plain.stats = Object.fromEntries(stats);
+  plain.tokens = list(node.tokens).map((token) => ({
+    ...checkedToken(token),
+    top: list(token?.top).map(checkedToken),
+  }));
+  return plain;
+}
+
+const checkedToken = (token) => ({ text: text(token?.text), logprob: number(token?.logprob) });

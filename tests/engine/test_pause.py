@@ -1,0 +1,118 @@
+"""An engine stands still, sleeps and is killed in any of these states; every answer stays what it was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from hexad import AsyncLLM, RequestOutput, SamplingParams
+from hexad.config import Config, resolve
+from hexad.errors import EngineUnavailable
+from tests.engine.test_supervisor import answer, running, until
+
+LONG = [
+    SamplingParams(temperature=0.0, max_tokens=600, ignore_eos=True, logprobs=1),
+    SamplingParams(temperature=1.0, seed=3, max_tokens=600, ignore_eos=True, n=2),
+]
+SHORT = SamplingParams(temperature=1.0, seed=4, max_tokens=8, ignore_eos=True)
+
+
+@pytest.fixture
+def config(tiny_model: Path) -> Config:
+    return resolve([("test", {"model": str(tiny_model), "max_num_batched_tokens": 64, "kv_memory": "16MiB"})])[0]
+
+
+def shown(output: RequestOutput) -> list[object]:
+    return [(choice.token_ids, choice.logprobs, choice.finish_reason) for choice in output.outputs]
+
+
+def lengths(engine: AsyncLLM) -> list[int]:
+    return [len(choice.token_ids) for live in engine._live.values() for choice in live.stream.output.outputs]
+
+
+async def started(engine: AsyncLLM) -> list[asyncio.Task[RequestOutput]]:
+    asked = [asyncio.create_task(answer(engine, params)) for params in LONG]
+    await until(lambda: len(lengths(engine)) == 3 and min(lengths(engine)) >= 10)
+    return asked
+
+
+def killed(engine: AsyncLLM) -> None:
+    os.kill(engine.engine_pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["", "killed"])
+def test_a_paused_engine_goes_on_with_the_same_tokens(config: Config, kill: bool) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            undisturbed = [shown(await answer(engine, params)) for params in (*LONG, SHORT)]
+            asked = await started(engine)
+            await engine.pause()
+            before = lengths(engine)
+            asked.append(asyncio.create_task(answer(engine, SHORT)))
+            if kill:
+                killed(engine)
+                await until(lambda: engine.restarts == 1)
+            await asyncio.sleep(0.2)
+            assert lengths(engine) == [*before, 0]
+            assert engine.healthy
+            await engine.resume()
+            assert [shown(await task) for task in asked] == undisturbed
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["", "killed"])
+def test_a_sleeping_engine_has_no_process_and_wakes_with_the_same_tokens(config: Config, kill: bool) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            undisturbed = [shown(await answer(engine, params)) for params in (*LONG, SHORT)]
+            asked = await started(engine)
+            pid = engine.engine_pid
+            if kill:  # the supervisor may be in the middle of a restart
+                killed(engine)
+            await engine.sleep()
+            assert not Path(f"/proc/{pid}").exists()
+            asked.append(asyncio.create_task(answer(engine, SHORT)))
+            await asyncio.sleep(0.1)
+            assert engine.asleep and engine.healthy and not any(task.done() for task in asked)
+            await engine.wake()
+            if kill:
+                killed(engine)
+            assert [shown(await task) for task in asked] == undisturbed
+
+    asyncio.run(main())
+
+
+def test_a_request_that_is_aborted_in_its_sleep_is_not_woken(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            asked = await started(engine)
+            await engine.sleep()
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+            await engine.wake()
+            assert shown(await answer(engine, SHORT)) and engine.stats().num_running == 0
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_cannot_wake_sleeps_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            undisturbed = shown(await answer(engine, SHORT))
+            await engine.sleep()
+            waiting = asyncio.create_task(answer(engine, SHORT))
+            with monkeypatch.context() as patched:
+                patched.setattr("hexad.engine.process.BOOTSTRAP", "import sys; sys.exit(3)")
+                with pytest.raises(EngineUnavailable, match="exit status 3"):
+                    await engine.wake()
+            assert engine.asleep and not waiting.done()
+            await engine.wake()
+            assert shown(await waiting) == undisturbed
+
+    asyncio.run(main())

@@ -1,0 +1,257 @@
+"""How a request comes in and is written down: hosts, origins, ids, deadlines, TLS, unix sockets, logs."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from hexad.config import Config
+from hexad.server.gate import _default_hosts
+from tests.server import raw
+from tests.server.running import Server, serving
+
+LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1900, "ignore_eos": True, "seed": 1}
+EVIL = "evil\r\n2026-01-01T00:00:00.000Z info    request status=200 \x1b[31mred\u202egnp"
+
+
+def test_a_name_that_was_rebound_is_refused(server: Server) -> None:
+    for host in ("localhost", f"localhost:{server.port}", "127.0.0.1", "LOCALHOST:1", "[::1]:8000"):
+        assert httpx.get(server.url + "/health", headers={"Host": host}).status_code == 200, host
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "10.0.0.1"):
+        answer = httpx.get(server.url + "/health", headers={"Host": host})
+        assert answer.status_code == 403 and answer.json()["error"]["code"] == "host_not_allowed"
+        assert "--allowed-hosts" in answer.text
+    for host in ("", "a b", "a/b", "a@b", "a:b", "a?b", "a\tb", "a,b"):
+        answer = httpx.get(server.url + "/health", headers={"Host": host})
+        assert answer.status_code == 400 and answer.json()["error"]["code"] in ("bad_host", "bad_http"), host
+    two = raw.answer(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert raw.status(two) == 400
+    assert raw.status(raw.answer(server, b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")) == 400
+    assert raw.status(raw.answer(server, b"GET /health HTTP/1.0\r\n\r\n")) == 200
+
+
+def test_only_loopback_has_names_by_default() -> None:
+    assert "*" in _default_hosts("0.0.0.0") and "*" in _default_hosts("unix:/x") and "*" in _default_hosts("10.1.2.3")
+    assert _default_hosts("127.0.0.2") == {"localhost", "127.0.0.1", "[::1]", "127.0.0.2"}
+    assert "[::1]" in _default_hosts("::1") and _default_hosts(Config().host) == _default_hosts("localhost") - set()
+
+
+def preflight(server: Server, origin: str) -> httpx.Response:
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    return httpx.options(server.url + "/v1/chat/completions", headers=headers)
+
+
+def test_pages_of_others_may_not_call_unless_named(server: Server, chat_model: Path, tmp_path: Path) -> None:
+    same = f"http://127.0.0.1:{server.port}"
+    assert httpx.get(server.url + "/v1/models", headers={"Origin": same}).status_code == 200
+    for origin in ("https://evil.example", "null", same + "0", f"http://localhost.evil:{server.port}"):
+        assert preflight(server, origin).status_code == 403
+        refused = server.http.post(server.url + "/v1/completions", json={"prompt": "a"}, headers={"Origin": origin})
+        assert refused.status_code == 403 and "access-control-allow-origin" not in refused.headers
+    options = ("--allowed-origins", "https://chat.example,http://two:3000", "--allowed-hosts", "model.lan")
+    with serving(chat_model, tmp_path / "log", *options) as open_one:
+        named = {"Host": "model.lan:1234"}
+        url = open_one.url + "/v1/models"
+        asked = httpx.options(
+            url, headers={"Origin": "https://chat.example", "Access-Control-Request-Method": "GET"} | named
+        )
+        assert asked.status_code == 204 and asked.headers["access-control-allow-origin"] == "https://chat.example"
+        assert "Authorization" in asked.headers["access-control-allow-headers"]
+        got = httpx.get(url, headers={"Origin": "http://two:3000"} | named)
+        assert got.status_code == 200 and got.headers["access-control-allow-origin"] == "http://two:3000"
+        assert httpx.get(url, headers={"Origin": "https://evil.example"} | named).status_code == 403
+        assert httpx.get(url).status_code == 403, "the names given stand for all"
+
+
+def test_a_request_keeps_the_id_that_its_client_gave(server: Server) -> None:
+    def named(value: str) -> str:
+        answer: str = httpx.get(server.url + "/nowhere", headers={"X-Request-Id": value.encode("latin-1")}).headers[
+            "x-request-id"
+        ]
+        return answer
+
+    assert named("trace-7/a:b") == "trace-7/a:b" and named("x" * 128) == "x" * 128
+    for bad in ("", "a b", "x" * 129, "caf\xe9", "a\tb"):
+        assert re.fullmatch("[0-9a-f]{32}", named(bad))
+    body = {"prompt": "a", "max_tokens": 200, "ignore_eos": True}
+    with httpx.Client(headers={"X-Request-Id": "same"}, timeout=60) as client:
+        answers = [client.post(server.url + "/v1/completions", json=body).json()["id"] for _ in range(2)]
+    assert answers[0] != answers[1], "an id of ours is unique, whatever the client calls its requests"
+
+
+def test_a_deadline_ends_a_request(server: Server) -> None:
+    late = {"X-Request-Timeout": "0.05"}
+    started = time.monotonic()
+    answer = httpx.post(server.url + "/v1/completions", json=LONG | {"n": 8}, headers=late, timeout=30)
+    assert answer.status_code == 504 and time.monotonic() - started < 1
+    assert answer.headers["x-should-retry"] == "false" and answer.json()["error"]["code"] == "deadline_exceeded"
+    client = OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=2, timeout=60)
+    # Long enough to begin, too short to end.
+    extra: Any = {"extra_body": {"ignore_eos": True}, "extra_headers": {"X-Request-Timeout": "0.3"}}
+    stream = client.completions.create(model="tiny-chat", prompt="a", max_tokens=1900, n=16, stream=True, **extra)
+    with pytest.raises(openai.APIError, match="time was over"):
+        list(stream)
+    server.until_idle()
+    assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+    for bad in ("0", "-1", "nan", "1e3", "soon", "9" * 20):
+        refused = httpx.post(server.url + "/v1/completions", json=LONG, headers={"X-Request-Timeout": bad})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "X-Request-Timeout"
+
+
+def test_who_is_late_in_the_queue_was_never_computed(chat_model: Path, tmp_path: Path) -> None:
+    with serving(
+        chat_model, tmp_path / "log", "--max-num-seqs", "1", "--request-timeout", "0.5", "--max-queue", "4"
+    ) as server:
+        holds = raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True, "max_tokens": 2000}))
+        server.until(lambda found: found["hexad:num_requests_running"] == 1)
+        before = server.metrics()["hexad:prefix_cache_queries_total"]
+        waited = httpx.post(
+            server.url + "/v1/completions", json={"prompt": [9] * 500}, headers={"X-Request-Timeout": "0.05"}
+        )
+        assert waited.status_code == 504 and "still in the queue" in waited.text
+        assert server.metrics()["hexad:prefix_cache_queries_total"] == before
+        holds.close()
+        server.until_idle()
+        assert server.metrics()["hexad:http_errors_total"] >= 1
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return cert, key
+
+
+def test_https(chat_model: Path, tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    with serving(chat_model, tmp_path / "log", "--tls-cert", str(cert), "--tls-key", str(key)) as server:
+        context = ssl.create_default_context(cafile=str(cert))
+        assert server.url.startswith("https://")
+        with httpx.Client(verify=context) as client:
+            assert client.get(server.url + "/health").status_code == 200
+            openai_client = OpenAI(base_url=server.url + "/v1", api_key="unused", http_client=client)
+            stream = openai_client.completions.create(model="tiny-chat", prompt="a", max_tokens=5, stream=True)
+            assert len(list(stream)) >= 1
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(server.url + "/health")
+        plain = raw.answer(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert not plain.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("broken", ["half", "missing", "mismatch"])
+def test_a_certificate_that_does_not_work_is_known_before_the_model_is_loaded(
+    chat_model: Path, tmp_path: Path, certificate: tuple[Path, Path], broken: str
+) -> None:
+    cert, key = certificate
+    other = tmp_path / "other.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(other)], check=True, capture_output=True)
+    options = {
+        "half": ["--tls-cert", str(cert)],
+        "missing": ["--tls-cert", "/nowhere.pem", "--tls-key", str(key)],
+        "mismatch": ["--tls-cert", str(cert), "--tls-key", str(other)],
+    }[broken]
+    log = tmp_path / "log"
+    with pytest.raises(AssertionError, match="did not start"), serving(chat_model, log, *options):
+        pass
+    assert "tls" in log.read_text().lower() and "Traceback" not in log.read_text()
+
+
+def test_a_unix_socket(chat_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "hexad.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with serving(chat_model, tmp_path / "log", "--host", f"unix:{path}") as server:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://anything") as client:
+            assert client.get("/health").status_code == 200
+            assert client.post("/v1/completions", json={"prompt": "a", "max_tokens": 2}).status_code == 200
+        second = tmp_path / "second"
+        with (
+            pytest.raises(AssertionError, match="did not start"),
+            serving(chat_model, second, "--host", f"unix:{path}"),
+        ):
+            pass
+        assert "another server listens there" in second.read_text() and path.exists()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=15) == 0
+    assert not path.exists()
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(AssertionError), serving(chat_model, second, "--host", f"unix:{tmp_path / 'file'}"):
+        pass
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.fixture(scope="module", params=["json", "text"])
+def logging(
+    request: pytest.FixtureRequest, chat_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Server]]:
+    log = tmp_path_factory.mktemp("logging") / "log"
+    with serving(chat_model, log, "--log-format", request.param) as server:
+        yield request.param, server
+
+
+def lines(server: Server) -> list[str]:
+    return [line for line in server.log.read_text().splitlines() if " request " in line or '"request"' in line]
+
+
+def test_nothing_that_clients_send_can_forge_a_line(logging: tuple[str, Server]) -> None:
+    form, server = logging
+    before, secret = len(lines(server)), "sk-secret-0123456789"
+    for path in ("/", "/v1/models/"):
+        httpx.get(
+            server.url + path + quote(EVIL),
+            headers={"X-Request-Id": "a b", "User-Agent": "x", "Authorization": f"Bearer {secret}"},
+        )
+    body = {"prompt": "PRIVATE WORDS", "model": EVIL, "user": EVIL, "cache_salt": EVIL}
+    server.post("/v1/completions", body)
+    server.post("/v1/completions", body | {"model": "tiny-chat", "max_tokens": 4, "ignore_eos": True})
+    server.http.get(server.url + "/health", headers={"X-Request-Id": 'a=b"c'})
+    while len(lines(server)) < before + 5:
+        time.sleep(0.01)
+    text = server.log.read_text()
+    assert "\x1b" not in text and "\u202e" not in text and "\r" not in text
+    assert "PRIVATE" not in text and secret not in text
+    found = lines(server)[before:]
+    assert len(found) == 5, found
+    if form == "text":
+        assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z \w+ +request method=", line) for line in found)
+        return
+    records: list[dict[str, Any]] = [json.loads(line) for line in found]
+    answered = records[3]
+    assert answered["status"] == 200 and answered["model"] == "tiny-chat" and answered["path"] == "/v1/completions"
+    assert answered["completion_tokens"] == 4 and answered["finish_reasons"] == ["length"]
+    assert 0 < answered["queue_s"] <= answered["ttft_s"] <= answered["duration_s"]
+    assert records[2]["error"] == "model_not_found" and records[2]["status"] == 404
+    assert records[4]["request_id"] == 'a=b"c'
+
+
+def test_a_vanished_client_is_written_down(logging: tuple[str, Server]) -> None:
+    form, server = logging
+    connection = raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True}))
+    connection.recv(1000)
+    connection.close()
+    server.until_idle()
+    deadline = time.monotonic() + 5
+    while "client_disconnected" not in server.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    line = next(line for line in lines(server) if "client_disconnected" in line)
+    assert "abort" in line

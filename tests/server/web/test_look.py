@@ -1,0 +1,155 @@
+"""How the page looks and is reached: keys, a phone, light and dark, scrolling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.running import Server
+from tests.server.web.browsing import PHONE, ask, expect, imported, opened, setting, settle
+
+
+def test_keys_alone_are_enough(page: Any) -> None:
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("textbox", name="Edit message")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator(".bubble")).to_have_text("Tell me about Ada.")
+    page.locator("body").click(position={"x": 5, "y": 5})
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        focus = "e => [e.ariaLabel || e.textContent || e.id, getComputedStyle(e).outlineStyle]"
+        name, outline = page.evaluate(f"({focus})(document.activeElement)")
+        border = page.evaluate("document.activeElement.id") == "text"
+        assert outline != "none" or border or name.startswith("\n"), name
+        reached.add(name.strip())
+    wanted = {"New chat", "Search conversations", "Export", "Import", "Model", "Chat", "Engine", "Settings", "Message"}
+    assert wanted | {"Copy message", "Edit message", "Answer again"} <= reached
+    unnamed = "buttons => buttons.filter(b => b.offsetParent && !(b.ariaLabel || b.textContent.trim())).length"
+    assert page.locator("button").evaluate_all(unnamed) == 0
+
+
+def test_a_phone_is_wide_enough(browser: Any, demo: Server) -> None:
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    page = opened(context, demo)
+    expect(page.locator("#sidebar")).to_be_hidden()
+    ask(page, "Who lives in Tide Alley? " + "x" * 300)
+    settle(page)
+    for panel in ("Conversations", "Settings"):
+        page.get_by_role("button", name=panel, exact=True).click()
+        box = page.get_by_role("complementary", name=panel).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
+        page.locator("#shade").click(position={"x": 380 if panel == "Conversations" else 5, "y": 400})
+        expect(page.get_by_role("complementary", name=panel)).to_be_hidden()
+    for link in ("Engine", "Chat"):
+        page.get_by_role("link", name=link).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert page.evaluate("document.querySelector('header').scrollWidth") <= PHONE["width"]
+    context.close()
+
+
+# The contrast of WCAG 2.2, section 1.4.3, of every text that is seen.
+CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = rgba(getComputedStyle(e).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const luminance = (colour) => {
+    const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = colour.slice(0, 3).map((c) => linear(c / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const bad = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.checkVisibility() || element.closest(":disabled, svg, option")) continue;
+    const [a, b] = [luminance(rgba(getComputedStyle(element).color)), luminance(behind(element))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) bad.push(`${element.textContent.slice(0, 30)}: ${ratio.toFixed(2)}`);
+  }
+  return bad;
+}"""
+
+SAMPLE = """# One
+Some *words*, `code` and a [link](https://example.org/).
+
+> A quotation
+
+```python
+# a comment
+def twice(x): return "a" + str(2 * x)
+```
+
+| a | b |
+| --- | --- |
+| 1 | 2 |
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: str) -> None:
+    page.emulate_media(color_scheme=theme)
+    tokens = [
+        {"text": f"word{p}", "logprob": -p, "top": [{"text": "x", "logprob": -1}]} for p in (0.01, 0.3, 0.9, 1.8, 4)
+    ]
+    stats = {"completion": 5, "rate": 100, "first": 0.1, "prompt": 9}
+    call = {"id": "1", "name": "get_weather", "args": "{}"}
+    more = {
+        "tokens": tokens,
+        "stats": stats,
+        "reasoning": "Hm.",
+        "status": "incomplete",
+        "error": "gone",
+        "calls": [call],
+    }
+    imported(page, tmp_path, SAMPLE, **more)
+    page.get_by_role("button", name="Settings", exact=True).click()
+    page.locator("#settings summary").last.click()
+    assert page.evaluate(CONTRAST) == []
+    page.get_by_role("button", name="Token probabilities").click()
+    page.locator(".token").first.hover()
+    assert page.evaluate(CONTRAST) == []
+    page.get_by_role("link", name="Engine").click()
+    expect(page.locator(".facts")).to_contain_text("ready")
+    assert page.evaluate(CONTRAST) == []
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.emulate_media(color_scheme="dark" if theme == "light" else "light")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != background
+    page.get_by_role("button", name="Theme: as the system").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
+
+
+BELOW = "scroller => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop"
+
+
+def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> None:
+    page = opened(context, endless)
+    scroller = page.locator("#scroller")
+    setting(page, "max_tokens", "4000")
+    ask(page, "Go on and on.")
+    while not scroller.evaluate("scroller => scroller.scrollTop > 600"):
+        assert page.locator(".message.assistant").get_attribute("data-status") in (None, "streaming")
+    page.mouse.move(700, 300)
+    page.mouse.wheel(0, -200)
+    settle(page)
+    assert scroller.evaluate(BELOW) > 200
+    page.get_by_role("button", name="Go to the newest message").click()
+    assert scroller.evaluate(BELOW) < 5
+    page.get_by_role("button", name="Answer again").click()
+    settle(page)
+    assert scroller.evaluate(BELOW) < 5

@@ -1,0 +1,142 @@
+"""What hostile text, broken streams and a server with keys do to the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.running import Server, serving
+from tests.server.web.browsing import ask, delta, expect, imported, opened, setting, settle, streamed
+
+HOSTILE = """<img src=x onerror="alert(1)"> <script>alert(2)</script> <svg onload=alert(3)></svg>
+<iframe src="javascript:alert(4)"></iframe> <style>body{display:none}</style>
+
+[a](javascript:alert(5)) [b](JaVaScRiPt:alert(6)) [c](data:text/html,<script>alert(7)</script>) [d](vbscript:x)
+[e](\x01javascript:alert(8)) [f](/v1/models) [g](#engine) <javascript:alert(9)> [h](https://example.org/?a="onclick=x)
+
+![pixel](https://example.org/pixel.png) ![x](x" onerror="alert(10))
+
+| <b>h</b> | i |
+| --- | --- |
+| <img src=x onerror=alert(11)> | [j](javascript:alert(12)) |
+
+```html"onmouseover="alert(13)
+</code></pre><script>alert(14)</script>
+```"""
+
+
+def test_what_a_model_says_stays_text(page: Any, tmp_path: Path) -> None:
+    """Through an import, so that the file's own fields are hostile, too."""
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: asked.append(request.url) if "example.org" in request.url else None)
+    evil = "<img src=x onerror=alert(15)>"
+    call = {"id": evil, "name": evil, "args": evil}
+    top = [{"text": evil, "logprob": -1}, None, {"text": 5, "logprob": "x"}]
+    tokens = [{"text": evil, "logprob": -1, "top": top}, {"text": 1, "logprob": None, "top": "no list"}]
+    imported(page, tmp_path, HOSTILE, reasoning=evil, model=evil, error=evil, calls=[call], tokens=tokens)
+    answer = page.locator(".message.assistant")
+    assert (
+        answer.locator("img, script, iframe, style, object, embed, form, [onerror], [onload], [onclick]").count() == 0
+    )
+    links = answer.locator("a").evaluate_all("links => links.map(link => [link.protocol, link.rel, link.target])")
+    assert links and all(link == ["https:", "noopener noreferrer nofollow", "_blank"] for link in links)
+    expect(answer).to_contain_text('<img src=x onerror="alert(1)">')
+    expect(answer).to_contain_text("javascript:alert(5)")
+    answer.locator("summary").first.click()
+    answer.get_by_role("button", name="Token probabilities").click()
+    answer.locator(".token").first.hover()
+    expect(answer.locator(".card")).to_contain_text("onerror")
+    expect(page.locator(".message.assistant .call")).to_contain_text(evil)
+    assert page.locator(".message img, .message script").count() == 0
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("no json", "not JSON"),
+        ("{}", "no conversations of Hexad"),
+        (
+            '{"format": "hexad-conversations", "version": 1, "conversations": [{"nodes": {"": {"role": "user"}}}]}',
+            "none",
+        ),
+        ('{"format": "hexad-conversations", "version": 1, "conversations": [{"nodes": {"a": 5}}]}', "none"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused_in_words(page: Any, tmp_path: Path, content: str, complaint: str) -> None:
+    (tmp_path / "in.json").write_text(content)
+    page.set_input_files("#file", tmp_path / "in.json")
+    expect(page.locator("#toast")).to_contain_text(complaint)
+    expect(page.locator("#conversations .open")).to_have_count(0)
+
+
+def test_a_server_that_dies_leaves_an_incomplete_answer_never_a_finished_one(
+    context: Any, endless_model: Path, tmp_path: Path
+) -> None:
+    with serving(endless_model, tmp_path / "log", "--kv-memory", "64MiB") as mortal:
+        page = opened(context, mortal)
+        setting(page, "max_tokens", "4000")
+        ask(page, "Go on and on.")
+        expect(page.locator(".message.assistant .stats")).to_contain_text("tokens/s")
+        mortal.process.kill()
+        expect(page.locator(".message.assistant")).to_have_attribute("data-status", "incomplete")
+        expect(page.locator(".notice")).to_contain_text("Incomplete. The connection broke")
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator(".notice")).to_contain_text("No answer. The server cannot be reached.")
+
+
+@pytest.mark.parametrize(
+    ("wire", "status", "words"),
+    [
+        (
+            streamed(delta(content="Half"), {"error": {"message": "the engine is gone"}}, done=False),
+            "incomplete",
+            "gone",
+        ),
+        (streamed(delta(content="Half"), delta("stop"), done=False), "incomplete", "connection broke"),
+        (streamed(delta(content="Half"), done=True), "incomplete", "without saying why"),
+        ("", "incomplete", "before it began"),
+        ("data: {oops\n\n", "incomplete", "connection broke"),
+        (streamed(delta(content="Half"), delta("stop"), done=True), "done", ""),
+    ],
+    ids=["error", "no-done", "no-reason", "nothing", "no-json", "complete"],
+)
+def test_only_a_stream_that_says_so_is_complete(page: Any, wire: str, status: str, words: str) -> None:
+    """Each way in which a stream of OpenAI's can end; the wire is written here, so that each can be had."""
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=wire, content_type="text/event-stream"))
+    ask(page, "Hello")
+    expect(page.locator(".message.assistant")).to_have_attribute("data-status", status)
+    expect(page.locator(".notice")).to_contain_text(words)
+    retry = page.get_by_role("button", name="Try again")
+    expect(retry).to_have_count(0 if status == "done" else 1)
+
+
+def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, demo: Server) -> None:
+    refusal = json.dumps({"error": {"message": "this server wants an API key", "type": "invalid_request_error"}})
+
+    def gate(route: Any) -> None:
+        if route.request.headers.get("authorization") == "Bearer secret":
+            route.continue_()
+        else:
+            route.fulfill(status=401, body=refusal, content_type="application/json")
+
+    context.route("**/v1/**", gate)
+    page = context.new_page()
+    page.goto(demo.url)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("this server wants an API key")
+    page.keyboard.type("secret")
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#model option")).to_have_text(["demo"])
+    ask(page, "Who is the baker?")
+    settle(page)
+    expect(page.locator(".message.assistant[data-status=done]")).to_have_count(1)
+    assert page.evaluate("[sessionStorage['hexad.key'], Object.values(localStorage).join().includes('secret')]") == [
+        "secret",
+        False,
+    ]
