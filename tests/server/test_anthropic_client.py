@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -317,6 +319,30 @@ def test_errors_are_the_clients_own(client: anthropic.Anthropic, server: Server)
     with pytest.raises(anthropic.ContentTooLargeError) as large:
         client.messages.create(**(ASKED | {"system": "x" * (33 * 2**20)}))
     assert large.value.body["error"]["type"] == "request_too_large"  # type: ignore[index]
+
+
+def test_keys_and_a_full_queue(chat_model: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("me:a-key-of-my-own-1\n")
+    limits = ("--api-keys", str(keys), "--max-num-seqs", "1", "--max-queue", "1", "--kv-memory", "32MiB")
+    with serving(chat_model, tmp_path / "log", *limits) as server:
+        with pytest.raises(anthropic.AuthenticationError) as unknown:
+            _client(server).messages.create(**ASKED)
+        assert unknown.value.type == "authentication_error"
+        client = anthropic.Anthropic(base_url=server.url, api_key="a-key-of-my-own-1", max_retries=0)
+        schema = {"type": "array", "items": {"type": "integer"}, "minItems": 900}
+        form: Any = {"format": {"type": "json_schema", "schema": schema}}
+        with client.messages.stream(**(ASKED | {"max_tokens": 1900, "output_config": form})) as stream:
+            next(iter(stream.text_stream))
+            waiting = threading.Thread(target=lambda: client.messages.create(**ASKED))
+            waiting.start()
+            server.http.headers["x-api-key"] = "a-key-of-my-own-1"
+            while not server.metrics()["hexad:num_requests_waiting"]:
+                time.sleep(0.01)
+            with pytest.raises(anthropic.RateLimitError) as full:
+                client.messages.create(**ASKED)
+        waiting.join()
+        assert full.value.type == "rate_limit_error" and full.value.response.headers["retry-after"]
 
 
 def test_models(client: anthropic.Anthropic) -> None:
