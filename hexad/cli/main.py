@@ -34,6 +34,7 @@ VERBS = {
     "bench": "Measure speed and skills.",
     "explain": "Show the resolved settings and the memory plan.",
     "doctor": "Show the machine, the kernels and the measured bandwidth.",
+    "completion": "Print a script that completes commands in your shell.",
 }
 
 POSITIONALS = {
@@ -44,11 +45,12 @@ POSITIONALS = {
     "bench": "offline|serve|compare|growth|jump|quality|skills|start [MODEL]",
     "explain": "[MODEL]",
     "doctor": "",
+    "completion": "bash|zsh|fish",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser(show_all="--help-all" in (sys.argv[1:] if argv is None else argv))
+    parser = parser_of(show_all="--help-all" in (sys.argv[1:] if argv is None else argv))
     args = parser.parse_args(argv)
     if args.verb is None:
         parser.print_help()
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(show_all: bool) -> argparse.ArgumentParser:
+def parser_of(show_all: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hexad",
         usage="hexad VERB [MODEL] [options]",
@@ -117,6 +119,12 @@ def _describe(verb: str, parser: argparse.ArgumentParser, show_all: bool) -> Non
         add_settings(parser, ("model", "engine"), show_all)
     elif verb == "bench":
         _add_bench(parser, show_all)
+    elif verb == "completion":
+        parser.description = (
+            "examples:\n  source <(hexad completion bash)\n"
+            "  hexad completion fish > ~/.config/fish/completions/hexad.fish"
+        )
+        parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     elif verb == "explain":
         add_settings(parser, ("model", "engine", "server"), show_all)
 
