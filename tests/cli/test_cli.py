@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hexad.cli.main import main
+
 VERBS = ("serve", "generate", "chat", "batch", "bench", "explain", "doctor")
 
 
@@ -68,13 +70,37 @@ def test_errors_are_plain_words(words: tuple[str, ...], told: str) -> None:
 
 
 def test_explain_shows_each_value_and_its_origin(tmp_path: Path) -> None:
-    (tmp_path / "hexad.yaml").write_text("max-num-seqs: 7\n")
+    (tmp_path / "hexad.yaml").write_text("# mine\n\nmax-num-seqs: 7\n")
     shown = hexad("explain", "demo", "--config", str(tmp_path / "hexad.yaml"), "--port", "81").stdout
     lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("  ")}
-    assert "7" in lines["max_num_seqs"] and "hexad.yaml" in lines["max_num_seqs"]
+    assert "7" in lines["max_num_seqs"] and "hexad.yaml, line 3" in lines["max_num_seqs"]
     assert "81" in lines["port"] and "command line" in lines["port"]
     assert "from the checkpoint" in lines["dtype"]
     assert "tokens" in shown and "packed weights           made at each start" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "port: 81\nmax-num-sequences: 7\n",
+            "unknown setting 'max-num-sequences' in {}, line 2; did you mean max_num_seqs?",
+        ),
+        ("port: 81\nseed: 1\nport: 82\n", "{}, line 3: port is given twice"),
+        ("port: many\n", "port is 'many'"),
+        ("- port\n", "must hold `setting: value` lines"),
+        ("", "must hold `setting: value` lines"),
+        ("port: [\n", "is not YAML"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["explain", "serve"])
+def test_a_wrong_file_is_refused_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, text: str, told: str
+) -> None:
+    path = tmp_path / "hexad.yaml"
+    path.write_text(text)
+    assert main([verb, "demo", "--config", str(path)]) == 2
+    assert told.format(path) in capsys.readouterr().err
 
 
 def test_doctor_measures_the_machine() -> None:
