@@ -21,6 +21,7 @@ examples:
   hexad chat demo                                        talk, with memory
   hexad serve Qwen/Qwen3-0.6B --port 8000                an OpenAI-compatible server
   echo "12 + 30 =" | hexad generate demo                 the prompt from stdin
+  hexad generate demo "A place" --json-schema place.json an answer in a given shape
   hexad batch in.jsonl out.jsonl demo                    a file of requests, resumable
   hexad explain demo                                     every setting, and where it came from
   hexad doctor                                           this machine and its kernels
@@ -140,6 +141,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seed", dest="sampling_seed", type=int, metavar="N", help="the same seed gives the same answer"
     )
+    shape = group.add_mutually_exclusive_group()
+    shape.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that this schema allows")
+    shape.add_argument("--regex", metavar="TEXT", help="the answer matches it, in the syntax of Rust's regex crate")
     group.add_argument("--stats", action="store_true", help="print tokens per second when done")
 
 

@@ -38,6 +38,16 @@ def test_a_seed_repeats_a_sampled_answer() -> None:
     assert hexad(*flags, "--seed", "3").stdout != hexad(*flags, "--seed", "4").stdout
 
 
+def test_an_answer_takes_the_shape_that_is_asked_for(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Oslo"]}}, "required": ["city"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema | {"additionalProperties": False}))
+    shown = hexad("generate", "demo", "A city?", "--json-schema", str(tmp_path / "schema.json"))
+    assert json.loads(shown.stdout)["city"] in ("Paris", "Oslo") and not shown.stderr
+    assert re.fullmatch(
+        r"[0-9]{3}-[0-9]{4}\n", hexad("generate", "demo", "A number?", "--regex", "[0-9]{3}-[0-9]{4}").stdout
+    )
+
+
 def test_an_answer_that_was_cut_says_so() -> None:
     cut = hexad("generate", "demo", "Who are you?", "--max-tokens", "2")
     assert "--max-tokens" in cut.stderr
@@ -61,6 +71,8 @@ def test_chat_remembers() -> None:
         (("bench", "offline", "demo", "--repeats", "0"), "--repeats is 0"),
         (("bench", "quality", "--dtype", "int8"), "--dtype does not go with `hexad bench quality`"),
         (("generate", "demo", ""), "the prompt is empty"),
+        (("generate", "demo", "x", "--regex", "("), "regex"),
+        (("generate", "demo", "x", "--json-schema", "/nowhere.json"), "/nowhere.json cannot be read"),
     ],
 )
 def test_errors_are_plain_words(words: tuple[str, ...], told: str) -> None:
@@ -116,6 +128,7 @@ def test_every_verb_explains_itself_with_examples_first(verb: str) -> None:
         assert 0 < shown.index("examples:") < shown.index("options:")
     assert len(shown.split("--")) <= len(everything.split("--"))
     assert len([line for line in shown.splitlines() if line.strip().startswith("--")]) <= 24
+    assert verb != "serve" or len([line for line in everything.splitlines() if line.strip().startswith("--")]) <= 40
 
 
 def test_bench_writes_figures_for_machines(tmp_path: Path) -> None:
