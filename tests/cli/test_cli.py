@@ -147,6 +147,12 @@ def test_bench_serve_measures_through_the_socket(tmp_path: Path) -> None:
     assert json.loads(report.read_text())["results"][0]["output_tps"] > 0
 
 
+def test_bench_jump_compares_the_answers() -> None:
+    shown = hexad("bench", "jump", "demo", "--num-prompts", "1", "--repeats", "1").stdout
+    fewer = re.search(r"([\d.]+)x fewer steps.* the same with and without", shown)
+    assert fewer and float(fewer[1]) > 2
+
+
 def test_bench_start_holds_the_promises_of_a_light_engine() -> None:
     """Bounds that a busy machine still keeps; the figures are in docs/performance.md."""
     shown = hexad("bench", "start").stdout
