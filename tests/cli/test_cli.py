@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("serve", "generate", "chat", "bench", "explain", "doctor")
+VERBS = ("serve", "generate", "chat", "batch", "bench", "explain", "doctor")
 
 
 def hexad(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
