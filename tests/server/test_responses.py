@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema_rs
 import openai
 import pytest
@@ -15,7 +17,7 @@ from hexad.errors import NotFound
 from hexad.server.responses_store import ResponseStore
 from tests.server.api.openai import FLAT, FLAT_FORM, FLAT_NAME, ITEMS, SCHEMA
 from tests.server.openai_schemas import check
-from tests.server.running import Server
+from tests.server.running import Server, serving
 
 MODEL = "tiny-chat"
 ASKED: dict[str, dict[str, Any]] = {
@@ -145,6 +147,24 @@ def test_what_is_not_to_be_stored_is_not(server: Server) -> None:
     answer = client.responses.create(model=MODEL, input="hi", store=False, max_output_tokens=2)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(answer.id)
+
+
+def test_a_stream_that_breaks_ends_in_an_error(chat_model: Path, tmp_path: Path) -> None:
+    form = {"type": "json_schema", "name": "long", "schema": {"type": "string", "minLength": 100_000}}
+    body = {"input": "hi", "stream": True, "text": {"format": form}}
+    with serving(chat_model, tmp_path / "log", "--kv-memory", "64MiB", "--request-timeout", "0.5") as server:
+        lines: list[str] = []
+        with (
+            pytest.raises(httpx.RemoteProtocolError),
+            server.http.stream("POST", server.url + "/v1/responses", json=body) as answer,
+        ):
+            for line in answer.iter_lines():
+                lines.append(line)
+    failed, error = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")][-2:]
+    for event in (failed, error):
+        check("ResponseStreamEvent", event)
+    assert failed["type"] == "response.failed" and failed["response"]["status"] == "failed"
+    assert error["type"] == "error" and error["sequence_number"] == failed["sequence_number"] + 1
 
 
 class Pair(BaseModel):
