@@ -7,7 +7,6 @@ transport.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import msgspec
@@ -20,10 +19,13 @@ MAX_N = 128
 MAX_LOGPROBS = 64
 MAX_STOP_STRINGS = 64
 MAX_BAD_WORDS = 1024
+MAX_WORD_CHARS = 16384
+"""Of all stop strings together, and of all bad words: each answer keeps what it needs to find them."""
 
 
 def _in_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if not (math.isfinite(value) and low <= value <= high) or (open_low and value == low):
+    # Compared, never converted: NaN is in no range, and an integer of a thousand digits has no float.
+    if not low <= value <= high or (open_low and value == low):
         bracket = "(" if open_low else "["
         raise BadRequest(f"{name} is {value}; it must be in {bracket}{low}, {high}]", param=name)
 

@@ -38,7 +38,7 @@ POSITIONALS = {
     "serve": "[MODEL | NAME=MODEL ...]",
     "generate": "[MODEL] [PROMPT]",
     "chat": "[MODEL]",
-    "bench": "offline|serve|compare|growth|quality|skills|start [MODEL]",
+    "bench": "offline|serve|compare|growth|jump|quality|skills|start [MODEL]",
     "explain": "[MODEL]",
     "doctor": "",
 }
@@ -131,11 +131,14 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "  hexad bench compare --peers openvino,llama.cpp --bits 8,4 --out report\n"
         "  hexad bench growth --shape qwen3-0.5b --dtype bfloat16 --out report\n"
         "  hexad bench quality demo --examples 300 --out report\n"
+        "  hexad bench jump demo --num-prompts 8\n"
         "  hexad bench skills demo\n"
         "  hexad bench start"
     )
     parser.add_argument(
-        "kind", choices=("offline", "serve", "compare", "growth", "quality", "skills", "start"), help="what to measure"
+        "kind",
+        choices=("offline", "serve", "compare", "growth", "jump", "quality", "skills", "start"),
+        help="what to measure",
     )
     add_settings(parser, ("model", "engine"), show_all)
     group = parser.add_argument_group("workload")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from hexad import __version__
 from hexad.config import Config
-from hexad.server import absent, admin, chat, completions, responses, status, tokenize, web
+from hexad.server import absent, admin, anthropic, chat, completions, llama_cpp, responses, status, tokenize, web
 from hexad.server.auth import Keys
 from hexad.server.dialect import Route
 from hexad.server.errors import on_http_error
@@ -28,6 +28,8 @@ ROUTES: tuple[Route, ...] = (
     *chat.ROUTES,
     *responses.ROUTES,
     *absent.ROUTES,
+    *anthropic.ROUTES,
+    *llama_cpp.ROUTES,
     *tokenize.ROUTES,
     *admin.ROUTES,
     *web.ROUTES,

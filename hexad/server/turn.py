@@ -222,10 +222,8 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
         shape = _shape(service, turn, thinking.asked is not False, tail)
         params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
         job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, markers=True)
-        parsers = [
-            ReplyParser(service.format, tools=tools, thinking=thinking.asked is not False, prompt_tail=tail)
-            for _ in range(params.n)
-        ]
+        # A model that reasons although it was asked not to is still understood.
+        parsers = [ReplyParser(service.format, tools=tools, thinking=True, prompt_tail=tail) for _ in range(params.n)]
         cursors = [Cursor(by_token=turn.by_token) for _ in parsers]
         counts = [_ReasoningTokens(service.reasoning_end) for _ in parsers]
         called = [False] * len(parsers)

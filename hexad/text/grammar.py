@@ -165,6 +165,8 @@ class _Tags:
     def _triggered(self, form: dict[str, Any]) -> str:
         """Free text, in which a trigger can only be the beginning of one of the tags."""
         options = []
+        if not form["tags"]:
+            raise BadRequest("structured_outputs.structural_tag has no tags; give at least one", param=PARAM)
         for tag in form["tags"]:
             begin = tag["begin"]
             trigger = next((each for each in form["triggers"] if each and begin.startswith(each)), None)

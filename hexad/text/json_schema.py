@@ -100,19 +100,37 @@ class _Rewriter:
                 value = int(value)
             if self._static and key in ("$dynamicRef", "$dynamicAnchor"):
                 key = "$ref" if key == "$dynamicRef" else "$anchor"
-            if key not in _REWRITTEN and (key, value) != ("uniqueItems", False):
+            if key == "uniqueItems" and value:
+                raise _refusal(key, "cannot be enforced while an array is written; leave it out, or list the values")
+            if key not in _REWRITTEN | {"uniqueItems"}:
                 out[key] = self._inside(key, value)
         also = [self.rewrite(each) if key == "contains" else each for key, each in self._assertions(schema)]
-        if "oneOf" in out and not _are_disjoint(schema["oneOf"]):
-            del out["oneOf"]
-            branches = schema["oneOf"]
-            also.append({"anyOf": [
-                {"allOf": [self.rewrite(one), *(self.negate(other) for j, other in enumerate(branches) if j != i)]}
-                for i, one in enumerate(branches)
-            ]})  # fmt: skip
+        if "oneOf" in out:
+            also.append({"anyOf": self._one_of(out.pop("oneOf"), schema["oneOf"])})
         if also:
             out["allOf"] = [*out.get("allOf", []), *also]
         return out
+
+    def _one_of(self, rewritten: list[Schema], branches: list[Schema]) -> list[Schema]:
+        if self._are_disjoint(branches):
+            return rewritten
+        others = [[self.negate(each) for each in _without(branches, i)] for i in range(len(branches))]
+        return [{"allOf": [one, *negated]} for one, negated in zip(rewritten, others, strict=True)]
+
+    def _are_disjoint(self, branches: list[Schema]) -> bool:
+        """At a glance: of different types, or told apart by a text that all require."""
+        found = [self._target(each["$ref"]) if isinstance(each, dict) and "$ref" in each else each for each in branches]
+        if not all(isinstance(each, dict) for each in found):
+            return False
+        types = [each.get("type") for each in found]
+        if len(set(map(str, types))) == len(types) and all(isinstance(kind, str) for kind in types):
+            return not {"number", "integer"} <= set(types)
+        for name in set.intersection(*(set(each.get("required", ())) for each in found)):
+            tags = [each.get("properties", {}).get(name) for each in found]
+            texts = [tag.get("const") for tag in tags if isinstance(tag, dict)]
+            if len(set(map(str, texts))) == len(found) and all(isinstance(text, str) for text in texts):
+                return True
+        return False
 
     def _inside(self, key: str, value: Any) -> Any:
         """The schemas that stand in a keyword's value."""
@@ -299,29 +317,16 @@ def _not_word(word: str) -> str:
 def _names_like(schema: Schema) -> Schema:
     if schema is False:
         return {"maxProperties": 0}
-    key = next((key for key in schema if key not in {"pattern", "type", *_ANNOTATIONS}), None)
-    if key is None and "pattern" in schema and schema.get("type", "string") == "string":
-        return {"patternProperties": {schema["pattern"]: True}, "additionalProperties": False}
-    if key in ("minLength", "maxLength") and not schema.keys() - _ANNOTATIONS - {"minLength", "maxLength"}:
-        most = schema.get("maxLength")
-        pattern = rf"^[\s\S]{{{int(schema.get('minLength', 0))},{'' if most is None else int(most)}}}$"
-        return {"patternProperties": {pattern: True}, "additionalProperties": False}
-    if key in ("const", "enum") and not schema.keys() - _ANNOTATIONS - {key}:
-        names = [name for name in schema.get("enum", [schema.get("const")]) if isinstance(name, str)]
+    rules = {
+        key: value for key, value in schema.items() if key not in _ANNOTATIONS and (key, value) != ("type", "string")
+    }
+    if rules.keys() == {"pattern"}:
+        return {"patternProperties": {rules["pattern"]: True}, "additionalProperties": False}
+    if rules.keys() <= {"minLength", "maxLength"}:
+        least, most = int(rules.get("minLength", 0)), rules.get("maxLength")
+        pattern = rf"^[\s\S]{{{least},{'' if most is None else int(most)}}}$"
+        return {"patternProperties": {pattern: True}, "additionalProperties": False} if rules else True
+    if rules.keys() == {"enum"} or rules.keys() == {"const"}:
+        names = [name for name in rules.get("enum", [rules.get("const")]) if isinstance(name, str)]
         return {"properties": dict.fromkeys(names, True), "additionalProperties": False}
-    raise _refusal("propertyNames", f"with {key} cannot be enforced; use pattern, minLength, maxLength, const or enum")
-
-
-def _are_disjoint(branches: list[Schema]) -> bool:
-    """At a glance: of different types, or told apart by a constant that all require. Such a `oneOf` is an `anyOf`."""
-    if not all(isinstance(each, dict) for each in branches):
-        return False
-    types = [each.get("type") for each in branches]
-    if len(set(map(str, types))) == len(types) and not {"number", "integer"} <= set(map(str, types)):
-        return all(isinstance(kind, str) for kind in types)
-    shared = set.intersection(*(set(each.get("required", ())) for each in branches))
-    for name in shared:
-        tags = [each.get("properties", {}).get(name, {}) for each in branches]
-        if all(isinstance(tag, dict) and isinstance(tag.get("const"), str) for tag in tags):
-            return len({tag["const"] for tag in tags}) == len(tags)
-    return False
+    raise _refusal("propertyNames", f"with {', '.join(rules)} cannot be enforced; use one of pattern, enum and lengths")

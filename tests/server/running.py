@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from openai import AsyncOpenAI, OpenAI
@@ -66,18 +67,28 @@ class Server:
         self.until(lambda found: not any(found[name] for name in gauges), key, timeout_s)
 
     def engine_pids(self) -> list[int]:
+        """Of its children; another one compiles grammars."""
         pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+S = TypeVar("S", bound=Server)
 
 
 @contextlib.contextmanager
-def serving(model: Path | list[str], log: Path, *options: str) -> Iterator[Server]:
+def serving(
+    model: Path | list[str],
+    log: Path,
+    *options: str,
+    kind: type[S] = Server,  # type: ignore[assignment]
+) -> Iterator[S]:
     models = [str(model)] if isinstance(model, Path) else model
     command = [sys.executable, "-m", "hexad.cli.main", "serve", *models, "--port", "0", "--threads", "1", *options]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
         try:
-            yield Server(process, log)
+            yield kind(process, log)
         finally:
             process.kill()
             process.wait()

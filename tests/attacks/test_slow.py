@@ -1,0 +1,242 @@
+"""Faults 1, 2 and 6: clients that vanish, that do not read, that send a byte a second."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from hexad.server import protocol
+from tests.attacks.conftest import ADMIN, OTHER, USER, Target
+from tests.server import raw
+
+LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1900, "ignore_eos": True, "stream": True}
+KEY = b"x-api-key: %b\r\n" % USER.encode()
+RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+"""SO_LINGER of no time: closing sends RST."""
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_client_that_vanishes_at_any_byte_frees_its_request(target: Target, how: str, n: int) -> None:
+    request = raw.post("/v1/completions", LONG | {"n": n}, KEY)
+    for share in (0.3, 0.95, 1.0, 1.5):
+        connection = raw.sent(target, request[: int(len(request) * min(1.0, share))])
+        if share > 1:
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        if how == "RST":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        connection.close()
+    target.until_idle(timeout_s=5, key=ADMIN)
+
+
+def test_clients_that_vanish_while_queued_cost_nothing(target: Target) -> None:
+    held = [raw.sent(target, raw.post("/v1/completions", LONG, KEY)) for _ in range(150)]
+    target.until(lambda found: found["hexad:num_requests_waiting"] > 20, ADMIN)
+    for connection in held:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        connection.close()
+    target.until_idle(timeout_s=5, key=ADMIN)
+
+
+def test_a_reader_that_never_reads_slows_nobody_down(target: Target) -> None:
+    stuck = []
+    for _ in range(8):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", target.port))
+        connection.sendall(raw.post("/v1/completions", LONG | {"logprobs": 20, "n": 2, "max_tokens": 400}, KEY))
+        stuck.append(connection)
+    with raw.all_closed(stuck):
+        before = target.memory_mb()
+        target.until_idle(timeout_s=60, key=ADMIN)
+        assert target.memory_mb() - before < 100, "what nobody reads is bounded"
+
+
+class _Slow:
+    """Connections that send something every second, until they are closed."""
+
+    def __init__(self, target: Target, opening: bytes, drip: bytes, count: int) -> None:
+        self.connections = [raw.sent(target, opening) for _ in range(count)]
+        self.drip = drip
+        self.answers: list[bytes] = []
+
+    def beat(self) -> None:
+        for connection in list(self.connections):
+            connection.setblocking(False)
+            try:
+                if received := connection.recv(65536):
+                    self.answers.append(received)
+                    continue
+                self.connections.remove(connection)
+                connection.close()
+            except BlockingIOError:
+                try:
+                    connection.send(self.drip)
+                except OSError:
+                    self.connections.remove(connection)
+            except OSError:
+                self.connections.remove(connection)
+
+
+def test_slow_senders_are_gone_after_ten_seconds_and_disturb_nobody(target: Target) -> None:
+    body = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n" + KEY + raw.JSON + b"Content-Length: 1000\r\n\r\n{"
+    chunked = body.replace(b"Content-Length: 1000", b"Transfer-Encoding: chunked").removesuffix(b"{")
+    slow = {
+        "silent": _Slow(target, b"", b"", 40),
+        "empty lines": _Slow(target, b"", b"\r\n", 40),
+        "head": _Slow(target, b"GET /health HTTP/1.1\r\nA: ", b"a", 40),
+        "second head": _Slow(target, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"G", 1),
+        "body": _Slow(target, body, b" ", 40),
+        "chunks": _Slow(target, chunked, b"1\r\n \r\n", 40),
+        "chunk extensions": _Slow(target, chunked, b"", 20),
+    }
+    slowest, started = 0.0, time.monotonic()
+    with httpx.Client(headers={"x-api-key": OTHER}) as other:
+        while any(each.connections for each in slow.values()) and time.monotonic() - started < 20:
+            for each in slow.values():
+                each.beat()
+            answer = other.post(target.url + "/v1/completions", json={"prompt": "a", "max_tokens": 2})
+            assert answer.status_code == 200
+            slowest = max(slowest, answer.elapsed.total_seconds())
+            time.sleep(1)
+    assert {name: len(each.connections) for name, each in slow.items() if each.connections} == {}
+    assert slowest < 1
+    for name in ("head", "body", "chunks"):
+        assert all(b" 408 " in each or b'"too_slow"' in each for each in slow[name].answers), slow[name].answers[:1]
+        assert slow[name].answers
+
+
+# The same deadlines, shorter: the protocol alone, over real sockets.
+
+App = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(app: App, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    for name, value in (("LOOK_S", 0.05), ("HEAD_S", 0.4), ("BODY_S", 0.4), ("READER_S", 0.4)):
+        monkeypatch.setattr(protocol, name, value)
+    config = uvicorn.Config(app, http=protocol.Protocol, lifespan="off", port=0, log_level="critical")  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = server.force_exit = True
+    await serving
+
+
+async def _echo(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message["body"])
+        more = message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    body = b"x" * (8_000_000 if scope["path"] == "/big" else size)
+    for start in range(0, max(1, len(body)), 50_000):
+        await send({"type": "http.response.body", "body": body[start : start + 50_000], "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _run(scenario: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with listening(_echo, monkeypatch) as port:
+            await asyncio.wait_for(scenario(port), 20)
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_is_used_and_used_again_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(40):  # two seconds of short requests, far over each deadline
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            await asyncio.sleep(0.05)
+        writer.close()
+
+    _run(scenario, monkeypatch)
+
+
+def test_a_body_that_comes_steadily_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n")
+        for _ in range(40):
+            writer.write(b"a" * 500)
+            await asyncio.sleep(0.05)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    _run(scenario, monkeypatch)
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["slowly", "not at all"])
+def test_who_reads_slowly_is_served_and_who_does_not_is_cut(monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
+    async def scenario(port: int) -> None:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+        received, loop = 0, asyncio.get_running_loop()
+        started = loop.time()
+        while loop.time() - started < 1.5:
+            if reads:
+                received += len(await loop.run_in_executor(None, connection.recv, 20_000))
+            await asyncio.sleep(0.02)
+        connection.settimeout(5)
+
+        def to_the_end() -> int:
+            size = 0
+            try:
+                while part := connection.recv(1 << 20):
+                    size += len(part)
+            except ConnectionResetError:
+                return -1
+            return size
+
+        rest = await loop.run_in_executor(None, to_the_end) if not reads else 0
+        assert received > 200_000 if reads else rest < 8_000_000, "cut before the end"
+        connection.close()
+
+    _run(scenario, monkeypatch)
+
+
+@pytest.mark.parametrize("count", [3])
+def test_one_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", count)
+
+    async def scenario(port: int) -> None:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+        reader, _ = await asyncio.open_connection("127.0.0.1", port)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 503") and b'"too_busy"' in answer and b"retry-after" in answer
+        for _, writer in held:
+            writer.close()
+
+    _run(scenario, monkeypatch)
+
+
+def test_a_flood_of_connections_leaves_room(target: Target) -> None:
+    before = target.descriptors()
+    flood = [raw.connect(target) for _ in range(400)]
+    with raw.all_closed(flood):
+        started = time.monotonic()
+        assert target.http.get(target.url + "/health").status_code == 200
+        assert time.monotonic() - started < 1
+    deadline = time.monotonic() + 5
+    while target.descriptors() > before + 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert threading.active_count() < 50
