@@ -92,7 +92,10 @@ def _prepared(lark: str) -> str:
         if schema is None:
             at = end
             continue
-        how = {"whitespace_flexible": False, **schema.pop("x-guidance", {})}
+        how = schema.pop("x-guidance", {})
+        if not isinstance(how, dict):
+            raise BadRequest("the JSON schema's x-guidance is not an object; leave it out", param=PARAM)
+        how = {"whitespace_flexible": False, **how}
         schema = schema if how.get("lenient") else prepare_schema(schema)
         parts.append(json.dumps({**schema, "x-guidance": how}))
         at = end

@@ -295,3 +295,41 @@ def test_each_kind_is_an_expression_in_another_grammar(wanted: StructuredOutputs
         tokens = TOKENIZER.encode(whole, add_special_tokens=False)
         walk = matcher.deep_copy()
         assert (walk.try_consume_tokens(tokens) == len(tokens) and walk.is_accepting()) == is_right, whole
+
+
+KEYWORDS = st.sampled_from([
+    "type", "const", "enum", "required", "properties", "patternProperties", "additionalProperties", "propertyNames",
+    "items", "prefixItems", "contains", "minItems", "maxLength", "minimum", "multipleOf", "pattern", "format", "not",
+    "allOf", "anyOf", "oneOf", "if", "then", "else", "dependentRequired", "dependentSchemas",
+    "unevaluatedProperties", "unevaluatedItems", "uniqueItems", "$ref", "$id", "$defs", "$dynamicRef",
+    "$dynamicAnchor", "x-guidance", "nullable",
+])  # fmt: skip
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 5)
+    | st.floats()
+    | st.sampled_from(["", "a", "#", "#/$defs/a", "string"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(KEYWORDS | st.sampled_from(["a", "b"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(derandomize=True, max_examples=400, deadline=None)
+@given(schema=st.dictionaries(KEYWORDS, JUNK, max_size=4))
+def test_any_schema_is_compiled_or_refused(schema: dict[str, Any]) -> None:
+    try:
+        VOCABULARY.compile(VOCABULARY.grammar(StructuredOutputs(json=schema)))
+    except BadRequest as error:
+        assert error.param == "structured_outputs"
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(tag=JUNK | st.dictionaries(st.sampled_from(["structures", "triggers", "format"]), JUNK, max_size=3))
+def test_any_structural_tag_is_compiled_or_refused(tag: Any) -> None:
+    try:
+        VOCABULARY.compile(VOCABULARY.grammar(StructuredOutputs(structural_tag=tag)))
+    except BadRequest as error:
+        assert error.param == "structured_outputs"
