@@ -51,19 +51,23 @@ class Config:
     max_model_len: int | None = _setting(
         None, "Most tokens of prompt and answer together; default: the model's limit.", group="model"
     )
-    tool_format: Literal["auto", "plain"] = _setting(
+    tool_format: Literal[
+        "auto", "plain", "hermes", "llama3", "mistral", "mistral-list", "deepseek", "deepseek-v3.1", "harmony",
+        "pythonic", "qwen3-coder",
+    ] = _setting(
         "auto",
         "How the model writes reasoning and tool calls; auto: told by its chat template.",
         group="model",
         advanced=True,
-    )
+    )  # fmt: skip
     kernels: Literal["auto", "native", "reference", "torch"] = _setting(
         "auto", "Kernel set; auto: native where it is built.", group="engine", advanced=True
     )
     device: str = _setting("cpu", "Device of the torch kernels.", group="engine", advanced=True)
     without: str = _setting(
         "",
-        "Optimisations of the native kernels to leave out, by name and separated by commas, to measure their worth.",
+        "Optimisations to leave out, to measure their worth, separated by commas: jump-forward, or names of the native "
+        "kernels'.",
         group="engine",
         advanced=True,
     )

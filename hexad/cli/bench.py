@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import platform
 from collections.abc import Collection, Iterator
@@ -48,6 +49,14 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args)
     if args.kind == "growth":
         return _growth(args)
+    if args.kind == "jump":
+        from hexad.bench.jump import measure_jump
+
+        config = settings(args)[0]
+        if args.shape:
+            config = dataclasses.replace(config, model=str(random_checkpoint(args.shape, cache_dir() / args.shape)))
+        print(measure_jump(config, args.num_prompts, args.repeats))
+        return 0
     if args.json:
         Path(args.json).touch()  # better to know now than after the runs
     with _given(args) as given:

@@ -56,7 +56,7 @@ def _worked_out(config: Config, resolved: Resolved, kernels: str) -> dict[str, t
 
 
 def _shown(name: str, value: object) -> str:
-    return gib(value) if name == "kv_memory" and isinstance(value, int) else str(value)
+    return gib(value) if name in ("kv_memory", "model_memory") and isinstance(value, int) else str(value)
 
 
 def _print_memory(resolved: Resolved) -> None:

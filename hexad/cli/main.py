@@ -21,6 +21,7 @@ examples:
   hexad chat demo                                        talk, with memory
   hexad serve Qwen/Qwen3-0.6B --port 8000                an OpenAI-compatible server
   echo "12 + 30 =" | hexad generate demo                 the prompt from stdin
+  hexad batch in.jsonl out.jsonl demo                    a file of requests, resumable
   hexad explain demo                                     every setting, and where it came from
   hexad doctor                                           this machine and its kernels
 """
@@ -29,6 +30,7 @@ VERBS = {
     "serve": "Serve a model over HTTP.",
     "generate": "Answer one prompt.",
     "chat": "Talk to a model.",
+    "batch": "Answer a file of requests, in OpenAI's batch format.",
     "bench": "Measure speed and skills.",
     "explain": "Show the resolved settings and the memory plan.",
     "doctor": "Show the machine, the kernels and the measured bandwidth.",
@@ -38,7 +40,8 @@ POSITIONALS = {
     "serve": "[MODEL | NAME=MODEL ...]",
     "generate": "[MODEL] [PROMPT]",
     "chat": "[MODEL]",
-    "bench": "offline|serve|compare|growth|quality|skills|start [MODEL]",
+    "batch": "IN.jsonl OUT.jsonl [MODEL | NAME=MODEL ...]",
+    "bench": "offline|serve|compare|growth|jump|quality|skills|start [MODEL]",
     "explain": "[MODEL]",
     "doctor": "",
 }
@@ -102,6 +105,16 @@ def _describe(verb: str, parser: argparse.ArgumentParser, show_all: bool) -> Non
             parser.add_argument("prompt", nargs="?", help="the prompt; default: standard input")
             parser.add_argument("--raw", action="store_true", help="do not apply the model's chat template")
         parser.add_argument("--system", metavar="TEXT", help="a system message")
+    elif verb == "batch":
+        parser.description = (
+            "examples:\n  hexad batch in.jsonl out.jsonl demo\n"
+            "  hexad batch in.jsonl out.jsonl Qwen/Qwen3-0.6B --kv-memory 4GiB\n\n"
+            "Answers are written as they finish, with their custom_id. Run it again after a break: it goes on.\n"
+            "The exit status is 1 when a request failed: its status_code and error stand in its line."
+        )
+        parser.add_argument("input", metavar="IN.jsonl", help="a request a line: custom_id, method, url, body")
+        parser.add_argument("output", metavar="OUT.jsonl", help="where the answers go, or have gone")
+        add_settings(parser, ("model", "engine"), show_all)
     elif verb == "bench":
         _add_bench(parser, show_all)
     elif verb == "explain":
@@ -131,11 +144,14 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "  hexad bench compare --peers openvino,llama.cpp --bits 8,4 --out report\n"
         "  hexad bench growth --shape qwen3-0.5b --dtype bfloat16 --out report\n"
         "  hexad bench quality demo --examples 300 --out report\n"
+        "  hexad bench jump demo --num-prompts 8\n"
         "  hexad bench skills demo\n"
         "  hexad bench start"
     )
     parser.add_argument(
-        "kind", choices=("offline", "serve", "compare", "growth", "quality", "skills", "start"), help="what to measure"
+        "kind",
+        choices=("offline", "serve", "compare", "growth", "jump", "quality", "skills", "start"),
+        help="what to measure",
     )
     add_settings(parser, ("model", "engine"), show_all)
     group = parser.add_argument_group("workload")

@@ -15,7 +15,7 @@ UNSET = object()
 
 def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str], show_all: bool) -> None:
     """Add MODEL, --config and a flag for each setting of `groups`; advanced ones show with --help-all."""
-    several = "server" in groups and parser.prog.endswith("serve")
+    several = parser.prog.rpartition(" ")[2] in ("serve", "batch")
     help = FIELDS["model"].metadata["help"] + " Of several, each may be NAME=MODEL." * several
     parser.add_argument("model", nargs="*" if several else "?", default=[] if several else UNSET, help=help)
     sections = {name: parser.add_argument_group(name) for name in groups}

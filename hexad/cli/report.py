@@ -18,7 +18,7 @@ SHOW_AFTER_S = 0.5
 
 
 @contextmanager
-def loading_bar(label: str) -> Iterator[Callable[[float], None]]:
+def loading_bar(label: str | Callable[[], str]) -> Iterator[Callable[[float], None]]:
     """A progress callback that draws on a terminal and is silent elsewhere."""
     started = time.monotonic()
     drawn = False
@@ -29,7 +29,8 @@ def loading_bar(label: str) -> Iterator[Callable[[float], None]]:
             return
         filled = int(BAR_WIDTH * min(fraction, 1.0))
         bar = "#" * filled + "." * (BAR_WIDTH - filled)
-        print(f"\r{label} [{bar}] {fraction:4.0%}", end="", file=sys.stderr, flush=True)
+        said = label if isinstance(label, str) else label()
+        print(f"\r{said} [{bar}] {fraction:4.0%}", end="", file=sys.stderr, flush=True)
         drawn = True
 
     try:

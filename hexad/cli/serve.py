@@ -17,7 +17,7 @@ from hexad.server.run import serve
 
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    served = _served(args)
+    served = served_by(args)
     name, config, _ = served[0]
     with loading_bar(f"loading {config.model}") as progress:
 
@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
         return serve(served, progress=progress, on_ready=on_ready)
 
 
-def _served(args: argparse.Namespace) -> list[Served]:
-    """What `hexad serve` is to serve: the models named on the command line, else the file's.
+def served_by(args: argparse.Namespace) -> list[Served]:
+    """What a server is to serve: the models named on the command line, else the file's.
 
     In the file `model` may be a list, and `models` a section a model, by the name that clients use: settings of its
     own, which win over those beside it, and `pinned: true`. Raises ConfigError.

@@ -46,8 +46,8 @@ class Vocabulary:
         size = tokenizer.max_token_id + 1
         # One more, that the model never draws: llguidance wants to end somehow.
         self.tokens = [*map(tokenizer.token_bytes, range(size)), b"<end>"]
-        self.special_token_ids = [*sorted(tokenizer.special_token_ids), size]
         known = [token for token in eos_token_ids if token < size]
+        self.special_token_ids = sorted({*tokenizer.special_token_ids, *known, size})
         self.eos_token_id = (known or [size])[0]
         self.bos_token_id = tokenizer.bos_token_id
         self.is_tokenizer_wrapper = True

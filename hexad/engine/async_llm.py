@@ -34,7 +34,6 @@ from hexad.engine.messages import (
     Report,
     ResetCache,
     Resume,
-    TryVocabulary,
 )
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
@@ -83,8 +82,7 @@ class AsyncLLM:
         self._live: dict[str, _Live] = {}
         self._stats = EngineStats(num_pages=info.memory.num_pages, num_free_pages=info.memory.num_pages)
         self._ids = itertools.count(1)
-        tokenizer, eos = frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids
-        self._grammars = GrammarProcess(TryVocabulary(str(tokenizer or ""), list(eos)))
+        self._grammars = GrammarProcess(frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids)
         self._closing = False
         self._stands_still = False
         self._reported = asyncio.Event()
@@ -168,11 +166,12 @@ class AsyncLLM:
         be now, DeadlineExceeded when its time is over, and RequestFailed after the last item when a choice
         failed.
         """
+        if params.structured_outputs is not None:
+            self._check_open(options)
+            options["grammar"] = await self._grammars.compile(params.structured_outputs)
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise DeadlineExceeded("the request's time was over before the engine was given it; allow it more")
-        if params.structured_outputs is not None:
-            options["grammar"] = await self._grammars.compile(params.structured_outputs)
         live = self._accept(prompt, params, request_id, options)
         timer = None if left is None else asyncio.get_running_loop().call_later(left, self._end_late, live)
         try:
@@ -204,11 +203,7 @@ class AsyncLLM:
 
     def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str | None, options: dict[str, Any]) -> _Live:
         """The engine knows a request by an id of ours: a caller may use theirs again at once."""
-        if self._closing:
-            raise EngineUnavailable("the server is shutting down; send the request to another one")
-        if self.gone:
-            raise EngineUnavailable("the engine process could not be restarted; see the server's log")
-        self.check_room(options.get("client", ""))
+        self._check_open(options)
         if request_id is not None and self._called(request_id):
             raise BadRequest(f"request id {request_id!r} is in use; choose another", param="request_id")
         key = f"req-{next(self._ids)}"
@@ -217,6 +212,13 @@ class AsyncLLM:
         live = self._live[key] = _Live(stream)
         self._idle.clear()
         return live
+
+    def _check_open(self, options: dict[str, Any]) -> None:
+        if self._closing:
+            raise EngineUnavailable("the server is shutting down; send the request to another one")
+        if self.gone:
+            raise EngineUnavailable("the engine process could not be restarted; see the server's log")
+        self.check_room(options.get("client", ""))
 
     def check_room(self, client: str = "") -> None:
         """Raises Overloaded when the queue is full, for everybody or for this client.

@@ -102,5 +102,6 @@ class Grammars:
 
 def _may_jump(params: SamplingParams) -> bool:
     """Nobody asked for the logits of forced tokens, and nothing beside the grammar could rule them out."""
-    others = params.logprobs is not None or params.allowed_token_ids is not None or params.bad_words
-    return not (others or (params.min_tokens and params.stop_token_ids))
+    wants_logits = params.logprobs is not None
+    is_narrowed = params.allowed_token_ids is not None or params.bad_words or params.thinking_budget is not None
+    return not (wants_logits or is_narrowed or (params.min_tokens and params.stop_token_ids))

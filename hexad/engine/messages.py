@@ -8,7 +8,7 @@ import msgspec
 
 from hexad.kernels.precision import Precision
 from hexad.placement.memory import MemoryPlan
-from hexad.types import EngineStats, Request, SequenceOutput, StructuredOutputs
+from hexad.types import EngineStats, Request, SequenceOutput
 
 
 class Configure(msgspec.Struct, tag=True, array_like=True):
@@ -90,18 +90,6 @@ class Outputs(msgspec.Struct, tag=True, array_like=True):
 class Audited(msgspec.Struct, tag=True, array_like=True):
     broken: str | None
     """The invariant that does not hold."""
-
-
-class TryVocabulary(msgspec.Struct, array_like=True):
-    """The first message to a process that tries grammars out: where its tokenizer is."""
-
-    directory: str
-    """Empty: a tokenizer of bytes."""
-    eos_token_ids: list[int]
-
-
-class TryGrammar(msgspec.Struct, array_like=True):
-    wanted: StructuredOutputs
 
 
 class Verdict(msgspec.Struct, array_like=True):

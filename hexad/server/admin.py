@@ -95,11 +95,12 @@ def _to_each(name: str, body: type[AnyModel], act: Callable[[Models, Instance, A
         entries = list(models.entries.values()) if wanted is None else [models.find(wanted)]
         for entry in entries:
             entry.drained = entry.drained and name != "resume"
-            if entry.instance is not None and entry.service is not None:
-                await act(models, entry.instance, entry.service.engine)
-                models.settle(entry.instance)
-            elif wanted is not None and name != "resume":
+            loaded = [(each, each.service.engine) for each in models.living(entry) if each.service is not None]
+            if wanted is not None and not loaded and name != "resume":
                 raise BadRequest(f"{entry.name} is {entry.state}; load it first", param="model")
+            for instance, engine in loaded:
+                await act(models, instance, engine)
+                models.settle(instance)
         return await _shown(models, entries)
 
     endpoint.__name__ = name

@@ -14,10 +14,9 @@ from hexad.text.reply import Tool
 from hexad.types import SamplingParams
 
 
-async def conversation_tokens(service: Service, body: Conversation) -> list[int]:
-    """Render and tokenize. Raises BadRequest when the model has no template, or its template refuses."""
-    turn = Turn(request_id="", params=SamplingParams(), **conversation(body))
-    return (await prompt_of(service, turn))[1]
+async def conversation_prompt(service: Service, body: Conversation) -> tuple[str, list[int]]:
+    """Its text and its tokens. Raises BadRequest when the model has no template, or its template refuses."""
+    return await prompt_of(service, Turn(request_id="", params=SamplingParams(), **conversation(body)))
 
 
 def conversation(body: Conversation) -> dict[str, Any]:

@@ -97,6 +97,9 @@ def validation_error(error: ValidationError, model: type[BaseModel], body: Any) 
         return BadRequest(f"{param} is missing", param=param, code="missing_required_parameter")
     if first["type"] == "none_required":
         return BadRequest(f"{param} is not supported; leave it out", param=param, code="unsupported_parameter")
+    if first["type"] == "union_tag_invalid":
+        found, known = first["ctx"]["tag"][:60], first["ctx"]["expected_tags"]
+        return BadRequest(f"{param} is of type {found!r}; this server knows {known}", param=param)
     if first["type"] == "refused":
         return BadRequest(first["msg"], param=first["ctx"]["param"])
     wanted = [_wanted(problem) for where, problem in problems if where == path]

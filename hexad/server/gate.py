@@ -74,7 +74,8 @@ class Gate:
         record.route, access, dialect = self._declared(scope)
         state = scope.setdefault("state", {})
         state |= {"request_id": unique, "dialect": dialect, "client": ANONYMOUS, "record": record}
-        extra = [(b"x-request-id", record.request_id.encode())]
+        # Under both names: Anthropic's client reads the second.
+        extra = [(name, record.request_id.encode()) for name in (b"x-request-id", b"request-id")]
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -66,10 +66,10 @@ class Service:
         template = self.engine.chat_template
         return any(word in source for source in (template.sources.values() if template else ()) for word in words)
 
-    async def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+    async def encode(self, text: str, add_special_tokens: bool, allow_special: bool = True) -> list[int]:
         """Raises ContextTooLong at once for a text that no tokenization can fit into the context."""
-        encode = self.engine.tokenizer.encode
-        return await self.beside(len(text), lambda: encode(text, add_special_tokens=add_special_tokens))
+        options = {"add_special_tokens": add_special_tokens, "allow_special": allow_special}
+        return await self.beside(len(text), lambda: self.engine.tokenizer.encode(text, **options))
 
     async def infill(
         self, prefix: str, suffix: str, extra: Sequence[tuple[str, str]] = (), *, param: str = "suffix"

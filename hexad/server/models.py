@@ -157,11 +157,15 @@ class Models:
         is_open = not self._closing and not all(entry.drained for entry in self.entries.values())
         return is_open and all(service.engine.healthy for service in services if service is not None)
 
+    def living(self, entry: Entry) -> list[Instance]:
+        """Those that serve this name: more than one while one leaves."""
+        return [instance for instance in self._living if instance.entry is entry]
+
     async def about(self, entry: Entry) -> About:
         if entry.resolved is None and is_local(entry.config.model, entry.config.revision):
             with contextlib.suppress(HexadError):
                 entry.resolved = await self._resolve(entry.config)
-        known, living = entry.resolved, [each for each in self._living if each.entry is entry]
+        known, living = entry.resolved, self.living(entry)
         limit = None if known is None else known.scheduler.max_model_len
         timer = None if entry.instance is None else entry.instance.expires
         return About(

@@ -44,6 +44,6 @@ def _in_path(name: str) -> dict[str, Any]:
 def _like(example: Any) -> dict[str, Any]:
     """The schema of objects with the keys of `example`."""
     if not isinstance(example, dict):
-        return {"type": ["string", "null"]}
+        return {"type": "integer" if isinstance(example, int) else ["string", "null"]}
     properties = {name: _like(value) for name, value in example.items()}
     return {"type": "object", "properties": properties, "required": list(properties)}

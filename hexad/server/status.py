@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from hexad import __version__
 from hexad.errors import EngineUnavailable
+from hexad.server import anthropic
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.models import About, Models
 from hexad.server.traffic import Traffic
@@ -16,12 +17,16 @@ from hexad.server.wire import json_response
 
 
 async def list_models(models: Models, request: Request) -> Response:
-    shown = [_shown(await models.about(entry)) for entry in models.entries.values()]
-    return json_response({"object": "list", "data": shown})
+    known = [await models.about(entry) for entry in models.entries.values()]
+    if "anthropic-version" in request.headers:
+        return json_response(anthropic.listed(known, request.query_params))
+    return json_response({"object": "list", "data": [_shown(model) for model in known]})
 
 
 async def get_model(models: Models, request: Request) -> Response:
-    return json_response(_shown(await models.about(models.find(request.path_params["name"]))))
+    """In Anthropic's shape for its clients, who call it the same."""
+    shown = anthropic.shown if "anthropic-version" in request.headers else _shown
+    return json_response(shown(await models.about(models.find(request.path_params["name"]))))
 
 
 def _shown(model: About) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""POST /tokenize and /detokenize, in vLLM's shapes."""
+"""POST /tokenize and /detokenize, in vLLM's shapes and in llama.cpp's."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hexad.server.conversation import conversation_tokens
+from hexad.server.conversation import conversation_prompt
 from hexad.server.dialect import OPENAI, Route
+from hexad.server.llama_cpp import ContentRequest, tokenize_content
 from hexad.server.models import Models
 from hexad.server.openai_types import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
 from hexad.server.wire import check_body, json_response, read_json
@@ -14,6 +15,8 @@ from hexad.server.wire import check_body, json_response, read_json
 
 async def tokenize(models: Models, request: Request) -> Response:
     value = await read_json(request)
+    if isinstance(value, dict) and "content" in value:
+        return await tokenize_content(models, value)
     body: TokenizeChatRequest | TokenizeRequest
     if isinstance(value, dict) and "messages" in value:
         body = check_body(TokenizeChatRequest, value)
@@ -21,7 +24,7 @@ async def tokenize(models: Models, request: Request) -> Response:
         body = check_body(TokenizeRequest, value)
     async with models.use(body.model) as service:
         if isinstance(body, TokenizeChatRequest):
-            tokens = await conversation_tokens(service, body)
+            _, tokens = await conversation_prompt(service, body)
         else:
             tokens = await service.encode(body.prompt, body.add_special_tokens)
         tokenizer = service.engine.tokenizer
@@ -40,10 +43,12 @@ async def detokenize(models: Models, request: Request) -> Response:
     async with models.use(body.model) as service:
         tokenizer = service.engine.tokenizer
         tokenizer.check_ids(body.tokens, "tokens")
-        return json_response({"prompt": tokenizer.decode(body.tokens, skip_special_tokens=False)})
+        text = tokenizer.decode(body.tokens, skip_special_tokens=False)
+        # Both ask in the same words: "prompt" is vLLM's answer, "content" is llama.cpp's.
+        return json_response({"prompt": text, "content": text})
 
 
 ROUTES = (
-    Route("POST", "/tokenize", tokenize, OPENAI, TokenizeRequest | TokenizeChatRequest),
+    Route("POST", "/tokenize", tokenize, OPENAI, TokenizeRequest | TokenizeChatRequest | ContentRequest),
     Route("POST", "/detokenize", detokenize, OPENAI, DetokenizeRequest),
 )

@@ -21,7 +21,7 @@ from hexad.server.caller import Caller
 from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
 from hexad.server.pieces import Cursor, Piece, whole
-from hexad.text.answer import answer_expression
+from hexad.text.grammar import expression
 from hexad.text.literal import Literals
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, ReplyParser, Text, Tool
 from hexad.text.reply_grammar import reply_grammar
@@ -130,7 +130,9 @@ def _thinking(service: Service, turn: Turn) -> _Thinking:
         raise BadRequest(
             f"{param} is about reasoning, and {service.model_name} does not reason; leave it out", param=param
         )
-    asked, budget, template = turn.thinking, turn.thinking_budget, dict[str, Any]()
+    told = turn.template.get("enable_thinking")
+    asked = told if turn.thinking is None and isinstance(told, bool) else turn.thinking
+    budget, template = turn.thinking_budget, dict[str, Any]()
     if turn.effort is not None:
         asked = turn.effort != "none"
         if service.template_reads("reasoning_effort"):
@@ -179,16 +181,18 @@ def _shape(service: Service, turn: Turn, thinks: bool, prompt_tail: str) -> Stru
     reasons = form.reasoning is not None and (thinks or form.opens_reasoning(prompt_tail))
     if not (tools or reasons or form.answer) and turn.tool_choice != "required":
         return turn.structured
+    tokenizer = service.engine.tokenizer
+    special = [tokenizer.token_text(token) for token in tokenizer.special_token_ids]
     grammar = reply_grammar(
         form,
         tools=tools,
         choice=turn.tool_choice,
         parallel=turn.parallel_tool_calls,
         only=turn.callable is not None or not turn.parallel_tool_calls,
-        answer=answer_expression(turn.structured) if turn.structured else "",
+        answer=expression(turn.structured, special) if turn.structured else "",
         thinking=thinks,
         prompt_tail=prompt_tail,
-        tokens=form.tokens(service.engine.tokenizer.token_id),
+        tokens=form.tokens(tokenizer.token_id),
     )
     return None if grammar is None else StructuredOutputs(grammar=grammar)
 
@@ -226,10 +230,8 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
         shape = _shape(service, turn, thinking.asked is not False, tail)
         params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
         job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, markers=True)
-        parsers = [
-            ReplyParser(service.format, tools=tools, thinking=thinking.asked is not False, prompt_tail=tail)
-            for _ in range(params.n)
-        ]
+        # A model that reasons although it was asked not to is still understood.
+        parsers = [ReplyParser(service.format, tools=tools, thinking=True, prompt_tail=tail) for _ in range(params.n)]
         cursors = [Cursor(by_token=turn.by_token) for _ in parsers]
         counts = [_ReasoningTokens(service.reasoning_end) for _ in parsers]
         called = [False] * len(parsers)

@@ -40,10 +40,13 @@ Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
 
 
-async def read_json(request: Request) -> Any:
-    """The request's body. Raises BadRequest (400), RequestTooLarge (413) or UnsupportedBody (415)."""
+async def read_json(request: Request, *, any_type: bool = False) -> Any:
+    """The request's body. Raises BadRequest (400), RequestTooLarge (413) or UnsupportedBody (415).
+
+    `any_type`: whatever its Content-Type says.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if kind != "application/json" and not any_type:
         raise UnsupportedBody(f"Content-Type is {kind or 'missing'}; send application/json")
     if encoding := request.headers.get("content-encoding"):
         raise UnsupportedBody(f"Content-Encoding is {encoding}; send the body as it is")

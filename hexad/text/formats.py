@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from hexad.errors import ConfigError
-
 Style = Literal["none", "object", "named", "python", "xml", "harmony"]
 
 
@@ -130,13 +128,10 @@ _SIGNS: tuple[tuple[str, str], ...] = (
 def detect(template_source: str, tool_format: str = "auto") -> Format:
     """The format that a chat template speaks, or the named one; "plain" for a template that shows no known calls.
 
-    It has a reasoning section exactly when the template mentions the section's markers. Raises ConfigError for a
-    name that is not in FORMATS.
+    It has a reasoning section exactly when the template mentions the section's markers.
     """
     if tool_format == "auto":
         tool_format = next((name for name, sign in _SIGNS if re.search(sign, template_source)), "plain")
-    if tool_format not in FORMATS:
-        raise ConfigError(f"tool_format is {tool_format!r}; it must be auto or one of {', '.join(FORMATS)}")
     found = FORMATS[tool_format]
     pairs = (found.reasoning, ("<think>", "</think>"), ("[THINK]", "[/THINK]"))
     known = (pair for pair in pairs if pair and any(MARKER.findall(end)[0] in template_source for end in pair))

@@ -92,7 +92,10 @@ def _prepared(lark: str) -> str:
         if schema is None:
             at = end
             continue
-        how = {"whitespace_flexible": False, **schema.pop("x-guidance", {})}
+        how = schema.pop("x-guidance", {})
+        if not isinstance(how, dict):
+            raise BadRequest("the JSON schema's x-guidance is not an object; leave it out", param=PARAM)
+        how = {"whitespace_flexible": False, **how}
         schema = schema if how.get("lenient") else prepare_schema(schema)
         parts.append(json.dumps({**schema, "x-guidance": how}))
         at = end
@@ -165,6 +168,8 @@ class _Tags:
     def _triggered(self, form: dict[str, Any]) -> str:
         """Free text, in which a trigger can only be the beginning of one of the tags."""
         options = []
+        if not form["tags"]:
+            raise BadRequest("structured_outputs.structural_tag has no tags; give at least one", param=PARAM)
         for tag in form["tags"]:
             begin = tag["begin"]
             trigger = next((each for each in form["triggers"] if each and begin.startswith(each)), None)

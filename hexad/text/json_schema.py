@@ -35,7 +35,12 @@ _REWRITTEN |= {"minContains", "maxContains", "unevaluatedProperties", "unevaluat
 
 def prepare_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """The same schema without the keywords above. Raises BadRequest, naming the one that stands in the way."""
-    return dict(_Rewriter(schema).rewrite(schema))
+    try:
+        return dict(_Rewriter(schema).rewrite(schema))
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise BadRequest(
+            f"the JSON schema has a keyword with a value of the wrong type: {error}", param="structured_outputs"
+        ) from None
 
 
 class _Case(NamedTuple):
@@ -74,9 +79,11 @@ class _Rewriter:
     def __init__(self, root: Schema) -> None:
         self._root = root
         self._left = MAX_STEPS
-        anchors = list(_anchors(root))
+        anchors = _values(root, "$dynamicAnchor")
         self._static = len(anchors) == len(set(anchors))
         """There is one target for each $dynamicRef, as if it were a $ref."""
+        self._is_one = len(_values(root, "$id")) == ("$id" in root)
+        """Every pointer starts at the root."""
 
     def _spend(self) -> None:
         self._left -= 1
@@ -100,19 +107,37 @@ class _Rewriter:
                 value = int(value)
             if self._static and key in ("$dynamicRef", "$dynamicAnchor"):
                 key = "$ref" if key == "$dynamicRef" else "$anchor"
-            if key not in _REWRITTEN and (key, value) != ("uniqueItems", False):
+            if key == "uniqueItems" and value:
+                raise _refusal(key, "cannot be enforced while an array is written; leave it out, or list the values")
+            if key not in _REWRITTEN | {"uniqueItems"}:
                 out[key] = self._inside(key, value)
-        also = [self.rewrite(each) if key == "contains" else each for key, each in self._assertions(schema)]
-        if "oneOf" in out and not _are_disjoint(schema["oneOf"]):
-            del out["oneOf"]
-            branches = schema["oneOf"]
-            also.append({"anyOf": [
-                {"allOf": [self.rewrite(one), *(self.negate(other) for j, other in enumerate(branches) if j != i)]}
-                for i, one in enumerate(branches)
-            ]})  # fmt: skip
+        also = list(self._assertions(schema))
+        if "oneOf" in out:
+            also.append({"anyOf": self._one_of(out.pop("oneOf"), schema["oneOf"])})
         if also:
             out["allOf"] = [*out.get("allOf", []), *also]
         return out
+
+    def _one_of(self, rewritten: list[Schema], branches: list[Schema]) -> list[Schema]:
+        if self._are_disjoint(branches):
+            return rewritten
+        others = [[self.negate(each) for each in _without(branches, i)] for i in range(len(branches))]
+        return [{"allOf": [one, *negated]} for one, negated in zip(rewritten, others, strict=True)]
+
+    def _are_disjoint(self, branches: list[Schema]) -> bool:
+        """At a glance: of different types, or told apart by a text that all require."""
+        found = [self._target(each["$ref"]) if isinstance(each, dict) and "$ref" in each else each for each in branches]
+        if not all(isinstance(each, dict) for each in found):
+            return False
+        types = [each.get("type") for each in found]
+        if len(set(map(str, types))) == len(types) and all(isinstance(kind, str) for kind in types):
+            return not {"number", "integer"} <= set(types)
+        for name in set.intersection(*(set(each.get("required", ())) for each in found)):
+            tags = [each.get("properties", {}).get(name) for each in found]
+            texts = [tag.get("const") for tag in tags if isinstance(tag, dict)]
+            if len(set(map(str, texts))) == len(found) and all(isinstance(text, str) for text in texts):
+                return True
+        return False
 
     def _inside(self, key: str, value: Any) -> Any:
         """The schemas that stand in a keyword's value."""
@@ -124,24 +149,24 @@ class _Rewriter:
             raise _refusal("items", "is a list; draft 2020-12 calls it prefixItems")
         return self.rewrite(value) if key in ("additionalProperties", "items") else value
 
-    def _assertions(self, schema: dict[str, Any]) -> Iterable[tuple[str, Schema]]:
+    def _assertions(self, schema: dict[str, Any]) -> Iterable[Schema]:
         """What the rewritten keywords demand, in others."""
         if "not" in schema:
-            yield "not", self.negate(schema["not"])
+            yield self.negate(schema["not"])
         if "if" in schema and schema.keys() & {"then", "else"}:
             then, otherwise = (self.rewrite(schema.get(key, True)) for key in ("then", "else"))
             held = {"allOf": [self.rewrite(schema["if"]), then]}
-            yield "if", {"anyOf": [held, {"allOf": [self.negate(schema["if"]), otherwise]}]}
+            yield {"anyOf": [held, {"allOf": [self.negate(schema["if"]), otherwise]}]}
         for name, needed in schema.get("dependentRequired", {}).items():
-            yield "dependentRequired", {"anyOf": [{"properties": {name: False}}, {"required": needed}]}
+            yield {"anyOf": [{"properties": {name: False}}, {"required": needed}]}
         for name, needed in schema.get("dependentSchemas", {}).items():
-            yield "dependentSchemas", {"anyOf": [{"properties": {name: False}}, self.rewrite(needed)]}
+            yield {"anyOf": [{"properties": {name: False}}, self.rewrite(needed)]}
         if schema.get("propertyNames", True) not in (True, {}):
-            yield "propertyNames", _names_like(schema["propertyNames"])
+            yield _names_like(schema["propertyNames"])
         if "contains" in schema:
             least, most = schema.get("minContains", 1), schema.get("maxContains")
             if schema["contains"] in (True, {}):
-                yield "contains", {"minItems": least, **({} if most is None else {"maxItems": most})}
+                yield {"minItems": int(least), **({} if most is None else {"maxItems": int(most)})}
             elif least > 0 or most is not None:
                 raise _refusal("contains", "cannot be enforced while an array is written; use prefixItems and items")
 
@@ -153,10 +178,10 @@ class _Rewriter:
         others: list[Schema] = []
         for key, value in schema.items():
             if key not in _ANNOTATIONS:
-                others += self._negations(key, value, schema)
+                others += self._negations(key, value)
         return {"anyOf": others} if others else False
 
-    def _negations(self, key: str, value: Any, schema: dict[str, Any]) -> list[Schema]:
+    def _negations(self, key: str, value: Any) -> list[Schema]:
         """Alternatives that each break one keyword."""
         if key in _OPPOSITES:
             return [{"type": "number", _OPPOSITES[key]: value}]
@@ -191,7 +216,7 @@ class _Rewriter:
             found = (
                 found[int(part)] if isinstance(found, list) else found.get(part) if isinstance(found, dict) else None
             )
-        if not re.match(r"#(/|$)", ref) or not isinstance(found, (dict, bool)):
+        if not re.match(r"#(/|$)", ref) or not self._is_one or not isinstance(found, (dict, bool)):
             raise _refusal("$ref", f"to {ref!r} cannot be written out; point into this schema, with #/$defs/NAME")
         return found
 
@@ -256,12 +281,11 @@ class _Rewriter:
         return case._replace(all_of=case.all_of + more, every_property=every, every_item=every_item)
 
 
-def _anchors(value: Any) -> Iterable[str]:
-    """Every $dynamicAnchor."""
-    if isinstance(value, dict):
-        yield from (value["$dynamicAnchor"] for _ in range("$dynamicAnchor" in value))
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _anchors(each)
+def _values(schema: Any, key: str) -> list[str]:
+    """Every text that stands under `key`, however deep."""
+    inside = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    own = [schema[key]] if isinstance(schema, dict) and isinstance(schema.get(key), str) else []
+    return own + [text for each in inside for text in _values(each, key)]
 
 
 def _without(branches: list[Schema], index: int) -> list[Schema]:
@@ -299,29 +323,16 @@ def _not_word(word: str) -> str:
 def _names_like(schema: Schema) -> Schema:
     if schema is False:
         return {"maxProperties": 0}
-    key = next((key for key in schema if key not in {"pattern", "type", *_ANNOTATIONS}), None)
-    if key is None and "pattern" in schema and schema.get("type", "string") == "string":
-        return {"patternProperties": {schema["pattern"]: True}, "additionalProperties": False}
-    if key in ("minLength", "maxLength") and not schema.keys() - _ANNOTATIONS - {"minLength", "maxLength"}:
-        most = schema.get("maxLength")
-        pattern = rf"^[\s\S]{{{int(schema.get('minLength', 0))},{'' if most is None else int(most)}}}$"
-        return {"patternProperties": {pattern: True}, "additionalProperties": False}
-    if key in ("const", "enum") and not schema.keys() - _ANNOTATIONS - {key}:
-        names = [name for name in schema.get("enum", [schema.get("const")]) if isinstance(name, str)]
+    rules = {
+        key: value for key, value in schema.items() if key not in _ANNOTATIONS and (key, value) != ("type", "string")
+    }
+    if rules.keys() == {"pattern"}:
+        return {"patternProperties": {rules["pattern"]: True}, "additionalProperties": False}
+    if rules.keys() <= {"minLength", "maxLength"}:
+        least, most = int(rules.get("minLength", 0)), rules.get("maxLength")
+        pattern = rf"^[\s\S]{{{least},{'' if most is None else int(most)}}}$"
+        return {"patternProperties": {pattern: True}, "additionalProperties": False} if rules else True
+    if rules.keys() == {"enum"} or rules.keys() == {"const"}:
+        names = [name for name in rules.get("enum", [rules.get("const")]) if isinstance(name, str)]
         return {"properties": dict.fromkeys(names, True), "additionalProperties": False}
-    raise _refusal("propertyNames", f"with {key} cannot be enforced; use pattern, minLength, maxLength, const or enum")
-
-
-def _are_disjoint(branches: list[Schema]) -> bool:
-    """At a glance: of different types, or told apart by a constant that all require. Such a `oneOf` is an `anyOf`."""
-    if not all(isinstance(each, dict) for each in branches):
-        return False
-    types = [each.get("type") for each in branches]
-    if len(set(map(str, types))) == len(types) and not {"number", "integer"} <= set(map(str, types)):
-        return all(isinstance(kind, str) for kind in types)
-    shared = set.intersection(*(set(each.get("required", ())) for each in branches))
-    for name in shared:
-        tags = [each.get("properties", {}).get(name, {}) for each in branches]
-        if all(isinstance(tag, dict) and isinstance(tag.get("const"), str) for tag in tags):
-            return len({tag["const"] for tag in tags}) == len(tags)
-    return False
+    raise _refusal("propertyNames", f"with {', '.join(rules)} cannot be enforced; use one of pattern, enum and lengths")

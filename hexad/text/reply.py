@@ -325,6 +325,7 @@ class ReplyParser:
             elif recipient and (yield from read.skip_space()) == "{":
                 with suppress(Malformed):
                     yield from read.json_value(self._begin(recipient[1]))
+                    yield from read.skip_space()
             yield from read.text_until(_BODY_END, say, trims="")
 
 

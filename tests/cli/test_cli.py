@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("serve", "generate", "chat", "bench", "explain", "doctor")
+VERBS = ("serve", "generate", "chat", "batch", "bench", "explain", "doctor")
 
 
 def hexad(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -106,6 +106,12 @@ def test_bench_serve_measures_through_the_socket(tmp_path: Path) -> None:
     shown = hexad("bench", "serve", "demo", "--concurrency", "2", *words)
     assert shown.returncode == 0, shown.stderr
     assert json.loads(report.read_text())["results"][0]["output_tps"] > 0
+
+
+def test_bench_jump_compares_the_answers() -> None:
+    shown = hexad("bench", "jump", "demo", "--num-prompts", "1", "--repeats", "1").stdout
+    fewer = re.search(r"([\d.]+)x fewer steps.* the same with and without", shown)
+    assert fewer and float(fewer[1]) > 2
 
 
 def test_bench_start_holds_the_promises_of_a_light_engine() -> None:

@@ -15,8 +15,8 @@ from hexad.errors import EngineUnavailable
 from tests.engine.test_supervisor import answer, running, until
 
 LONG = [
-    SamplingParams(temperature=0.0, max_tokens=600, ignore_eos=True, logprobs=1),
-    SamplingParams(temperature=1.0, seed=3, max_tokens=600, ignore_eos=True, n=2),
+    SamplingParams(temperature=0.0, max_tokens=900, ignore_eos=True, logprobs=1),
+    SamplingParams(temperature=1.0, seed=3, max_tokens=900, ignore_eos=True, n=2),
 ]
 SHORT = SamplingParams(temperature=1.0, seed=4, max_tokens=8, ignore_eos=True)
 

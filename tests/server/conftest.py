@@ -11,6 +11,7 @@ import pytest
 import hexad
 from hexad.testing.zoo import write_model
 from tests.server.running import Server, serving
+from tests.server.variants import QWEN, write_variant
 
 MAX_MODEL_LEN = 2048
 
@@ -46,6 +47,14 @@ def thinking_server(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     template = template.rstrip() + "{% if add_generation_prompt and enable_thinking is not false %}<think>\n{% endif %}"
     (model / "chat_template.jinja").write_text(template)
     with serving(model, tmp_path_factory.mktemp("log") / "thinking.log", "--kv-memory", "64MiB") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def coder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Its tokenizer has Qwen's fill-in-the-middle tokens."""
+    root = tmp_path_factory.mktemp("coder")
+    with serving(write_variant(root / "tiny-coder", added=QWEN), root / "log", "--kv-memory", "32MiB") as running:
         yield running
 
 

@@ -67,8 +67,10 @@ class Server:
         self.until(lambda found: not any(found[name] for name in gauges), key, timeout_s)
 
     def engine_pids(self) -> list[int]:
+        """Of its children; another one compiles grammars."""
         pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 S = TypeVar("S", bound=Server)

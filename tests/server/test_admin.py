@@ -189,6 +189,19 @@ def test_a_stream_stands_still_and_goes_on(served: Server, stop: str, go: str, k
     assert stream.ended.result() == alone
 
 
+def test_what_is_paused_and_then_unloaded_can_be_resumed(served: Server) -> None:
+    alone = ask(served, "a", LONG)
+    stream = Stream(served, "a")
+    admin(served, "pause", model="a")
+    with ThreadPoolExecutor(1) as pool:
+        unloaded = pool.submit(admin, served, "unload", model="a")
+        time.sleep(0.1)
+        assert not unloaded.done() and states(served)["a"] == "leaving"
+        admin(served, "resume", model="a")
+        unloaded.result()
+    assert stream.ended.result() == alone
+
+
 def test_sleep_gives_the_memory_back(served: Server) -> None:
     ask(served, "b")
     admin(served, "load", model="a")

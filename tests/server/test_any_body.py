@@ -8,13 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from hexad.server.anthropic_types import MessagesRequest
+from hexad.server.llama_cpp import ContentRequest
 from hexad.server.openai_types import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from tests.server.running import Server
 
 REQUESTS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
     ("/v1/completions", CompletionRequest, {"prompt": "hi", "max_tokens": 3}),
     ("/v1/chat/completions", ChatRequest, {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}),
+    (
+        "/v1/messages",
+        MessagesRequest,
+        {"model": "tiny-chat", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3},
+    ),
     ("/tokenize", TokenizeRequest, {"prompt": "hi"}),
+    ("/tokenize", ContentRequest, {"content": "hi"}),
     ("/detokenize", DetokenizeRequest, {"tokens": [5]}),
 ]
 
@@ -44,5 +52,6 @@ def test_any_body_is_answered_or_refused(
         return
     error = answer.json()["error"]
     # Parameters in range can still make logits overflow: known only while it runs.
-    assert answer.status_code == 400 or error["code"] == "request_failed", error
+    failed_alone = answer.status_code == 500 and "internal error" not in error["message"]
+    assert answer.status_code == 400 or failed_alone, error
     assert error["message"]

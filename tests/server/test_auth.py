@@ -6,7 +6,6 @@ import hmac
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import httpx
 import pytest
@@ -19,14 +18,14 @@ from hexad.server import auth
 from hexad.server.app import ROUTES, build_app
 from hexad.server.auth import ANONYMOUS, Client, Keys
 from hexad.server.gate import FASTAPI_PATHS, Gate
-from hexad.server.models import Models
+from hexad.server.models import Models, Served
 from hexad.server.traffic import Traffic
 from tests.server import raw
 from tests.server.running import Server, serving
 
 ALICE, BOB, BOSS = "alice-secret-key-1234", "bob-secret-key-123456", "boss-secret-key-12345"
 KEYS = f"# who may\nalice:{ALICE}\nbob:{BOB}\n\nboss:{BOSS}:admin\n"
-OPEN = {"/health", "/", "/web/{file}"}
+OPEN = {"/health", "/", "/web/{version}/{file}"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def as_(key: str) -> dict[str, str]:
 
 
 def every_route() -> list[tuple[str, str]]:
-    app = build_app(cast(Models, None), Config(), Keys({}), Traffic())
+    app = build_app(Models([Served("demo", Config())]), Config(), Keys({}), Traffic())
     found = []
     for route in app.router.routes:
         for method in sorted(getattr(route, "methods", None) or ["GET"]):
@@ -89,7 +88,7 @@ def test_no_way_around_the_table(guarded: Server, path: str) -> None:
 
 
 def test_a_route_that_nobody_declared_is_closed() -> None:
-    app = build_app(cast(Models, None), Config(), Keys({}), Traffic())
+    app = build_app(Models([Served("demo", Config())]), Config(), Keys({}), Traffic())
 
     @app.get("/forgotten")
     async def forgotten() -> str:

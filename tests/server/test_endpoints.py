@@ -61,11 +61,11 @@ def test_tokenize_and_back(server: Server, chat_model: Path) -> None:
     answer = server.post("/tokenize", {"prompt": text, "return_token_strs": True}).json()
     assert answer["tokens"] == oracle.encode(text).ids and answer["count"] == len(answer["tokens"])
     assert answer["max_model_len"] == MAX_MODEL_LEN and len(answer["token_strs"]) == answer["count"]
-    assert server.post("/detokenize", {"tokens": answer["tokens"]}).json() == {"prompt": text}
+    assert server.post("/detokenize", {"tokens": answer["tokens"]}).json()["prompt"] == text
     messages = [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]
     chat = server.post("/tokenize", {"messages": messages}).json()
     expected = "<|im_start|>user\none\ntwo<|im_end|>\n<|im_start|>assistant\n"
-    assert server.post("/detokenize", {"tokens": chat["tokens"]}).json() == {"prompt": expected}
+    assert server.post("/detokenize", {"tokens": chat["tokens"]}).json()["prompt"] == expected
     refused = server.post("/detokenize", {"tokens": [1, 10**6]})
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "tokens"
 

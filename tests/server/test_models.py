@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,7 +16,15 @@ from hexad import LLM, SamplingParams
 from hexad.config import Config, resolve
 from hexad.engine.async_llm import AsyncLLM
 from hexad.engine.setup import resolve_settings
-from hexad.errors import CheckpointError, ConfigError, DeadlineExceeded, EngineUnavailable, HexadError, Overloaded
+from hexad.errors import (
+    CheckpointError,
+    ConfigError,
+    DeadlineExceeded,
+    EngineUnavailable,
+    HexadError,
+    OutOfMemory,
+    Overloaded,
+)
 from hexad.server.generation import Service
 from hexad.server.models import Models, Served
 from hexad.testing.zoo import write_model
@@ -154,6 +164,29 @@ def test_the_pinned_stay_and_what_can_never_fit_is_refused(directories: dict[str
     run(main)
 
 
+def test_one_that_sleeps_holds_nothing_and_wakes_only_where_there_is_room(
+    directories: dict[str, Path], answers: dict[str, list[int]]
+) -> None:
+    async def main(stack: AsyncExitStack) -> None:
+        models = models_for(directories, 1.5)
+        stack.push_async_callback(models.close)
+        await models.load("a")
+        sleeper = models.entries["a"].instance
+        assert sleeper is not None and sleeper.service is not None
+        await sleeper.service.engine.sleep()
+        models.entries["b"].pinned = True
+        assert await ask(models, "b") == answers["b"]
+        waiting = asyncio.create_task(ask(models, "a"))
+        with pytest.raises(OutOfMemory, match="are held by others that cannot leave"):
+            await models.wake(sleeper)
+        assert states(models) == "a:asleep b:loaded c:unloaded" and not waiting.done()
+        models.entries["b"].pinned = False
+        await models.wake(sleeper)
+        assert await waiting == answers["a"] and states(models) == "a:loaded b:unloaded c:unloaded"
+
+    run(main)
+
+
 def test_a_load_is_shared_survives_who_leaves_and_has_a_queue(
     directories: dict[str, Path], answers: dict[str, list[int]], slow_start: asyncio.Event
 ) -> None:
@@ -203,6 +236,42 @@ def test_a_load_that_fails_tells_everybody_and_is_tried_again(
         assert states(models).startswith("a:loaded b:failed")
         (broken / "model.safetensors").write_bytes(weights)
         assert await ask(models, "b") == answers["b"]
+
+    run(main)
+
+
+def test_an_engine_that_dies_while_it_loads_is_tried_again(
+    directories: dict[str, Path], answers: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(stack: AsyncExitStack) -> None:
+        models = models_for(directories, 2.5)
+        stack.push_async_callback(models.close)
+        with monkeypatch.context() as patched:
+            patched.setattr("hexad.engine.process.BOOTSTRAP", "import os; os.kill(os.getpid(), 9)")
+            with pytest.raises(EngineUnavailable, match="killed by signal 9"):
+                await ask(models, "a")
+        assert await ask(models, "a") == answers["a"]
+
+    run(main)
+
+
+def test_one_whose_engine_is_gone_is_loaded_again(
+    directories: dict[str, Path], answers: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(stack: AsyncExitStack) -> None:
+        models = models_for(directories, 1.5)
+        stack.push_async_callback(models.close)
+        await models.load("a")
+        service = models.entries["a"].service
+        assert service is not None
+        with monkeypatch.context() as patched:
+            patched.setattr("hexad.engine.process.BOOTSTRAP", "import sys; sys.exit(3)")
+            patched.setattr("hexad.engine.async_llm.RESTART_DELAYS_S", (0.0,))
+            os.kill(service.engine.engine_pid, signal.SIGKILL)
+            while not service.engine.gone:
+                await asyncio.sleep(0.01)
+        assert not models.healthy
+        assert await ask(models, "a") == answers["a"] and models.healthy
 
     run(main)
 

@@ -88,3 +88,12 @@ def test_complete_characters_in_a_damaged_run_of_byte_tokens_are_kept(tokenizer_
     run = [tokenizer.token_id(f"<0x{byte:02X}>") for byte in "é".encode() + b"\xff"]
     assert "".join(stream(tokenizer, run)) == "é\ufffd"
     assert tokenizer.decode(run) == "\ufffd" * 3
+
+
+def test_visible_special_tokens_are_not_skipped(tokenizer: Tokenizer) -> None:
+    special = sorted(tokenizer.special_token_ids)[:2]
+    ids = [*special, *tokenizer.encode("x y", add_special_tokens=False)]
+    detokenizer = Detokenizer(tokenizer, [5], visible=frozenset(special[:1]))
+    text = "".join(map(detokenizer.push, ids)) + detokenizer.finish()
+    assert text.startswith(tokenizer.token_text(special[0]))
+    assert tokenizer.token_text(special[1]) not in text

@@ -34,7 +34,7 @@ async function request(path, { body, signal } = {}) {
   }
   if (response.ok) return response;
   const error = await failure(response);
-  if (response.status === 401) dispatchEvent(new CustomEvent("unauthorized", { detail: error.message }));
+  if (response.status === 401) dispatchEvent(new Event("unauthorized"));
   throw error;
 }
 

@@ -43,27 +43,23 @@ export class Chart {
     });
     const top = Math.max(this.least, ...this.#lines.flat());
     this.top.textContent = `\u2191 ${this.write(top)}`;
-    this.#lines.forEach((line, index) => this.paths[index].setAttribute("d", path(line, top)));
-    this.area.setAttribute("d", area(this.#lines[0], top));
+    this.#lines.forEach((line, index) => this.paths[index].setAttribute("d", stretches(line, top).map(drawn).join("")));
+    this.area.setAttribute("d", stretches(this.#lines[0], top).map(filled).join(""));
   }
 }
 
 const x = (index, count) => WIDTH - (count - 1 - index) * (WIDTH / (LENGTH - 1));
 const y = (value, top) => HEIGHT - 1.5 - (value / top) * (HEIGHT - 4);
 
-function path(line, top) {
-  let drawn = "";
+/** The stretches of a line between its gaps, as points [x, y]. */
+function stretches(line, top) {
+  const found = [[]];
   line.forEach((value, index) => {
-    if (value === null) return;
-    const begins = index === 0 || line[index - 1] === null;
-    drawn += `${begins ? "M" : "L"}${x(index, line.length).toFixed(1)} ${y(value, top).toFixed(1)}`;
+    if (value === null) found.push([]);
+    else found.at(-1).push([x(index, line.length).toFixed(1), y(value, top).toFixed(1)]);
   });
-  return drawn;
+  return found.filter((points) => points.length);
 }
 
-function area(line, top) {
-  const first = line.findLastIndex((value) => value === null) + 1;
-  const part = line.slice(first);
-  if (!part.length) return "";
-  return `${path(part, top)}V${HEIGHT}H${x(0, part.length).toFixed(1)}Z`;
-}
+const drawn = (points) => `M${points.map((point) => point.join(" ")).join("L")}`;
+const filled = (points) => `${drawn(points)}V${HEIGHT}H${points[0][0]}Z`;

@@ -24,7 +24,7 @@ const CHARTS = [
     {
       title: "Tokens a second",
       help: "Generated, and all that went through the model (prompts too)",
-      names: ["generated", "computed"],
+      names: ["out", "all"],
       write: whole,
       least: 10,
     },
@@ -70,6 +70,7 @@ const mean = (gained, name) => ratio(gained(`${name}_sum`), gained(`${name}_coun
 
 export class EnginePage {
   #timer = 0;
+  #round = 0;
   #before = null;
   #visible = false;
 
@@ -108,20 +109,22 @@ export class EnginePage {
   #go() {
     clearTimeout(this.#timer);
     this.#before = null;
-    if (this.#visible && !document.hidden) this.#facts().finally(() => this.#poll());
+    const round = (this.#round += 1);
+    if (this.#visible && !document.hidden) this.#facts().finally(() => this.#poll(round));
   }
 
-  async #poll() {
+  /** A round ends when the page is left; another may have begun while this one waits for its answer. */
+  async #poll(round) {
     try {
-      this.#take(samples(await getText("/metrics")));
+      const found = samples(await getText("/metrics"));
+      if (round === this.#round) this.#take(found);
       this.trouble.hidden = true;
     } catch (error) {
       this.trouble.textContent = error.message;
       this.trouble.hidden = false;
       this.#before = null;
     }
-    clearTimeout(this.#timer);
-    if (this.#visible && !document.hidden) this.#timer = setTimeout(() => this.#poll(), EVERY_MS);
+    if (round === this.#round && this.#visible) this.#timer = setTimeout(() => this.#poll(round), EVERY_MS);
   }
 
   #take(found) {
@@ -136,6 +139,7 @@ export class EnginePage {
     for (const { chart, read } of this.charts) chart.push(read(now, gained).map((value) => value ?? null));
     this.#before = { now, time };
     this.#showRestarts(found);
+    this.#showLoaded(found);
     if (this.all.open) this.#showAll(found);
   }
 
@@ -143,6 +147,13 @@ export class EnginePage {
     const counted = found.filter(({ name }) => name.endsWith("restarts_total"));
     this.restarts.parentElement.hidden = !counted.length;
     this.restarts.textContent = whole(counted.reduce((sum, { value }) => sum + value, 0));
+  }
+
+  #showLoaded(found) {
+    for (const [id, element] of this.states) {
+      const loaded = found.find(({ name, labels }) => name === "hexad:model_loaded" && labels === `model_name="${id}"`);
+      element.textContent = loaded?.value === 0 ? " \u00b7 not loaded" : "";
+    }
   }
 
   #showAll(found) {
@@ -172,14 +183,14 @@ export class EnginePage {
       ["Engine", await health],
       ["Hexad", await version],
     ];
-    for (const model of await models) {
-      facts.push([
-        "Model",
-        `${model.id} \u00b7 context ${model.max_model_len?.toLocaleString("en") ?? "unknown"} tokens`,
-      ]);
+    this.states = new Map();
+    for (const { id, max_model_len: context } of await models) {
+      this.states.set(id, h("span"));
+      const about = `${id} \u00b7 context ${context?.toLocaleString("en") ?? "unknown"} tokens`;
+      facts.push(["Model", about, this.states.get(id)]);
     }
     this.facts.replaceChildren(
-      ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+      ...facts.map(([name, ...value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
       h("div", {}, h("dt", {}, "Restarts"), this.restarts),
     );
   }

@@ -166,14 +166,18 @@ $("file").addEventListener("change", async () => {
 
 // ---- the API key
 
+const KEPT = "It is kept in this tab until you close it.";
+
 function askKey(why) {
-  $("key-why").textContent = why;
+  $("key-why").textContent = `${why} ${KEPT}`;
   $("key").value = apiKey.get();
   if (!$("key-dialog").open) $("key-dialog").showModal();
 }
 
-addEventListener("unauthorized", ({ detail }) => askKey(detail));
-$("change-key").addEventListener("click", () => askKey("Kept in this tab until it is closed."));
+addEventListener("unauthorized", () =>
+  askKey(apiKey.get() ? "The server does not take this key." : "This server wants an API key."),
+);
+$("change-key").addEventListener("click", () => askKey("For a server that wants one."));
 $("key").addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   event.preventDefault();

@@ -123,7 +123,7 @@ export class MessageView {
 
   #footParts(node) {
     if (node.status === "streaming") return [h("span", { class: "stats" }, statsOf(node))];
-    const parts = [this.#branches(), copyButton("Copy message", () => node.content)];
+    const parts = [this.#branches(), node.content && copyButton("Copy message", () => node.content)];
     if (node.role === "user") parts.push(iconButton("edit", "Edit message", () => this.edit()));
     if (node.role === "assistant") {
       parts.push(iconButton("again", "Answer again", () => this.actions.again(node)));

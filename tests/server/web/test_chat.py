@@ -209,6 +209,22 @@ def test_an_answer_goes_on_while_another_conversation_is_read(context: Any, endl
     expect(page.locator("#system")).to_have_value("Of the first.")
 
 
+def test_thoughts_of_a_model_that_thinks(context: Any, thinking_server: Server) -> None:
+    page = opened(context, thinking_server)
+    setting(page, "temperature", "0")
+    setting(page, "max_tokens", "20")
+    ask(page, "What?")
+    settle(page)
+    page.locator(".thoughts summary").click()
+    expect(page.locator(".thoughts .markdown")).not_to_be_empty()
+    assert said(page)[1] == ""
+    page.get_by_label("Thinking").select_option("off")
+    page.get_by_role("button", name="Answer again").click()
+    settle(page)
+    expect(page.locator(".thoughts")).to_be_hidden()
+    assert said(page)[1]
+
+
 def test_thoughts_are_folded_and_calls_are_shown(page: Any) -> None:
     """In DeepSeek's and OpenAI's own words: reasoning_content and tool_calls, in pieces."""
     call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": ""}}

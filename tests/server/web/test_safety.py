@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server.running import Server, serving
+from tests.server.running import serving
 from tests.server.web.browsing import ask, delta, expect, imported, opened, setting, settle, streamed
 
 HOSTILE = """<img src=x onerror="alert(1)"> <script>alert(2)</script> <svg onload=alert(3)></svg>
@@ -115,28 +114,32 @@ def test_only_a_stream_that_says_so_is_complete(page: Any, wire: str, status: st
     expect(retry).to_have_count(0 if status == "done" else 1)
 
 
-def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, demo: Server) -> None:
-    refusal = json.dumps({"error": {"message": "this server wants an API key", "type": "invalid_request_error"}})
-
-    def gate(route: Any) -> None:
-        if route.request.headers.get("authorization") == "Bearer secret":
-            route.continue_()
-        else:
-            route.fulfill(status=401, body=refusal, content_type="application/json")
-
-    context.route("**/v1/**", gate)
-    page = context.new_page()
-    page.goto(demo.url)
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("this server wants an API key")
-    page.keyboard.type("secret")
-    page.keyboard.press("Enter")
-    expect(dialog).to_be_hidden()
-    expect(page.locator("#model option")).to_have_text(["demo"])
-    ask(page, "Who is the baker?")
-    settle(page)
-    expect(page.locator(".message.assistant[data-status=done]")).to_have_count(1)
-    assert page.evaluate("[sessionStorage['hexad.key'], Object.values(localStorage).join().includes('secret')]") == [
-        "secret",
-        False,
-    ]
+def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model: Path, tmp_path: Path) -> None:
+    secret = "0123456789abcdef0123"
+    keys = tmp_path / "keys"
+    keys.write_text(f"somebody:{secret}\n")
+    keys.chmod(0o600)
+    models = ["demo", f"second={endless_model}"]
+    with serving(models, tmp_path / "log", "--kv-memory", "32MiB", "--api-keys", str(keys)) as locked:
+        page = context.new_page()
+        page.goto(locked.url)
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("This server wants an API key.")
+        page.keyboard.type("not the one it wants")
+        page.keyboard.press("Enter")
+        expect(dialog).to_contain_text("The server does not take this key.")
+        page.fill("#key", secret)
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        expect(page.locator("#model option")).to_have_text(["demo", "second"])
+        page.get_by_role("link", name="Engine").click()
+        expect(page.locator(".facts")).to_contain_text("second · context 8,192 tokens · not loaded")
+        page.get_by_role("link", name="Chat").click()
+        setting(page, "max_tokens", "5")
+        for model in ("demo", "second"):
+            page.select_option("#model", model)
+            ask(page, "Who is the baker?")
+            settle(page)
+            expect(page.locator(".message.assistant .stats").last).to_contain_text(model)
+    stored = page.evaluate("[Object.values(sessionStorage).join(), Object.values(localStorage).join()]")
+    assert secret in stored[0] and secret not in stored[1]

@@ -1,0 +1,94 @@
+"""Which models `hexad serve` is told to serve, by words and by a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hexad.cli.main import _parser
+from hexad.cli.serve import _served
+from hexad.config import parse_seconds
+from hexad.errors import ConfigError
+
+FILE = """
+threads: 2
+keep_alive: 10m
+models:
+  fast:
+    model: ./small
+    max_num_seqs: 4
+  big:
+    model: ./large
+    pinned: true
+"""
+
+
+def served(*words: str) -> list[tuple[str, str, bool]]:
+    return [(each.name, each.config.model, each.pinned) for each in _served(_parser(True).parse_args(words))]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    (tmp_path / "hexad.yaml").write_text(FILE)
+    return str(tmp_path / "hexad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), [("demo", "demo")]),
+        (("./a/b",), [("b", "./a/b")]),
+        (("a", "org/b", "--port", "0"), [("a", "a"), ("b", "org/b")]),
+        (("fast=./a", "big=org/b"), [("fast", "./a"), ("big", "org/b")]),
+        (("./dir=1/a",), [("a", "./dir=1/a")]),
+        (("a", "--served-model-name", "x"), [("x", "a")]),
+    ],
+)
+def test_words(words: tuple[str, ...], expected: list[tuple[str, str]]) -> None:
+    assert served("serve", *words) == [(name, model, False) for name, model in expected]
+
+
+def test_a_file_may_give_each_model_settings_of_its_own(file: str) -> None:
+    both = [("fast", "./small", False), ("big", "./large", True)]
+    assert served("serve", "--config", file) == both
+    assert served("serve", "big", "demo", "--config", file) == [both[1], ("demo", "demo", False)]
+    fast, big = _served(_parser(True).parse_args(["serve", "--config", file, "--max-queue", "7"]))
+    assert (fast.config.max_num_seqs, big.config.max_num_seqs) == (4, 64)
+    assert {(each.config.threads, each.config.keep_alive, each.config.max_queue) for each in (fast, big)} == {
+        (2, 600.0, 7)
+    }
+
+
+def test_model_may_be_a_list(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("model: [a, x=b]")
+    assert served("serve", "--config", str(tmp_path / "c")) == [("a", "a", False), ("x", "b", False)]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("models: [a]", "must be `NAME:"),
+        ("models: {a: {modle: x}}", "unknown setting 'modle' in models.a"),
+        ("models: {a: {pinned: 3}}", "pinned of a is 3"),
+        ("model: [a, b]\nserved_model_name: c", "write them as NAME=MODEL"),
+    ],
+)
+def test_what_a_file_must_not_say(tmp_path: Path, content: str, why: str) -> None:
+    (tmp_path / "c").write_text(content)
+    with pytest.raises(ConfigError, match=why):
+        served("serve", "--config", str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5", 1.5), ("10m", 600), ("1h30m", 5400), ("500ms", 0.5), ("-1", -1), ("0", 0)]
+)
+def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "1 m", "10x", "nan", "inf", "1e5", "--1", "1m30"])
+def test_other_durations_are_refused(text: Any) -> None:
+    with pytest.raises(ConfigError, match="is not a duration"):
+        parse_seconds(text)

@@ -1,0 +1,63 @@
+"""JSON Schema's own test suite, and what a grammar lets through, token by token."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llguidance import LLMatcher
+
+from hexad.decoding.grammar import Vocabulary
+from hexad.text.tokenizer import Tokenizer
+
+SUITE = Path(__file__).parents[1] / "data" / "json_schema_suite"
+DEMO = Path(__file__).parents[2] / "hexad" / "checkpoints" / "demo"
+MAX_ORDERS = 200
+
+
+class Case(NamedTuple):
+    name: str
+    schema: Any
+    tests: list[dict[str, Any]]
+
+
+def suite() -> list[Case]:
+    return [
+        Case(f"{path.stem}: {case['description']}", case["schema"], case["tests"])
+        for path in sorted(SUITE.glob("*.json"))
+        for case in json.loads(path.read_text())
+    ]
+
+
+def demo_vocabulary() -> tuple[Tokenizer, Vocabulary]:
+    tokenizer = Tokenizer.load(DEMO)
+    return tokenizer, Vocabulary(tokenizer, tokenizer.eos_token_ids)
+
+
+def compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def spellings(value: Any) -> Iterator[Any]:
+    """The same JSON value with its keys in other orders: a grammar has one for those that the schema names. Numbers are
+    spelled as integers where they are: 1.0 is 1."""
+    if isinstance(value, dict):
+        for values in itertools.product(*(list(spellings(each)) for each in value.values())):
+            yield from map(dict, itertools.permutations(zip(value, values, strict=True)))
+    elif isinstance(value, list):
+        yield from map(list, itertools.product(*(list(spellings(each)) for each in value)))
+    else:
+        yield int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def admits(matcher: LLMatcher, tokenizer: Tokenizer, value: Any) -> bool:
+    """Whether some spelling of `value` is a whole answer."""
+    for spelling in itertools.islice(spellings(value), MAX_ORDERS):
+        tokens = tokenizer.encode(compact(spelling), add_special_tokens=False, allow_special=False)
+        walk = matcher.deep_copy()
+        if walk.try_consume_tokens(tokens) == len(tokens) and walk.is_accepting():
+            return True
+    return False

@@ -1,0 +1,198 @@
+"""Structured outputs behind the supervisor: exact after a kill, and bombs hurt nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from hexad import LLM, SamplingParams, StructuredOutputs
+from hexad.config import Config, resolve
+from hexad.engine import grammar_process
+from hexad.errors import BadRequest, Overloaded
+
+from .test_supervisor import answer, running, until
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 20}, "is_known": {"type": "boolean"}},
+    "required": ["name", "is_known"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+def config(tiny_model: Path) -> Config:
+    return resolve([("test", {"model": str(tiny_model), "max_num_batched_tokens": 64, "kv_memory": "16MiB"})])[0]
+
+
+def asking(wanted: StructuredOutputs, **params: Any) -> SamplingParams:
+    return SamplingParams(**{"max_tokens": 60, "seed": 3, "structured_outputs": wanted, **params})
+
+
+def test_streams_survive_kill_9_token_for_token() -> None:
+    async def main() -> None:
+        async with running(resolve([("test", {"model": "demo", "kv_memory": "32MiB"})])[0]) as engine:
+            many = {"type": "array", "items": PERSON, "minItems": 60}
+            wanted = [
+                asking(StructuredOutputs(json=many), max_tokens=900),
+                asking(StructuredOutputs(json=many), max_tokens=900, n=2, logprobs=1),
+                asking(StructuredOutputs(regex="([a-z ]{5}, and so on and on; ){50,}"), max_tokens=900, seed=4),
+            ]
+            undisturbed = [await answer(engine, each) for each in wanted]
+            asked = [asyncio.create_task(answer(engine, each)) for each in wanted]
+            await until(lambda: len(engine._live) == len(wanted))
+            live = [live.stream.output for live in engine._live.values()]
+            await until(lambda: min(len(output.outputs[0].token_ids) for output in live) >= 30)
+            assert not any(output.finished for output in live)
+            os.kill(engine.engine_pid, signal.SIGKILL)
+            resumed = await asyncio.gather(*asked)
+            assert engine.restarts == 1
+            for before, after in zip(undisturbed, resumed, strict=True):
+                assert [each.token_ids for each in before.outputs] == [each.token_ids for each in after.outputs]
+                assert [each.finish_reason for each in before.outputs] == [each.finish_reason for each in after.outputs]
+
+    asyncio.run(main())
+
+
+def nested(depth: int) -> str:
+    return '{"type":"array","items":' * depth + "{}" + "}" * depth
+
+
+BOMBS = {
+    "a schema 2,000 deep": StructuredOutputs(json=nested(2000)),
+    "100,000 values": StructuredOutputs(json={"enum": [f"value-{i}" for i in range(100_000)]}),
+    "20,000 alternatives": StructuredOutputs(
+        grammar="start: " + " | ".join(f'"{i}" x' for i in range(20_000)) + '\nx: "a" | "b" x'
+    ),
+    "alternatives that multiply": StructuredOutputs(
+        json={"allOf": [{"anyOf": [{"required": [f"{i}.{j}"]} for j in range(5)]} for i in range(12)]}
+    ),
+    "conditions that multiply": StructuredOutputs(
+        json={"anyOf": [{"properties": {f"a{i}": True}} for i in range(30)], "unevaluatedProperties": False}
+    ),
+    "a sentence without end": StructuredOutputs(grammar='start: "a" start'),
+    "references without end": StructuredOutputs(json={"not": {"$ref": "#"}}),
+    "a megabyte of choice": StructuredOutputs(choice=["x" * 10_000 + str(i) for i in range(100)]),
+}
+FAT = [
+    StructuredOutputs(regex="(a{1,1000}){1,1000}"),
+    StructuredOutputs(regex="(.*a){20}.{30}b(.*c){20}"),
+    StructuredOutputs(json={"type": "string", "maxLength": 10**9}),
+    StructuredOutputs(json={"type": "array", "minItems": 10**6, "items": {"type": "integer"}}),
+]
+"""Large, and served: whoever asks gets what there is."""
+
+
+def test_a_bomb_is_refused_soon_and_others_go_on(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            alone = await answer(engine, asking(StructuredOutputs(json=PERSON)))
+            for name, bomb in BOMBS.items():
+                started = asyncio.get_running_loop().time()
+                neighbour = asyncio.create_task(answer(engine, asking(StructuredOutputs(json=PERSON))))
+                with pytest.raises(BadRequest) as refusal:
+                    await answer(engine, asking(bomb))
+                assert refusal.value.param == "structured_outputs", name
+                assert (await neighbour).outputs[0].token_ids == alone.outputs[0].token_ids
+                assert asyncio.get_running_loop().time() - started < 10, name
+            for fat in FAT:
+                assert (await answer(engine, asking(fat, max_tokens=5))).outputs[0].token_ids
+            assert engine.restarts == 0
+
+    asyncio.run(main())
+
+
+def test_a_compiler_that_dies_or_hangs_costs_one_request(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+
+            async def pid() -> int:
+                await answer(engine, asking(StructuredOutputs(regex=f"[a-z]{{{next(numbers)}}}")))
+                process = engine._grammars._process
+                assert process is not None
+                return process.pid
+
+            numbers = iter(range(1, 100))
+            first = await pid()
+            limit = int(Path(f"/proc/{first}/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.prlimit(first, resource.RLIMIT_AS, (limit + 2**20, limit + 2**20))
+            with pytest.raises(BadRequest, match="512 MiB"):
+                await answer(engine, asking(StructuredOutputs(choice=["x" * 2000 + str(i) for i in range(400)])))
+            second = await pid()
+            os.kill(second, signal.SIGSTOP)
+            monkeypatch.setattr(grammar_process, "TIMEOUT_S", 0.5)
+            with pytest.raises(BadRequest, match="2 s"):
+                await answer(engine, asking(StructuredOutputs(regex="hang")))
+            monkeypatch.undo()
+            third = await pid()
+            os.kill(third, signal.SIGKILL)
+            await until(lambda: engine._grammars._process is None or engine._grammars._process.returncode is not None)
+            assert len({first, second, third, await pid()}) == 4
+            impatient = asyncio.create_task(answer(engine, asking(StructuredOutputs(regex="cancelled [a-z]+"))))
+            await asyncio.sleep(0)
+            impatient.cancel()
+            assert (await answer(engine, asking(StructuredOutputs(choice=["after all"])))).outputs[
+                0
+            ].text == "after all"
+
+    asyncio.run(main())
+
+
+def test_verdicts_are_remembered_within_a_bound(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar_process, "MAX_REMEMBERED_BYTES", 20_000)
+
+    async def main() -> None:
+        async with running(config) as engine:
+            grammars = engine._grammars
+            texts = [await grammars.compile(StructuredOutputs(regex=f"[a-z]{{{i}}}")) for i in range(1, 200)]
+            assert len(set(texts)) == 199
+            assert sum(each.size for each in grammars._verdicts.values()) == grammars._remembered <= 20_000
+            newest = StructuredOutputs(regex="[a-z]{199}")
+            monkeypatch.setattr(grammars, "_ask", None)  # what is remembered is not asked for again
+            assert await grammars.compile(newest) == texts[-1]
+            monkeypatch.setattr(grammar_process, "MAX_WAITING", 0)
+            with pytest.raises(Overloaded):
+                await grammars.compile(StructuredOutputs(regex="new"))
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_is_cut_says_so_and_one_that_fits_exactly_is_complete(tiny_model: Path) -> None:
+    llm = LLM(str(tiny_model), threads=1, kv_memory="16MiB", max_model_len=256)
+    wanted = StructuredOutputs(choice=["twelve bytes"])
+    for most, reason in ((11, "length"), (12, "stop"), (13, "stop")):
+        (output,) = llm.generate([[5, 9]], asking(wanted, max_tokens=most))
+        assert output.outputs[0].text == "twelve bytes"[:most]
+        assert output.outputs[0].finish_reason == reason
+    (stopped,) = llm.generate([[5, 9]], asking(wanted, stop=["ve b"]))
+    assert (stopped.outputs[0].text, stopped.outputs[0].finish_reason) == ("twel", "stop")
+    (late,) = llm.generate([[5, 9]], asking(wanted, min_tokens=30, ignore_eos=True))
+    assert (late.outputs[0].text, late.outputs[0].finish_reason) == ("twelve bytes", "stop")
+
+
+def test_it_composes_with_every_other_parameter(tiny_model: Path) -> None:
+    llm = LLM(str(tiny_model), threads=1, kv_memory="16MiB", max_model_len=512)
+    letters = [*range(32, 127)]
+    for other in (
+        {"n": 3, "temperature": 1.0},
+        {"logprobs": 2, "prompt_logprobs": 1},
+        {"allowed_token_ids": letters},
+        {"bad_words": ["z", "zz"], "logit_bias": {65: 5.0}},
+        {"repetition_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": 0.5},
+        {"min_tokens": 20, "top_p": 0.9, "top_k": 50, "min_p": 0.01},
+        {"stop_token_ids": [ord("q")], "min_tokens": 5},
+    ):
+        params = asking(StructuredOutputs(json=PERSON), **{"max_tokens": 200, **other})
+        (output,) = llm.generate([list(range(2, 60))], params)
+        for each in output.outputs:
+            if each.finish_reason == "stop" and each.stop_reason is None:
+                text = each.text.removesuffix("\x01")
+                assert jsonschema_rs.is_valid(PERSON, json.loads(text)), (other, text)

@@ -1,0 +1,130 @@
+"""Tools, structured answers and reasoning with the official `openai` client: the demo model, and a random one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import openai
+import pytest
+from openai import OpenAI
+from pydantic import BaseModel, ConfigDict
+
+from tests.server.running import Server, serving
+
+QUESTION: Any = [{"role": "user", "content": "What is the weather in Oslo?"}]
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+WEATHER: Any = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
+
+
+class Berth(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["ship", "boat"]
+    number: int
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(Path("demo"), tmp_path_factory.mktemp("demo") / "log") as running:
+        yield running
+
+
+def test_a_call_and_its_answer(demo: Server) -> None:
+    client = demo.client()
+    asked: Any = {"model": "demo", "tools": [WEATHER], "temperature": 0, "max_tokens": 60}
+    (choice,) = client.chat.completions.create(messages=QUESTION, **asked).choices
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    (call,) = choice.message.tool_calls or ()
+    assert call.type == "function" and call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Oslo"}
+    # What the client makes of the message goes back as it is.
+    said = [*QUESTION, choice.message, {"role": "tool", "tool_call_id": call.id, "content": '{"weather": "rain"}'}]
+    (answer,) = client.chat.completions.create(messages=said, **asked).choices
+    assert answer.finish_reason == "stop" and "rain" in (answer.message.content or "")
+    dumped = [*QUESTION, choice.message.model_dump(), said[2]]
+    assert client.chat.completions.create(messages=dumped, **asked).choices[0].message.content == answer.message.content
+
+
+def test_a_call_streams(demo: Server) -> None:
+    asked: Any = {"model": "demo", "messages": QUESTION, "tools": [WEATHER], "temperature": 0, "max_tokens": 60}
+    with demo.client().chat.completions.stream(**asked) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_completion()
+    assert "tool_calls.function.arguments.delta" in kinds and kinds[-1] == "tool_calls.function.arguments.done"
+    (call,) = final.choices[0].message.tool_calls or ()
+    assert json.loads(call.function.arguments) == {"city": "Oslo"}
+
+
+def test_a_tool_that_may_not_be_called_is_not(demo: Server) -> None:
+    other: Any = {"type": "function", "function": {"name": "other", "parameters": {"type": "object"}}}
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function"}]}}
+    allowed["allowed_tools"]["tools"][0]["function"] = {"name": "other"}  # type: ignore[index]
+    asked: Any = {"model": "demo", "messages": QUESTION, "tools": [WEATHER, other], "temperature": 0, "max_tokens": 60}
+    for choice in ("none", allowed, {"type": "function", "function": {"name": "other"}}):
+        message = demo.client().chat.completions.create(tool_choice=choice, **asked).choices[0].message
+        assert "get_weather" not in [call.function.name for call in message.tool_calls or ()]  # type: ignore[union-attr]
+
+
+def test_parse_gives_objects(demo: Server) -> None:
+    client = demo.client()
+    for options in ({}, {"tools": [openai.pydantic_function_tool(Berth)]}):
+        given: Any = {"model": "demo", "messages": QUESTION, "max_tokens": 60, "seed": 2} | options
+        (choice,) = client.chat.completions.parse(response_format=Berth, **given).choices
+        calls = choice.message.tool_calls or ()
+        if calls:
+            assert isinstance(calls[0].function.parsed_arguments, Berth)
+        else:
+            assert isinstance(choice.message.parsed, Berth)
+
+
+def test_a_cut_answer_says_so(demo: Server) -> None:
+    with pytest.raises(openai.LengthFinishReasonError):
+        demo.client().chat.completions.parse(model="demo", messages=QUESTION, response_format=Berth, max_tokens=2)
+
+
+BUDGETS = [0, 7]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_reasoning_keeps_to_its_budget(thinking_server: Server, budget: int) -> None:
+    client: OpenAI = thinking_server.client()
+    asked: Any = {"model": "tiny-thinker", "messages": QUESTION, "max_tokens": 60, "seed": 1}
+    free = client.chat.completions.create(**asked, extra_body={"ignore_eos": True})
+    bound = client.chat.completions.create(**asked, extra_body={"ignore_eos": True, "thinking_budget": budget})
+    end = len(thinking_server.post("/tokenize", {"prompt": "</think>"}).json()["tokens"])
+
+    def reasoning(answer: Any) -> int:
+        counted: int = answer.usage.completion_tokens_details.reasoning_tokens
+        return counted
+
+    assert reasoning(bound) == budget + end or (budget == 0 and reasoning(bound) == 0)
+    assert reasoning(free) > reasoning(bound) and bound.choices[0].message.content
+    said = getattr(bound.choices[0].message, "reasoning_content", "")
+    assert free.choices[0].message.reasoning_content.startswith(said.rstrip("\ufffd"))
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
+    ({"tools": [WEATHER, WEATHER]}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
+    ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"thinking_budget": 5}, "thinking_budget"),
+    ({"reasoning": {"max_tokens": 5}}, "reasoning.max_tokens"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": False}}}, "response_format"),
+    ({"guided_regex": "("}, "guided_regex"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "x"}}}]},
+        "tools",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "param"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_what_cannot_be_is_named(demo: Server, given: dict[str, Any], param: str, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        demo.client().chat.completions.create(model="demo", messages=QUESTION, extra_body=given, stream=stream)
+    assert refused.value.param is not None and refused.value.param.startswith(param), refused.value.message
