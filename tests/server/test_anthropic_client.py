@@ -376,7 +376,7 @@ def test_a_stream_outlives_its_engine_process(client: anthropic.Anthropic, serve
     whole = client.messages.create(**LONG, extra_body=GREEDY)
     with client.messages.stream(**LONG, extra_body=GREEDY) as stream:
         next(iter(stream.text_stream))
-        (engine,) = server.engine_pids()
+        engine = server.engine_pid()
         os.kill(engine, signal.SIGKILL)
         final = stream.get_final_message()
     assert final.content[0].text == whole.content[0].text  # type: ignore[union-attr]
@@ -391,7 +391,7 @@ def test_a_stream_that_cannot_go_on_raises(tmp_path: Path) -> None:
         with _client(server).messages.stream(**(LONG | {"model": "lost"})) as stream:
             next(iter(stream.text_stream))
             (model / "config.json").unlink()
-            (engine,) = server.engine_pids()
+            engine = server.engine_pid()
             os.kill(engine, signal.SIGKILL)
             with pytest.raises(anthropic.APIStatusError, match="could not be restarted") as broken:
                 stream.get_final_message()
