@@ -14,12 +14,14 @@ from hexad.server.llama_cpp import ContentRequest
 from hexad.server.ollama_types import ChatRequest as OllamaChat
 from hexad.server.ollama_types import GenerateRequest, Options
 from hexad.server.openai_types import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from hexad.server.responses_types import ResponseRequest
 from tests.server.running import Server
 
 OLLAMA: dict[str, Any] = {"stream": False, "options": {"num_predict": 3}}
 REQUESTS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
     ("/v1/completions", CompletionRequest, {"prompt": "hi", "max_tokens": 3}),
     ("/v1/chat/completions", ChatRequest, {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}),
+    ("/v1/responses", ResponseRequest, {"input": "hi", "max_output_tokens": 3}),
     (
         "/v1/messages",
         MessagesRequest,
