@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hexad.decoding.grammar import Vocabulary, Walk
 from hexad.errors import BadRequest, RequestFailed
 from hexad.text.grammar import expression
-from hexad.text.tokenizer import Tokenizer
 from hexad.types import StructuredOutputs
 
 from .schemas import admits, compact, demo_vocabulary
@@ -233,20 +232,6 @@ def test_a_token_that_may_not_come_fails() -> None:
     walk = start(StructuredOutputs(regex="ab"))
     with pytest.raises(RequestFailed, match="position 0"):
         walk.follow(TOKENIZER.encode("x", add_special_tokens=False))
-
-
-class _Prefixing(Tokenizer):
-    """As SentencePiece: a space in front of every text."""
-
-    def _encode_literal(self, text: str) -> list[int]:
-        return super()._encode_literal(" " + text if text else text)
-
-
-def test_text_inside_an_answer_is_spelled_without_a_space_in_front() -> None:
-    demo = _Prefixing(TOKENIZER._backend, TOKENIZER.special_tokens, TOKENIZER.rules)
-    assert demo._encode_literal("name") != TOKENIZER._encode_literal("name")
-    inside = demo.encode_inside('name":')
-    assert inside is None or b"".join(map(demo.token_bytes, inside)) == b'name":'
 
 
 CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind"]}

@@ -11,11 +11,13 @@ from pydantic import BaseModel
 from hexad.server.anthropic_types import MessagesRequest
 from hexad.server.llama_cpp import ContentRequest
 from hexad.server.openai_types import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from hexad.server.responses_types import ResponseRequest
 from tests.server.running import Server
 
 REQUESTS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
     ("/v1/completions", CompletionRequest, {"prompt": "hi", "max_tokens": 3}),
     ("/v1/chat/completions", ChatRequest, {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}),
+    ("/v1/responses", ResponseRequest, {"input": "hi", "max_output_tokens": 3}),
     (
         "/v1/messages",
         MessagesRequest,
