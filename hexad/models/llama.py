@@ -1,6 +1,7 @@
 """Llama 1 to 3 (Touvron et al., 2023), and the many models that took over its architecture.
 
-Rotary positions, grouped queries, a SiLU-gated MLP, RMSNorm before each, no window.
+Rotary positions, grouped queries, a SiLU-gated MLP, RMSNorm before each. Llama itself has no window; biases and windows
+are the configuration's to say.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Block:
             bias=config.attention_bias,
             output_bias=config.output_bias,
             cos_sin=cos_sin,
-            window=0,
+            window=config.windows[index],
             format=precision.linear,
         )
         self.mlp_norm = RMSNorm(ops, weights, names.mlp_norm, width, eps)
