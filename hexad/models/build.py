@@ -9,10 +9,10 @@ from typing import Protocol
 
 from hexad import models
 from hexad.checkpoints.config import ModelConfig
+from hexad.checkpoints.weights import Tensors
 from hexad.errors import CheckpointError
 from hexad.kernels.ops import KV, Array, Dtype, Ops, Step
 from hexad.kernels.precision import Precision
-from hexad.layers.weights import Weights
 
 
 class Model(Protocol):
@@ -22,7 +22,7 @@ class Model(Protocol):
         """Logits float32 [R, V] of the rows `step.output_rows_R`; writes keys and values of all T tokens to `kvs`."""
 
 
-def build(config: ModelConfig, weights: Weights, ops: Ops, precision: Precision) -> Model:
+def build(config: ModelConfig, weights: Tensors, ops: Ops, precision: Precision) -> Model:
     """Read, pack and bind all weights.
 
     Raises CheckpointError for a family without a file here, and for weights that are missing
@@ -38,7 +38,7 @@ def build(config: ModelConfig, weights: Weights, ops: Ops, precision: Precision)
     return known[config.model_type](config, weights, ops, precision)
 
 
-def families() -> dict[str, Callable[[ModelConfig, Weights, Ops, Precision], Model]]:
+def families() -> dict[str, Callable[[ModelConfig, Tensors, Ops, Precision], Model]]:
     """The `Decoder` of every file of this room that holds one, by the file's name."""
     names = (file.name for file in pkgutil.iter_modules(models.__path__) if file.name != "build")
     files = {name: importlib.import_module(f"hexad.models.{name}") for name in names}
