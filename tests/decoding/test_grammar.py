@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hexad.decoding.grammar import Vocabulary, Walk
 from hexad.errors import BadRequest, RequestFailed
 from hexad.text.grammar import expression, to_grammar
-from hexad.text.tokenizer import Tokenizer
 from hexad.types import StructuredOutputs
 
 from .schemas import admits, compact, demo_vocabulary
