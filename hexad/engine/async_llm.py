@@ -53,6 +53,7 @@ STUCK_S = 600.0
 """The same for one that computes: no step takes that long."""
 RESTART_DELAYS_S = (0.0, 1.0, 5.0)
 """Waits before each attempt to start a new engine process; when all fail, the engine is unavailable."""
+TOO_LATE = "the request's time was over before the engine was given it; allow it more"
 
 
 @dataclass(slots=True, eq=False)
@@ -168,10 +169,14 @@ class AsyncLLM:
         """
         if params.structured_outputs is not None:
             self._check_open(options)
-            options["grammar"] = await self._grammars.compile(params.structured_outputs)
-        left = None if deadline is None else deadline - time.monotonic()
+            compiling = self._grammars.compile(params.structured_outputs)
+            try:
+                options["grammar"] = await asyncio.wait_for(compiling, _left(deadline))
+            except asyncio.TimeoutError:
+                raise DeadlineExceeded(TOO_LATE) from None
+        left = _left(deadline)
         if left is not None and left <= 0:
-            raise DeadlineExceeded("the request's time was over before the engine was given it; allow it more")
+            raise DeadlineExceeded(TOO_LATE)
         live = self._accept(prompt, params, request_id, options)
         timer = None if left is None else asyncio.get_running_loop().call_later(left, self._end_late, live)
         try:
@@ -438,3 +443,7 @@ class AsyncLLM:
         self._reported.set()
         for live in self._live.values():
             self._fail(live, cause)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - time.monotonic()
