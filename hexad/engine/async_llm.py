@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,7 @@ class AsyncLLM:
         self._ids = itertools.count(1)
         self._grammars = GrammarProcess(frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids)
         self._closing = False
+        self._switching = asyncio.Lock()
         self._stands_still = False
         self._reported = asyncio.Event()
         self._idle = asyncio.Event()
@@ -262,6 +263,7 @@ class AsyncLLM:
     async def pause(self) -> None:
         """Stop between two steps, and return once nothing runs; new requests queue. `resume` goes on."""
         self.paused = True
+        self._stands_still = False  # every Pause is answered
         await self._send(Pause())
         while self.paused and self._ready and not self._stands_still:
             self._reported.clear()
@@ -273,6 +275,13 @@ class AsyncLLM:
 
     async def sleep(self) -> None:
         """End the engine process, which gives all its memory back; requests, running and new, wait for `wake`."""
+        await asyncio.shield(self._switch(self._sleep))  # half of it would leave a process that nobody knows
+
+    async def _switch(self, turn: Callable[[], Awaitable[None]]) -> None:
+        async with self._switching:
+            await turn()
+
+    async def _sleep(self) -> None:
         if self.gone or self.asleep:
             return
         self.asleep = True
@@ -286,6 +295,9 @@ class AsyncLLM:
 
     async def wake(self) -> None:
         """Start an engine process again and hand it every request. Raises what `start` raises, and sleeps on then."""
+        await asyncio.shield(self._switch(self._wake))
+
+    async def _wake(self) -> None:
         if not self.asleep:
             return
         try:
