@@ -137,6 +137,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         for name, words in (("stop", self.stop), ("bad_words", self.bad_words or ())):
             if not all(words):
                 raise BadRequest(f"{name} holds an empty string; remove it", param=name)
+            if (size := sum(map(len, words))) > MAX_WORD_CHARS:
+                raise BadRequest(f"{name} holds {size} characters; at most {MAX_WORD_CHARS} are allowed", param=name)
 
 
 class Request(msgspec.Struct, kw_only=True):

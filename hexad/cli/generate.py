@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from hexad.cli.options import settings
@@ -13,7 +14,8 @@ from hexad.cli.report import loading_bar
 from hexad.config import Config
 from hexad.engine.llm import LLM
 from hexad.errors import BadRequest
-from hexad.types import RequestOutput, SamplingParams
+from hexad.json_file import read_json_object
+from hexad.types import RequestOutput, SamplingParams, StructuredOutputs
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,9 +58,16 @@ def sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:
         "top_p": args.top_p,
         "top_k": args.top_k,
         "seed": args.sampling_seed,
+        "structured_outputs": _shape(args),
     }
     named = {name: value for name, value in given.items() if value is not None}
     return llm.frontend.default_params(max_tokens=args.max_tokens, **named)
+
+
+def _shape(args: argparse.Namespace) -> StructuredOutputs | None:
+    if args.json_schema is not None:
+        return StructuredOutputs(json=read_json_object(Path(args.json_schema)))
+    return None if args.regex is None else StructuredOutputs(regex=args.regex)
 
 
 def write(outputs: Iterable[RequestOutput], stats: bool) -> str:

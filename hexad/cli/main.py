@@ -21,6 +21,7 @@ examples:
   hexad chat demo                                        talk, with memory
   hexad serve Qwen/Qwen3-0.6B --port 8000                an OpenAI-compatible server
   echo "12 + 30 =" | hexad generate demo                 the prompt from stdin
+  hexad generate demo "A place" --json-schema place.json an answer in a given shape
   hexad batch in.jsonl out.jsonl demo                    a file of requests, resumable
   hexad explain demo                                     every setting, and where it came from
   hexad doctor                                           this machine and its kernels
@@ -34,6 +35,7 @@ VERBS = {
     "bench": "Measure speed and skills.",
     "explain": "Show the resolved settings and the memory plan.",
     "doctor": "Show the machine, the kernels and the measured bandwidth.",
+    "completion": "Print a script that completes commands in your shell.",
 }
 
 POSITIONALS = {
@@ -44,11 +46,12 @@ POSITIONALS = {
     "bench": "offline|serve|compare|growth|jump|quality|skills|start [MODEL]",
     "explain": "[MODEL]",
     "doctor": "",
+    "completion": "bash|zsh|fish",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser(show_all="--help-all" in (sys.argv[1:] if argv is None else argv))
+    parser = parser_of(show_all="--help-all" in (sys.argv[1:] if argv is None else argv))
     args = parser.parse_args(argv)
     if args.verb is None:
         parser.print_help()
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(show_all: bool) -> argparse.ArgumentParser:
+def parser_of(show_all: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hexad",
         usage="hexad VERB [MODEL] [options]",
@@ -117,6 +120,12 @@ def _describe(verb: str, parser: argparse.ArgumentParser, show_all: bool) -> Non
         add_settings(parser, ("model", "engine"), show_all)
     elif verb == "bench":
         _add_bench(parser, show_all)
+    elif verb == "completion":
+        parser.description = (
+            "examples:\n  source <(hexad completion bash)\n"
+            "  hexad completion fish > ~/.config/fish/completions/hexad.fish"
+        )
+        parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     elif verb == "explain":
         add_settings(parser, ("model", "engine", "server"), show_all)
 
@@ -132,6 +141,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seed", dest="sampling_seed", type=int, metavar="N", help="the same seed gives the same answer"
     )
+    shape = group.add_mutually_exclusive_group()
+    shape.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that this schema allows")
+    shape.add_argument("--regex", metavar="TEXT", help="the answer matches it, in the syntax of Rust's regex crate")
     group.add_argument("--stats", action="store_true", help="print tokens per second when done")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hexad.config import FIELDS, Config, choices, resolve
@@ -39,25 +39,37 @@ def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str], show_al
 
 def settings(args: argparse.Namespace) -> tuple[Config, dict[str, str]]:
     """The configuration that the flags and the file ask for, and the origin of each value."""
-    sources: list[tuple[str, dict[str, Any]]] = []
-    if getattr(args, "config", None):
-        sources.append((args.config, read_yaml(args.config)))
+    sources = file_sources(*read_yaml(args.config)) if getattr(args, "config", None) else []
     given = {name: value for name, value in vars(args).items() if name in FIELDS and value is not UNSET}
     sources.append(("command line", given))
     return resolve(sources)
 
 
-def read_yaml(path: str) -> dict[str, Any]:
-    """The `setting: value` lines of a file. Raises ConfigError."""
+def read_yaml(path: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The `setting: value` lines of a file, and where each stands. Raises ConfigError."""
     import yaml
 
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+            loader = yaml.SafeLoader(file)
+            node = loader.get_single_node()
+            content = loader.construct_document(node) if node is not None else None
     except OSError as error:
         raise ConfigError(f"cannot read --config {path}: {error.strerror}", param="config") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is not YAML: {error}", param="config") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or node is None:
         raise ConfigError(f"--config {path} must hold `setting: value` lines", param="config")
-    return content
+    places: dict[str, str] = {}
+    for key, _ in node.value:
+        name = str(loader.construct_object(key))
+        place = f"{path}, line {key.start_mark.line + 1}"
+        if name in places:
+            raise ConfigError(f"{place}: {name} is given twice", param=name)
+        places[name] = place
+    return content, places
+
+
+def file_sources(content: Mapping[str, Any], places: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    """What a file sets, for `resolve`: each setting with its line for an origin."""
+    return [(places[str(key)], {key: value}) for key, value in content.items()]

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from hexad.cli.options import UNSET, read_yaml
+from hexad.cli.options import UNSET, file_sources, read_yaml
 from hexad.cli.report import loading_bar, startup_lines
 from hexad.config import FIELDS, resolve
 from hexad.engine.async_llm import AsyncLLM
@@ -38,13 +38,14 @@ def served_by(args: argparse.Namespace) -> list[Served]:
     In the file `model` may be a list, and `models` a section a model, by the name that clients use: settings of its
     own, which win over those beside it, and `pinned: true`. Raises ConfigError.
     """
-    file = read_yaml(args.config) if args.config else {}
+    file, places = read_yaml(args.config) if args.config else ({}, {})
     sections = file.pop("models", None) or {}
     if not isinstance(sections, dict) or not all(isinstance(own, dict) for own in sections.values()):
         raise ConfigError(f"models in {args.config} must be `NAME: {{setting: value}}`", param="models")
     named = args.model or list(sections) or file.pop("model", FIELDS["model"].default)
     file.pop("model", None)
     flags = {key: value for key, value in vars(args).items() if key in FIELDS and value is not UNSET}
+    sources = file_sources(file, places)
     served = []
     for given in named if isinstance(named, list) else [named]:
         name, model = _name_and_model(str(given))
@@ -52,8 +53,8 @@ def served_by(args: argparse.Namespace) -> list[Served]:
         pinned = own.pop("pinned", False)
         if not isinstance(pinned, bool):
             raise ConfigError(f"pinned of {given} is {pinned!r}; it must be true or false", param="pinned")
-        about = (f"models.{given} of {args.config}", {"model": model, **own})
-        config, _ = resolve([(args.config, file), about, ("command line", {**flags, "model": own.get("model", model)})])
+        about = (f"{places.get('models', args.config)}, models.{given}", {"model": model, **own})
+        config, _ = resolve([*sources, about, ("command line", {**flags, "model": own.get("model", model)})])
         served.append(Served(name or (given if given in sections else config.model_name), config, pinned))
     if len(served) > 1 and any("served_model_name" in source for source in (file, flags)):
         raise ConfigError("served_model_name names one model, and several are given; write them as NAME=MODEL")

@@ -69,18 +69,16 @@ class Service:
     async def encode(self, text: str, add_special_tokens: bool, allow_special: bool = True) -> list[int]:
         """Raises ContextTooLong at once for a text that no tokenization can fit into the context."""
         options = {"add_special_tokens": add_special_tokens, "allow_special": allow_special}
-        return await self._beside(len(text), lambda: self.engine.tokenizer.encode(text, **options))
+        return await self.beside(len(text), lambda: self.engine.tokenizer.encode(text, **options))
 
     async def infill(
         self, prefix: str, suffix: str, extra: Sequence[tuple[str, str]] = (), *, param: str = "suffix"
     ) -> Infill:
         """As `infill_prompt`. Raises BadRequest or ContextTooLong."""
         size = len(prefix) + len(suffix) + sum(len(name) + len(text) for name, text in extra)
-        return await self._beside(
-            size, lambda: infill_prompt(self.engine.tokenizer, prefix, suffix, extra, param=param)
-        )
+        return await self.beside(size, lambda: infill_prompt(self.engine.tokenizer, prefix, suffix, extra, param=param))
 
-    async def _beside(self, size: int, work: Callable[[], T]) -> T:
+    async def beside(self, size: int, work: Callable[[], T]) -> T:
         """Tokenize `size` characters; a long text in a thread, so that other requests go on."""
         if size <= _BIG_TEXT:
             return work()

@@ -10,6 +10,9 @@ from hexad.server.openai_types import FIRST, MAX_TOOLS, Effort, Function, JsonOb
 from hexad.types import MAX_LOGPROBS
 
 Id = Annotated[str, Field(max_length=256)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
 Status = Literal["in_progress", "completed", "incomplete"]
 LOGPROBS = "message.output_text.logprobs"
 
@@ -147,13 +150,13 @@ class ResponseRequest(Wire):
 
     # These change no answer.
     max_tool_calls: int | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
-    user: str | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
 
     @property
     def wants_logprobs(self) -> bool:

@@ -22,6 +22,7 @@ from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
 from hexad.server.pieces import Cursor, Piece, whole
 from hexad.text.grammar import expression
+from hexad.text.literal import Literals
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, ReplyParser, Text, Tool
 from hexad.text.reply_grammar import reply_grammar
 from hexad.types import RequestOutput, SamplingParams, StructuredOutputs
@@ -153,9 +154,16 @@ async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     """The text and the tokens of the prompt. Raises BadRequest where the model's template refuses."""
     shown = list(turn.shown_tools) if turn.tool_choice != "none" else []
     options = _thinking(service, turn).template | turn.template
+    literals = Literals(service.engine.tokenizer)
+
+    def render() -> str:
+        messages, tools = literals.marked(turn.messages), literals.marked(shown)
+        return service.engine.frontend.render(messages, tools=tools or None, **options)
+
     # A template is slow on purpose-built input: what it costs is bounded, and not paid by other requests.
-    text = await asyncio.to_thread(service.engine.frontend.render, turn.messages, tools=shown or None, **options)
-    return text, await service.encode(text, turn.add_special_tokens)
+    text = await asyncio.to_thread(render)
+    tokens = await service.beside(len(text), lambda: literals.encode(text, turn.add_special_tokens))
+    return literals.unmarked(text), tokens
 
 
 def shown_tool(tool: Tool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from hexad.errors import BadRequest
 from hexad.text.formats import MARKER, Format, Tool
+from hexad.text.grammar import quoted
 from hexad.text.reply import kinds_of, parameters_of
 
 _SPACED = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
@@ -79,7 +80,7 @@ class _Writer:
 
     def _literal(self, text: str) -> str:
         pieces = re.split(f"({MARKER.pattern})", text)
-        return " ".join(f"<[{self._tokens[p]}]>" if p in self._tokens else _quoted(p) for p in pieces if p) or '""'
+        return " ".join(f"<[{self._tokens[p]}]>" if p in self._tokens else quoted(p) for p in pieces if p) or '""'
 
     def _text(self, without: str, pattern: str = "(?s:.*)") -> str:
         """Any text, of a pattern, in which a marker does not stand."""
@@ -91,7 +92,7 @@ class _Writer:
         marker = MARKER.match(literal)
         if marker and marker[0] in self._tokens:
             return f"{self._text(marker[0])} {self._literal(literal)}"
-        return self._rule(f"/(?s:.*)/ {_quoted(literal)}", attributes="[lazy]")
+        return self._rule(f"/(?s:.*)/ {quoted(literal)}", attributes="[lazy]")
 
     def reasoning(self, thinking: bool, is_opened: bool) -> str:
         if self._format.reasoning is None or not (thinking or is_opened):
@@ -131,15 +132,15 @@ class _Writer:
     def _call(self, tool: Tool) -> str:
         form = self._format
         if form.style == "python":
-            return f"{_quoted(tool.name + '(')} {self._keywords(tool)} {_quoted(')')}"
+            return f"{quoted(tool.name + '(')} {self._keywords(tool)} {quoted(')')}"
         if form.style == "xml":
             parameters = " ".join(self._parameter(tool, *item) for item in _properties(tool))
-            return f"{_quoted(f'<function={tool.name}>' + chr(10))} {parameters} {_quoted('</function>')}"
+            return f"{quoted(f'<function={tool.name}>' + chr(10))} {parameters} {quoted('</function>')}"
         arguments = _json(tool, tool.parameters)
         if form.style == "object":
-            head = f'{{"name": {_quoted(tool.name)}, "{form.arguments}": '
-            return f"{_quoted(head)} {arguments} {_quoted('}')}"
-        return f"{_quoted(tool.name)} {self._literal(form.between)} {arguments}"
+            head = f'{{"name": {quoted(tool.name)}, "{form.arguments}": '
+            return f"{quoted(head)} {arguments} {quoted('}')}"
+        return f"{quoted(tool.name)} {self._literal(form.between)} {arguments}"
 
     def _keywords(self, tool: Tool) -> str:
         """`a=1, b=2`: those that are required, then any of the others."""
@@ -148,7 +149,7 @@ class _Writer:
         for name, schema, is_required in _properties(tool):
             is_boolean = kinds_of(schema) == {"boolean"}
             value = '("True" | "False")' if is_boolean else _json(tool, schema)
-            (required if is_required else optional).append(f"{_quoted(name + '=')} {value}")
+            (required if is_required else optional).append(f"{quoted(name + '=')} {value}")
         firsts, tail = list[str](), '""'
         for item in reversed(optional):
             firsts.append(f"{item} {tail}")
@@ -161,9 +162,9 @@ class _Writer:
         """`<parameter=a>`, its value and its end: text stands as it is, everything else is JSON."""
         end = "\n</parameter>\n"
         if "string" not in kinds_of(schema):
-            value = f"{_json(tool, schema)} {_quoted(end)}"
+            value = f"{_json(tool, schema)} {quoted(end)}"
         elif words := [word for word in schema.get("enum", [schema.get("const")]) if isinstance(word, str)]:
-            value = f"({' | '.join(map(_quoted, words))}) {_quoted(end)}"
+            value = f"({' | '.join(map(quoted, words))}) {quoted(end)}"
         elif tool.strict and (keys := sorted(schema.keys() - _FREE_TEXT)):
             raise BadRequest(
                 f"the strict tool {tool.name} says {keys[0]} of its text {name}, which this model's format of calls "
@@ -172,12 +173,8 @@ class _Writer:
             )
         else:
             value = self._text_to(end)
-        body = f"{_quoted(f'<parameter={name}>' + chr(10))} {value}"
+        body = f"{quoted(f'<parameter={name}>' + chr(10))} {value}"
         return body if is_required else f"({body})?"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _properties(tool: Tool) -> list[tuple[str, dict[str, Any], bool]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
+import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hexad.server.app import ROUTES
+from hexad.server.dialect import Route
 from hexad.server.protocol import MAX_HEAD_BYTES, MAX_HEADERS
 from tests.attacks.conftest import ADMIN, OTHER, USER, Target
 from tests.server import raw
@@ -116,32 +116,32 @@ def test_a_gigabyte_is_not_read(target: Target) -> None:
 # 9 and 10: JSON.
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"prompt":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b'{"a":' * 100_000,
-        b"[" * 1_000_000,
-        b'{"prompt": NaN}',
-        b'{"prompt": "a", "temperature": 1e400}',
-        b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
-        b'{"prompt": "\\ud800"}',
-        b'{"prompt": "\xff\xfe"}',
-        b'{"prompt": "a", "prompt": "b"}',
-        b'\xef\xbb\xbf{"prompt": "a"}',
-        b'{"prompt": "a\x00"}',
-        b'{"prompt": "a"} trailing',
-        b"",
-        b"\x00" * 1000,
-    ],
-    ids=lambda body: repr(bytes(body[:24])),
-)
-@pytest.mark.parametrize("path", [route.path for route in ROUTES if route.method == "POST" and route.body is not None])
-def test_json_that_is_none(target: Target, path: str, body: bytes) -> None:
-    started = time.monotonic()
-    answer = target.http.post(target.url + path, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 400, answer.text[:300]
-    assert "error" in answer.json() and time.monotonic() - started < 2
+NOT_JSON = [
+    b'{"prompt":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"a":' * 100_000,
+    b"[" * 1_000_000,
+    b'{"prompt": NaN}',
+    b'{"prompt": "a", "temperature": 1e400}',
+    b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
+    b'{"prompt": "\\ud800"}',
+    b'{"prompt": "\xff\xfe"}',
+    b'{"prompt": "a", "prompt": "b"}',
+    b'\xef\xbb\xbf{"prompt": "a"}',
+    b'{"prompt": "a\x00"}',
+    b'{"prompt": "a"} trailing',
+    b"",
+    b"\x00" * 1000,
+]
+POSTS = [route for route in ROUTES if route.method == "POST" and route.body is not None and route.access == "user"]
+
+
+@pytest.mark.parametrize("path", [route.path for route in POSTS])
+def test_json_that_is_none(target: Target, path: str) -> None:
+    for body in NOT_JSON:
+        started = time.monotonic()
+        answer = target.http.post(target.url + path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, (body[:40], answer.text[:300])
+        assert "error" in answer.json() and time.monotonic() - started < 2, body[:40]
 
 
 CONTROL_TEXT = ["<|im_start|>", "<|im_end|>", "a\0b", "\u202eevil", "\ufeff", "<|endoftext|>", "\U000e0041", "</s>"]
@@ -162,27 +162,29 @@ def test_what_a_user_writes_is_text(target: Target, text: str) -> None:
 # 11: parameters.
 
 
-def numbers() -> Iterator[tuple[str, str]]:
-    for path in ("/v1/completions", "/v1/chat/completions"):
-        body = next(route.body for route in ROUTES if route.path == path and route.method == "POST")
-        for name in body.model_fields:
-            yield path, name
-
-
 MINIMAL: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
+    "/v1/responses": {"input": "a", "max_output_tokens": 1},
+    "/v1/messages": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "model": "tiny-chat"},
+    "/api/chat": {"messages": [{"role": "user", "content": "a"}], "model": "tiny-chat", "options": {"num_predict": 1}},
+    "/api/generate": {"prompt": "a", "model": "tiny-chat", "options": {"num_predict": 1}},
 }
 
 
-@pytest.mark.parametrize(("path", "name"), list(numbers()))
-def test_every_parameter_at_its_worst(target: Target, path: str, name: str) -> None:
-    for value in HUGE:
-        body = json.dumps(MINIMAL[path] | {name: value})
-        started = time.monotonic()
-        answer = target.http.post(target.url + path, content=body, headers={"Content-Type": "application/json"})
-        assert answer.status_code < 500 and "Traceback" not in answer.text, (name, value, answer.text)
-        assert time.monotonic() - started < 2, (name, value)
+@pytest.mark.parametrize("route", [route for route in POSTS if route.path in MINIMAL], ids=lambda route: route.path)
+def test_every_parameter_at_its_worst(target: Target, route: Route) -> None:
+    """Each field of each body, as the server itself describes them."""
+    assert target.http.post(target.url + route.path, json=MINIMAL[route.path]).status_code == 200
+    for name in route.body.model_fields:
+        for value in HUGE:
+            body = json.dumps(MINIMAL[route.path] | {name: value})
+            started = time.monotonic()
+            answer = target.http.post(
+                target.url + route.path, content=body, headers={"Content-Type": "application/json"}
+            )
+            assert answer.status_code < 500 and "Traceback" not in answer.text, (name, value, answer.text)
+            assert time.monotonic() - started < 5, (name, value)
 
 
 BOMBS: dict[str, dict[str, Any]] = {
@@ -237,43 +239,43 @@ def test_a_flood_of_messages(target: Target) -> None:
 
 def test_overload_is_refused_at_once_and_everything_accepted_is_answered(target: Target) -> None:
     """P5. The server has room for 64 + 1024 requests, of which one client may hold half."""
-    flood = raw.post("/v1/completions", {"prompt": [5], "max_tokens": 40, "ignore_eos": True, "stream": True}, KEY)
-    before, statuses = target.memory_mb(), []
-    held = [raw.sent(target, flood) for _ in range(600)]
-    with raw.all_closed(held):
-        target.until(lambda found: found["hexad:num_requests_waiting"] > 300, ADMIN)
-        times = []
-        for _ in range(5):
-            with httpx.Client(headers={"x-api-key": OTHER}) as other:
-                answer = other.post(target.url + "/v1/completions", json={"prompt": "a", "max_tokens": 1})
-                assert answer.status_code == 200, "another client is served while one floods"
-                times.append(answer.elapsed.total_seconds())
-        reading = [threading.Thread(target=lambda each=each: statuses.append(raw.rest(each))) for each in held]
-        for thread in reading:
-            thread.start()
-        for thread in reading:
-            thread.join()
-    refused = [each for each in statuses if raw.status(each) == 429]
-    answered = [each for each in statuses if raw.status(each) == 200]
-    assert len(refused) + len(answered) == 600 and len(refused) >= 40
-    assert all(b"retry-after: 1\r\n" in each for each in refused)
-    assert all(b"data: [DONE]\n\n" in each for each in answered)
-    assert max(times) < 2, times
-    assert target.memory_mb() - before < 150
-
-
-def test_a_refusal_takes_less_than_50_ms(target: Target) -> None:
-    flood = raw.post("/v1/completions", {"prompt": [5], "max_tokens": 1900, "ignore_eos": True, "stream": True}, KEY)
-    held = [raw.sent(target, flood) for _ in range(560)]
-    with raw.all_closed(held):
-        target.until(lambda found: found["hexad:num_requests_waiting"] > 470, ADMIN)
-        times = []
-        for _ in range(30):
-            answer = target.http.post(target.url + "/v1/completions", json={"prompt": "a", "max_tokens": 1})
+    short: dict[str, Any] = {"prompt": [5], "max_tokens": 30, "ignore_eos": True}
+    before = target.memory_mb()
+    errors = target.metrics(ADMIN).get("hexad:http_errors_total", 0)
+    flood = [raw.sent(target, raw.post("/v1/completions", short | {"max_tokens": 800}, KEY)) for _ in range(620)]
+    with raw.all_closed(flood):
+        target.until(lambda found: found.get("hexad:http_errors_total", 0) >= errors + 70, ADMIN, timeout_s=30)
+        refusals = []
+        for _ in range(20):
+            answer = target.http.post(target.url + "/v1/completions", json=short)
             assert answer.status_code == 429 and answer.json()["error"]["code"] == "client_queue_full"
-            times.append(answer.elapsed.total_seconds())
-    assert sorted(times)[len(times) // 2] < 0.05, times
+            assert answer.headers["retry-after"] == "1"
+            refusals.append(answer.elapsed.total_seconds())
+        urgent = {"prompt": "a", "max_tokens": 1, "priority": -1}
+        answer = target.http.post(target.url + "/v1/completions", json=urgent, headers={"x-api-key": ADMIN})
+        assert answer.status_code == 200 and answer.elapsed.total_seconds() < 2, "there is room for others"
+        for each in flood:
+            each.setblocking(False)
+        early = {each: received for each in flood if (received := _already(each))}
+        waiting = [each for each in flood if each not in early]
+        for each in waiting[8:]:
+            each.close()
+        for each in waiting[:8]:
+            each.settimeout(60)
+            received = raw.rest(each)
+            assert raw.status(received) == 200 and b'"finish_reason":"length"' in received
+    refused = [received for received in early.values() if raw.status(received) == 429]
+    assert len(refused) >= 70 and {raw.status(each) for each in early.values()} <= {200, 429}
+    assert statistics.median(refusals) < 0.05, refusals
+    assert target.memory_mb() - before < 150
     target.until_idle(timeout_s=10, key=ADMIN)
+
+
+def _already(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except BlockingIOError:
+        return b""
 
 
 @given(raw_head=st.binary(max_size=200))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hexad.cli.main import main
+
 VERBS = ("serve", "generate", "chat", "batch", "bench", "explain", "doctor")
 
 
@@ -36,6 +38,16 @@ def test_a_seed_repeats_a_sampled_answer() -> None:
     assert hexad(*flags, "--seed", "3").stdout != hexad(*flags, "--seed", "4").stdout
 
 
+def test_an_answer_takes_the_shape_that_is_asked_for(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Oslo"]}}, "required": ["city"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema | {"additionalProperties": False}))
+    shown = hexad("generate", "demo", "A city?", "--json-schema", str(tmp_path / "schema.json"))
+    assert json.loads(shown.stdout)["city"] in ("Paris", "Oslo") and not shown.stderr
+    assert re.fullmatch(
+        r"[0-9]{3}-[0-9]{4}\n", hexad("generate", "demo", "A number?", "--regex", "[0-9]{3}-[0-9]{4}").stdout
+    )
+
+
 def test_an_answer_that_was_cut_says_so() -> None:
     cut = hexad("generate", "demo", "Who are you?", "--max-tokens", "2")
     assert "--max-tokens" in cut.stderr
@@ -59,6 +71,8 @@ def test_chat_remembers() -> None:
         (("bench", "offline", "demo", "--repeats", "0"), "--repeats is 0"),
         (("bench", "quality", "--dtype", "int8"), "--dtype does not go with `hexad bench quality`"),
         (("generate", "demo", ""), "the prompt is empty"),
+        (("generate", "demo", "x", "--regex", "("), "regex"),
+        (("generate", "demo", "x", "--json-schema", "/nowhere.json"), "/nowhere.json cannot be read"),
     ],
 )
 def test_errors_are_plain_words(words: tuple[str, ...], told: str) -> None:
@@ -68,13 +82,37 @@ def test_errors_are_plain_words(words: tuple[str, ...], told: str) -> None:
 
 
 def test_explain_shows_each_value_and_its_origin(tmp_path: Path) -> None:
-    (tmp_path / "hexad.yaml").write_text("max-num-seqs: 7\n")
+    (tmp_path / "hexad.yaml").write_text("# mine\n\nmax-num-seqs: 7\n")
     shown = hexad("explain", "demo", "--config", str(tmp_path / "hexad.yaml"), "--port", "81").stdout
     lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("  ")}
-    assert "7" in lines["max_num_seqs"] and "hexad.yaml" in lines["max_num_seqs"]
+    assert "7" in lines["max_num_seqs"] and "hexad.yaml, line 3" in lines["max_num_seqs"]
     assert "81" in lines["port"] and "command line" in lines["port"]
     assert "from the checkpoint" in lines["dtype"]
     assert "tokens" in shown and "packed weights           made at each start" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "port: 81\nmax-num-sequences: 7\n",
+            "unknown setting 'max-num-sequences' in {}, line 2; did you mean max_num_seqs?",
+        ),
+        ("port: 81\nseed: 1\nport: 82\n", "{}, line 3: port is given twice"),
+        ("port: many\n", "port is 'many'"),
+        ("- port\n", "must hold `setting: value` lines"),
+        ("", "must hold `setting: value` lines"),
+        ("port: [\n", "is not YAML"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["explain", "serve"])
+def test_a_wrong_file_is_refused_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, text: str, told: str
+) -> None:
+    path = tmp_path / "hexad.yaml"
+    path.write_text(text)
+    assert main([verb, "demo", "--config", str(path)]) == 2
+    assert told.format(path) in capsys.readouterr().err
 
 
 def test_doctor_measures_the_machine() -> None:
@@ -90,6 +128,7 @@ def test_every_verb_explains_itself_with_examples_first(verb: str) -> None:
         assert 0 < shown.index("examples:") < shown.index("options:")
     assert len(shown.split("--")) <= len(everything.split("--"))
     assert len([line for line in shown.splitlines() if line.strip().startswith("--")]) <= 24
+    assert verb != "serve" or len([line for line in everything.splitlines() if line.strip().startswith("--")]) <= 40
 
 
 def test_bench_writes_figures_for_machines(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import resource
@@ -15,7 +16,7 @@ import pytest
 
 from hexad import LLM, SamplingParams, StructuredOutputs
 from hexad.config import Config, resolve
-from hexad.engine import grammar_process
+from hexad.engine import grammar_process, grammars
 from hexad.errors import BadRequest, Overloaded
 
 from .test_supervisor import answer, running, until
@@ -37,22 +38,24 @@ def asking(wanted: StructuredOutputs, **params: Any) -> SamplingParams:
     return SamplingParams(**{"max_tokens": 60, "seed": 3, "structured_outputs": wanted, **params})
 
 
-def test_streams_survive_kill_9_token_for_token() -> None:
+def test_streams_survive_kill_9_token_for_token(config: Config) -> None:
+    """On the slow kernels, so that there is time to kill on a busy machine too."""
+
     async def main() -> None:
-        async with running(resolve([("test", {"model": "demo", "kv_memory": "32MiB"})])[0]) as engine:
+        async with running(dataclasses.replace(config, kernels="reference")) as engine:
             many = {"type": "array", "items": PERSON, "minItems": 60}
             wanted = [
-                asking(StructuredOutputs(json=many), max_tokens=900),
-                asking(StructuredOutputs(json=many), max_tokens=900, n=2, logprobs=1),
-                asking(StructuredOutputs(regex="([a-z ]{5}, and so on and on; ){50,}"), max_tokens=900, seed=4),
+                asking(StructuredOutputs(json=many), max_tokens=500),
+                asking(StructuredOutputs(json=many), max_tokens=500, n=2, logprobs=1),
+                asking(StructuredOutputs(regex="([a-z ]{5}, and so on and on; ){50,}"), max_tokens=500, seed=4),
             ]
             undisturbed = [await answer(engine, each) for each in wanted]
             asked = [asyncio.create_task(answer(engine, each)) for each in wanted]
             await until(lambda: len(engine._live) == len(wanted))
             live = [live.stream.output for live in engine._live.values()]
-            await until(lambda: min(len(output.outputs[0].token_ids) for output in live) >= 30)
-            assert not any(output.finished for output in live)
+            await until(lambda: max(len(output.outputs[0].token_ids) for output in live) >= 10)
             os.kill(engine.engine_pid, signal.SIGKILL)
+            assert not all(output.finished for output in live)
             resumed = await asyncio.gather(*asked)
             assert engine.restarts == 1
             for before, after in zip(undisturbed, resumed, strict=True):
@@ -196,3 +199,18 @@ def test_it_composes_with_every_other_parameter(tiny_model: Path) -> None:
             if each.finish_reason == "stop" and each.stop_reason is None:
                 text = each.text.removesuffix("\x01")
                 assert jsonschema_rs.is_valid(PERSON, json.loads(text)), (other, text)
+
+
+def test_a_grammar_is_not_compiled_again_while_it_is_walked(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "MAX_COMPILED", 2)
+    llm = LLM(str(tiny_model), threads=1, kv_memory="16MiB", max_model_len=256)
+    compiled: list[str] = []
+    inside = llm._loop.runner.grammars
+    monkeypatch.setattr(inside, "_compile", lambda grammar: (compiled.append(grammar), _compile(grammar))[1])
+    _compile = type(inside)._compile.__get__(inside)
+    wanted = [StructuredOutputs(regex=f"[a-z{i}]{{20}}") for i in range(5)]
+    alone = [llm.generate([[5, 9]], asking(each))[0].outputs[0].token_ids for each in wanted]
+    compiled.clear()
+    together = llm.generate([[5, 9]] * 5, [asking(each) for each in wanted])
+    assert [output.outputs[0].token_ids for output in together] == alone
+    assert len(compiled) <= 3 * len(wanted), "to accept it, to let it in, and to begin"

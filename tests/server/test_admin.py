@@ -171,7 +171,7 @@ def test_a_stream_stands_still_and_goes_on(served: Server, stop: str, go: str, k
     alone = ask(served, "a", LONG)
     stream = Stream(served, "a")
     if kill:
-        os.kill(served.engine_pids()[-1], signal.SIGKILL)
+        os.kill(served.engine_pid(), signal.SIGKILL)
     assert admin(served, stop, model="a")["models"][0]["state"] == {"pause": "paused", "sleep": "asleep"}[stop]
     time.sleep(0.05)
     before = list(stream.tokens)

@@ -28,6 +28,12 @@ ASKED: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Who are you?"}],
 }
 GREEDY: Any = {"temperature": 0}
+LIST = {"type": "array", "items": {"type": "integer"}, "minItems": 300, "maxItems": 300}
+LONG: dict[str, Any] = ASKED | {
+    "max_tokens": 1800,
+    "output_config": {"format": {"type": "json_schema", "schema": LIST}},
+}
+"""Its answer cannot end early."""
 WEATHER: Any = {
     "name": "get_weather",
     "description": "Weather in a place",
@@ -329,11 +335,8 @@ def test_keys_and_a_full_queue(chat_model: Path, tmp_path: Path) -> None:
             _client(server).messages.create(**ASKED)
         assert unknown.value.type == "authentication_error"
         client = anthropic.Anthropic(base_url=server.url, api_key="a-key-of-my-own-1", max_retries=0)
-        schema = {"type": "array", "items": {"type": "integer"}, "minItems": 900}
-        form: Any = {"format": {"type": "json_schema", "schema": schema}}
-        long: Any = ASKED | {"max_tokens": 1900, "output_config": form}
         with ThreadPoolExecutor(6) as pool:
-            asked = [pool.submit(client.messages.create, **long) for _ in range(6)]
+            asked = [pool.submit(client.messages.create, **LONG) for _ in range(6)]
             refused = [error for each in asked if (error := each.exception()) is not None]
         assert 1 <= len(refused) < 6
         for error in refused:
@@ -363,19 +366,17 @@ def test_a_request_has_an_id(client: anthropic.Anthropic) -> None:
 
 
 def test_a_client_that_goes_away_frees_its_pages(client: anthropic.Anthropic, server: Server) -> None:
-    with client.messages.stream(**(ASKED | {"max_tokens": 1800})) as stream:
+    with client.messages.stream(**LONG) as stream:
         next(iter(stream.text_stream))
         assert server.metrics()["hexad:num_requests_running"] == 1
     server.until_idle()
 
 
 def test_a_stream_outlives_its_engine_process(client: anthropic.Anthropic, server: Server) -> None:
-    schema = {"type": "array", "items": {"type": "integer"}, "minItems": 300, "maxItems": 300}
-    long: Any = ASKED | {"max_tokens": 1800, "output_config": {"format": {"type": "json_schema", "schema": schema}}}
-    whole = client.messages.create(**long, extra_body=GREEDY)
-    with client.messages.stream(**long, extra_body=GREEDY) as stream:
+    whole = client.messages.create(**LONG, extra_body=GREEDY)
+    with client.messages.stream(**LONG, extra_body=GREEDY) as stream:
         next(iter(stream.text_stream))
-        (engine,) = server.engine_pids()
+        engine = server.engine_pid()
         os.kill(engine, signal.SIGKILL)
         final = stream.get_final_message()
     assert final.content[0].text == whole.content[0].text  # type: ignore[union-attr]
@@ -387,11 +388,10 @@ def test_a_stream_that_cannot_go_on_raises(tmp_path: Path) -> None:
     """Its engine is killed and its model is gone, so that no other can be started."""
     model = write_variant(tmp_path / "lost")
     with serving(model, tmp_path / "log", "--kv-memory", "32MiB") as server:
-        asked: Any = ASKED | {"model": "lost", "max_tokens": 1500}
-        with _client(server).messages.stream(**asked) as stream:
+        with _client(server).messages.stream(**(LONG | {"model": "lost"})) as stream:
             next(iter(stream.text_stream))
             (model / "config.json").unlink()
-            (engine,) = server.engine_pids()
+            engine = server.engine_pid()
             os.kill(engine, signal.SIGKILL)
             with pytest.raises(anthropic.APIStatusError, match="could not be restarted") as broken:
                 stream.get_final_message()

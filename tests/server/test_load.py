@@ -150,7 +150,7 @@ def test_surviving_streams_are_whole_and_right(loaded: Server, streams: int, sec
         async def killer() -> None:
             for _ in range(2):
                 await asyncio.sleep(seconds / 3)
-                os.kill(loaded.engine_pids()[0], signal.SIGKILL)
+                os.kill(loaded.engine_pid(), signal.SIGKILL)
                 counts["killed"] += 1
 
         async def watcher() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema_rs
 import openai
 import pytest
@@ -15,7 +17,7 @@ from hexad.errors import NotFound
 from hexad.server.responses_store import ResponseStore
 from tests.server.api.openai import FLAT, FLAT_FORM, FLAT_NAME, ITEMS, SCHEMA
 from tests.server.openai_schemas import check
-from tests.server.running import Server
+from tests.server.running import Server, serving
 
 MODEL = "tiny-chat"
 ASKED: dict[str, dict[str, Any]] = {
@@ -104,7 +106,7 @@ def test_a_response_streams_what_it_answers(
 
 
 def test_logprobs_spell_the_text(server: Server) -> None:
-    body = {"input": "hi", "max_output_tokens": 20, "include": ["message.output_text.logprobs"]}
+    body = {"input": "hi", "max_output_tokens": 20, "temperature": 0, "include": ["message.output_text.logprobs"]}
     (part,) = server.post("/v1/responses", body).json()["output"][0]["content"]
     spelled = b"".join(bytes(token["bytes"]) for token in part["logprobs"]).decode("utf-8", "replace")
     assert part["text"] and spelled.startswith(part["text"])
@@ -145,6 +147,26 @@ def test_what_is_not_to_be_stored_is_not(server: Server) -> None:
     answer = client.responses.create(model=MODEL, input="hi", store=False, max_output_tokens=2)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(answer.id)
+
+
+def test_a_stream_that_breaks_ends_in_an_error(tmp_path: Path) -> None:
+    form = {"type": "json_schema", "name": "long", "schema": {"type": "string", "minLength": 100_000}}
+    body = {"input": "hi", "stream": True, "text": {"format": form}}
+    events: list[dict[str, Any]] = []
+    with serving(Path("demo"), tmp_path / "log", "--request-timeout", "0.4") as server:
+        for _ in range(10):  # the first may run out of time before it has begun
+            with server.http.stream("POST", server.url + "/v1/responses", json=body) as answer:
+                if answer.status_code != 200:
+                    continue
+                with pytest.raises(httpx.RemoteProtocolError):
+                    for line in answer.iter_lines():
+                        events += [json.loads(line.removeprefix("data: "))] if line.startswith("data: ") else []
+            break
+    failed, error = events[-2:]
+    for event in (failed, error):
+        check("ResponseStreamEvent", event)
+    assert failed["type"] == "response.failed" and failed["response"]["status"] == "failed"
+    assert error["type"] == "error" and error["sequence_number"] == failed["sequence_number"] + 1
 
 
 class Pair(BaseModel):

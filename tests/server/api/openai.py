@@ -252,7 +252,10 @@ RESPONSES = Endpoint(
         Parameter(name="truncation", fate="no effect", accepted=("disabled",), refused=("auto",)),
         Parameter(name="background", fate="no effect", accepted=(False,), refused=(True,), note="only `false`"),
         Parameter(name="max_tool_calls", fate="no effect", accepted=(3,), note="of built-in tools: there are none"),
-        Parameter(name="metadata", fate="no effect", accepted=({"a": "b"},), refused=({"a": 1},), note="comes back"),
+        Parameter(
+            name="metadata", fate="no effect", accepted=({"a": "b"},), refused=({"a": 1}, {"a": "x" * 513}),
+            note="comes back",
+        ),
         *rows("no effect", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", accepted="x"),
         Parameter(name="service_tier", fate="no effect", accepted=("auto",), note="there is one tier, `default`"),
         *rows("no effect", "prompt_cache_options", accepted={"ttl": "30m"}),
