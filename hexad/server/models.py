@@ -146,7 +146,9 @@ class Models:
         if entry is None:
             known = ", ".join(map(repr, self.entries))
             raise NotFound(
-                f"the model {name!r} does not exist; this server has {known}", param="model", code="model_not_found"
+                f"the model {str(name)[:60]!r} does not exist; this server has {known}",
+                param="model",
+                code="model_not_found",
             )
         return entry
 

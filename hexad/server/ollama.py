@@ -64,7 +64,7 @@ def find(models: Models, name: str) -> Entry:
     known = models.entries
     entry = known.get(name) or known.get(name.removesuffix(":latest"))
     if entry is None:
-        raise NotFound(f"model '{name}' not found; this server has {', '.join(map(repr, known))}", param="model")
+        raise NotFound(f"model '{name[:60]}' not found; this server has {', '.join(map(repr, known))}", param="model")
     return entry
 
 
@@ -119,6 +119,7 @@ async def _parts(
 ) -> AsyncGenerator[tuple[Parts, Parts], None]:
     """What the answer gains, and at the end why it ended and how long it took."""
     times = _Times()
+    caller.client.check_keep_alive(body.keep_alive)
     entry = find(models, body.model)
     empty = not (body.messages if isinstance(body, ChatRequest) else body.prompt or body.suffix)
     if empty and body.keep_alive == 0:
