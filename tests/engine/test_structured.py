@@ -16,7 +16,7 @@ import pytest
 
 from hexad import LLM, SamplingParams, StructuredOutputs
 from hexad.config import Config, resolve
-from hexad.engine import grammar_process
+from hexad.engine import grammar_process, grammars
 from hexad.errors import BadRequest, Overloaded
 
 from .test_supervisor import answer, running, until
@@ -199,3 +199,18 @@ def test_it_composes_with_every_other_parameter(tiny_model: Path) -> None:
             if each.finish_reason == "stop" and each.stop_reason is None:
                 text = each.text.removesuffix("\x01")
                 assert jsonschema_rs.is_valid(PERSON, json.loads(text)), (other, text)
+
+
+def test_a_grammar_is_not_compiled_again_while_it_is_walked(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "MAX_COMPILED", 2)
+    llm = LLM(str(tiny_model), threads=1, kv_memory="16MiB", max_model_len=256)
+    compiled: list[str] = []
+    inside = llm._loop.runner.grammars
+    monkeypatch.setattr(inside, "_compile", lambda grammar: (compiled.append(grammar), _compile(grammar))[1])
+    _compile = type(inside)._compile.__get__(inside)
+    wanted = [StructuredOutputs(regex=f"[a-z{i}]{{20}}") for i in range(5)]
+    alone = [llm.generate([[5, 9]], asking(each))[0].outputs[0].token_ids for each in wanted]
+    compiled.clear()
+    together = llm.generate([[5, 9]] * 5, [asking(each) for each in wanted])
+    assert [output.outputs[0].token_ids for output in together] == alone
+    assert len(compiled) <= 3 * len(wanted), "to accept it, to let it in, and to begin"
