@@ -35,6 +35,7 @@ from hexad.server.models import Models
 from hexad.server.page import describe
 from hexad.server.responses_store import ResponseStore
 from hexad.server.traffic import Traffic
+from hexad.server.wire import Receiving
 
 ROUTES: tuple[Route, ...] = (
     *status.ROUTES,
@@ -61,6 +62,7 @@ def build_app(models: Models, config: Config, keys: Keys, traffic: Traffic) -> F
     app.add_middleware(Gate, api=app, routes=ROUTES, config=config, keys=keys, finished=traffic.finished)
     app.add_exception_handler(HTTPException, on_http_error)
     app.state.traffic = traffic
+    app.state.receiving = Receiving()
     app.state.responses = ResponseStore()
     for route in ROUTES:
         app.add_api_route(route.path, _bound(route, models), methods=[route.method], name=route.endpoint.__name__)

@@ -53,7 +53,7 @@ async def health(models: Models, request: Request) -> Response:
 
 async def metrics(models: Models, request: Request) -> Response:
     traffic: Traffic = request.app.state.traffic
-    exposition = models.metrics.exposition() + traffic.exposition()
+    exposition = models.metrics.exposition() + traffic.exposition(request.state.client)
     return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -11,6 +11,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -19,12 +20,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hexad.errors import BadRequest, HexadError
+from hexad.errors import BadRequest, HexadError, Overloaded
 from hexad.server.dialect import Dialect
 from hexad.server.errors import RequestTooLarge, UnsupportedBody, validation_error
 from hexad.server.log import Record
 
 MAX_BODY_BYTES = 32 * 2**20
+MAX_BODIES_BYTES = 256 * 2**20
+"""Of all large bodies that are being received, together."""
 MAX_DEPTH = 64
 MAX_KEYS = 16384
 """Of one JSON object: bounds what a refusal can cost."""
@@ -69,17 +72,34 @@ async def read_one_of(request: Request, model_of: Callable[[Any], type[Body]], *
     return await asyncio.to_thread(read) if len(raw) > _BIG_BODY else read()
 
 
+@dataclass(slots=True)
+class Receiving:
+    """Bytes of the large bodies that are not complete. One a server."""
+
+    held: int = 0
+
+
 async def _read(request: Request) -> bytes:
+    receiving: Receiving = request.app.state.receiving
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     parts: list[bytes] = []
-    if size <= MAX_BODY_BYTES:
-        size = 0
-        async for part in request.stream():
-            parts.append(part)
-            size += len(part)
-            if size > MAX_BODY_BYTES:
-                break
+    held = 0
+    try:
+        if size <= MAX_BODY_BYTES:
+            size = 0
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > _BIG_BODY:
+                    receiving.held += size - held
+                    held = size
+                if size > MAX_BODY_BYTES:
+                    break
+                if held and receiving.held > MAX_BODIES_BYTES:
+                    raise Overloaded("too many large bodies are being received; try again later", code="too_busy")
+    finally:
+        receiving.held -= held
     if size > MAX_BODY_BYTES:
         raise RequestTooLarge(f"the body is over {MAX_BODY_BYTES} bytes; send less")
     return b"".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.attacks.conftest import OTHER, Target
+from tests.attacks.conftest import OTHER, USER, Target
+from tests.server import raw
 
 SAID = {"role": "user", "content": "a"}
 NAMED = {"model": "tiny-chat", "max_tokens": 1, "messages": [SAID]}
@@ -61,3 +63,22 @@ def test_tools_are_told_apart_and_counted_in_every_dialect(target: Target) -> No
         for count, word in ((2, "two functions named 'f'"), (300, "at most 256")):
             answer = target.post(path, body | {"tools": [tool] * count})
             assert answer.status_code == 400 and word in answer.text, (path, count, answer.text)
+
+
+def test_bodies_that_never_end_fill_no_memory(target: Target) -> None:
+    """Nine of them together are over the bound; small requests are answered all the while, and large ones later."""
+    part, before = b" " * 2**20, target.memory_mb()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nx-api-key: %b\r\nContent-Type: application/json\r\n"
+    small = {"prompt": "a", "max_tokens": 1}
+    with contextlib.ExitStack() as connections:
+        for _ in range(14):
+            sender = raw.sent(target, head % USER.encode() + b"Content-Length: 33000000\r\n\r\n")
+            connections.enter_context(sender)
+            with contextlib.suppress(OSError):
+                for _ in range(30):
+                    sender.sendall(part)
+        assert target.memory_mb() - before < 340
+        assert target.post("/v1/completions", small).status_code == 200
+    deadline = time.monotonic() + 10
+    while target.post("/v1/completions", small | {"metadata": {"a": "x" * 2**20}}).status_code != 200:
+        assert time.monotonic() < deadline

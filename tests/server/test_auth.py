@@ -248,3 +248,11 @@ def test_asking_about_a_model_ends_no_drain(chat_model: Path, tmp_path: Path) ->
         server.http.post(server.url + "/admin/drain", json={"model": "ghost"}, headers=as_(BOSS))
         shown = server.http.post(server.url + "/api/show", json={"model": "ghost"}, headers=as_(ALICE))
         assert shown.status_code == 503 and "drained" in shown.text
+
+
+def test_tenants_do_not_see_what_others_use(guarded: Server) -> None:
+    asked = {"prompt": "a", "max_tokens": 1}
+    assert guarded.http.post(guarded.url + "/v1/completions", json=asked, headers=as_(BOB)).status_code == 200
+    seen = {key: guarded.http.get(guarded.url + "/metrics", headers=as_(key)).text for key in (ALICE, BOSS)}
+    assert 'client="bob"' not in seen[ALICE] and 'client="bob"' in seen[BOSS]
+    assert "hexad:prompt_tokens_total" in seen[ALICE]
