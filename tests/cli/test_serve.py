@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hexad.cli.main import _parser
-from hexad.cli.serve import _served
+from hexad.cli.main import parser_of
+from hexad.cli.serve import served_by
 from hexad.config import parse_seconds
 from hexad.errors import ConfigError
 
@@ -26,7 +26,7 @@ models:
 
 
 def served(*words: str) -> list[tuple[str, str, bool]]:
-    return [(each.name, each.config.model, each.pinned) for each in _served(_parser(True).parse_args(words))]
+    return [(each.name, each.config.model, each.pinned) for each in served_by(parser_of(True).parse_args(words))]
 
 
 @pytest.fixture
@@ -54,11 +54,16 @@ def test_a_file_may_give_each_model_settings_of_its_own(file: str) -> None:
     both = [("fast", "./small", False), ("big", "./large", True)]
     assert served("serve", "--config", file) == both
     assert served("serve", "big", "demo", "--config", file) == [both[1], ("demo", "demo", False)]
-    fast, big = _served(_parser(True).parse_args(["serve", "--config", file, "--max-queue", "7"]))
+    fast, big = served_by(parser_of(True).parse_args(["serve", "--config", file, "--max-queue", "7"]))
     assert (fast.config.max_num_seqs, big.config.max_num_seqs) == (4, 64)
     assert {(each.config.threads, each.config.keep_alive, each.config.max_queue) for each in (fast, big)} == {
         (2, 600.0, 7)
     }
+
+
+def test_a_word_names_another_model_than_the_file(file: str) -> None:
+    assert served("serve", "big=./other", "--config", file) == [("big", "./other", True)]
+    assert served("explain", "--config", file) == served("serve", "--config", file)
 
 
 def test_model_may_be_a_list(tmp_path: Path) -> None:
@@ -70,7 +75,9 @@ def test_model_may_be_a_list(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ("models: [a]", "must be `NAME:"),
-        ("models: {a: {modle: x}}", "unknown setting 'modle' in models.a"),
+        ("models: {a: {modle: x}}", "unknown setting 'modle' in .*, line 1, models.a"),
+        ("models: {a: {port: 1}}", "port is one for all models"),
+        ("models: {a: {served-model-name: b}}", "is one for all models"),
         ("models: {a: {pinned: 3}}", "pinned of a is 3"),
         ("model: [a, b]\nserved_model_name: c", "write them as NAME=MODEL"),
     ],
