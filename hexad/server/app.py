@@ -53,7 +53,7 @@ ROUTES: tuple[Route, ...] = (
 
 
 def build_app(models: Models, config: Config, keys: Keys, traffic: Traffic) -> FastAPI:
-    app = _App(title="Hexad", version=__version__, redoc_url=None, redirect_slashes=False)
+    app = _App(title="Hexad", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Gate, api=app, routes=ROUTES, config=config, keys=keys, finished=traffic.finished)
     app.add_exception_handler(HTTPException, on_http_error)
     app.state.traffic = traffic

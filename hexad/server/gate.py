@@ -30,7 +30,7 @@ from hexad.server.log import Record
 
 log = logging.getLogger("hexad.server")
 
-FASTAPI_PATHS: Mapping[str, Access] = {"/openapi.json": "user", "/docs": "user", "/docs/oauth2-redirect": "user"}
+FASTAPI_PATHS: Mapping[str, Access] = {"/openapi.json": "user"}
 
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
