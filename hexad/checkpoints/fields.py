@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from hexad.errors import CheckpointError
@@ -41,10 +40,8 @@ class Fields:
 
     def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
         value = self.raw(key, default)
-        if value is None:
-            raise self.error(key, "missing", f"an integer from {low} to {high}")
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.error(key, value, f"an integer from {low} to {high}")
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.error(key, "missing" if value is None else value, f"an integer from {low} to {high}")
         return value
 
     def optional_integer(self, key: str, low: int, high: int) -> int | None:
@@ -53,10 +50,8 @@ class Fields:
     def number(self, key: str, above: float, high: float, default: float | None = None) -> float:
         """In (above, high]."""
         value = self.raw(key, default)
-        if value is None:
-            raise self.error(key, "missing", f"a number above {above}, up to {high}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not above < value <= high:
-            raise self.error(key, value, f"a number above {above}, up to {high}")
+        if not _is_number(value) or not above < value <= high:
+            raise self.error(key, "missing" if value is None else value, f"a number above {above}, up to {high}")
         return float(value)
 
     def optional_number(self, key: str, above: float, high: float) -> float | None:
@@ -65,15 +60,9 @@ class Fields:
     def bounded(self, key: str, low: float, high: float) -> float | None:
         """In [low, high], None if absent."""
         value = self.raw(key)
-        if value is None:
-            return None
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not (math.isfinite(value) and low <= value <= high)
-        ):
+        if value is not None and (not _is_number(value) or not low <= value <= high):
             raise self.error(key, value, f"a number from {low} to {high}")
-        return float(value)
+        return None if value is None else float(value)
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.raw(key, default)
@@ -101,6 +90,10 @@ class Fields:
         value = self.raw(key, [])
         ids = value if isinstance(value, list) else [value]
         for item in ids:
-            if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < 2**31:
+            if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < 2**31:
                 raise self.error(key, item, "a token id, or a list of them")
         return ids
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -15,7 +15,7 @@ from hexad.json_file import read_json_object
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
-    """None where the author said nothing."""
+    """By the names of SamplingParams; None where the author said nothing."""
 
     eos_token_ids: tuple[int, ...] = ()
     """Any of them ends an answer."""
@@ -25,7 +25,8 @@ class GenerationDefaults:
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    max_new_tokens: int | None = None
+    max_tokens: int | None = None
+    """`max_new_tokens` in the file."""
 
 
 def read_generation_defaults(directory: Path) -> GenerationDefaults:
@@ -43,7 +44,7 @@ def read_generation_defaults(directory: Path) -> GenerationDefaults:
         top_k=generation.optional_integer("top_k", -1, 2**31 - 1),
         min_p=generation.bounded("min_p", 0.0, 1.0),
         repetition_penalty=generation.optional_number("repetition_penalty", 0.0, 100.0),
-        max_new_tokens=generation.optional_integer("max_new_tokens", 1, 2**31 - 1),
+        max_tokens=generation.optional_integer("max_new_tokens", 1, 2**31 - 1),
     )
 
 

@@ -36,7 +36,10 @@ class Tensors:
     """Where tensors meet before they are packed: kept, because fresh memory costs more than the copy."""
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A host array of exactly `shape`. Raises CheckpointError."""
+        """A host array, float32, bfloat16 or float16, of exactly `shape`.
+
+        Raises CheckpointError, naming the tensor, if it is missing or of another shape.
+        """
         raise NotImplementedError
 
     def unused(self) -> list[str]:
@@ -44,7 +47,7 @@ class Tensors:
         return []
 
     def pack(self, ops: Ops, outputs: Mapping[str, int], inputs: int, format: WeightFormat, leaves: int) -> Any:
-        """The tensors [outputs, inputs] one below the other, as `ops.pack_linear` binds them."""
+        """The tensors [outputs, inputs] one below the other, as `ops.pack_linear` binds them. Raises as `take`."""
         parts = [self.take(name, (count, inputs)) for name, count in outputs.items()]
         if len(parts) == 1:
             return ops.pack_linear(parts[0], format, leaves=leaves)
@@ -90,19 +93,11 @@ class Weights(Tensors):
         return sorted({shard.path for shard in self._shards.values()})
 
     @property
-    def total_bytes(self) -> int:
-        files = {id(shard): shard for shard in self._shards.values()}.values()
-        return sum(info.stop - info.start for file in files for info in file.infos.values())
-
-    @property
     def main_dtype(self) -> str:
         """The dtype that most tensors have."""
         names = [shard.infos[name].dtype.name for name, shard in self._shards.items()]
         most: str = max(sorted(set(names)), key=names.count)
         return most
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._shards
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A read-only view of the mapped file. Raises CheckpointError if missing or of another shape."""
@@ -175,9 +170,6 @@ class DummyWeights(Tensors):
         self._dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype, dtype))
         noise = np.random.default_rng(seed).standard_normal(_NOISE_LENGTH, dtype=np.float32)
         self._noise = (noise * np.float32(0.02)).astype(self._dtype)
-
-    def __contains__(self, name: str) -> bool:
-        return True
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A new array of the dtype given at the start."""

@@ -93,7 +93,11 @@ class Walk:
     """A grammar, and the tokens that it has taken."""
 
     def __init__(self, start: LLMatcher) -> None:
-        self._matcher = start.deep_copy()
+        self._start = start
+        self._begin()
+
+    def _begin(self) -> None:
+        self._matcher = self._start.deep_copy()
         self.tokens: list[int] = []
         self.forced: list[int] = []
         """What must come next. Empty where there is a choice."""
@@ -104,12 +108,10 @@ class Walk:
         """Nothing may follow."""
         return not self.forced and self._matcher.is_stopped()
 
-    def leads_to(self, tokens: Sequence[int]) -> bool:
-        """Whether `tokens` go on from here."""
-        return self.tokens == tokens[: len(self.tokens)]
-
     def follow(self, tokens: Sequence[int]) -> None:
-        """Take all of `tokens` that it has not. Raises RequestFailed for one that may not come."""
+        """Come to `tokens`: from here, or from the beginning. Raises RequestFailed for one that may not come."""
+        if self.tokens != tokens[: len(self.tokens)]:
+            self._begin()
         for token in tokens[len(self.tokens) :]:
             self._take(token)
 

@@ -80,7 +80,7 @@ class AsyncLLM:
         self._process = process
         self._ready = True
         self._live: dict[str, _Live] = {}
-        self._stats = EngineStats(num_pages=info.memory.num_pages, num_free_pages=info.memory.num_pages)
+        self._stats = self._without_engine()
         self._ids = itertools.count(1)
         self._grammars = GrammarProcess(frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids)
         self._closing = False
@@ -276,8 +276,7 @@ class AsyncLLM:
         self._supervision.cancel()
         await asyncio.gather(self._supervision, return_exceptions=True)
         await asyncio.gather(self._process.stop(), self._grammars.rest())
-        pages = self.info.memory.num_pages
-        self._stats = EngineStats(num_pages=pages, num_free_pages=pages, num_waiting=len(self._live))
+        self._stats = self._without_engine()
 
     async def wake(self) -> None:
         """Start an engine process again and hand it every request. Raises what `start` raises, and sleeps on then."""
@@ -399,6 +398,7 @@ class AsyncLLM:
             live.deaths += 1
             if live.deaths > MAX_DEATHS:
                 self._fail(live, f"the engine process died {live.deaths} times while this request ran ({death})")
+        self._stats = self._without_engine()
         for delay in RESTART_DELAYS_S:
             await asyncio.sleep(delay)
             try:
@@ -415,6 +415,10 @@ class AsyncLLM:
     def _as_planned(self) -> Config:
         """The configuration with the memory plan fixed, so that what was accepted still fits."""
         return dataclasses.replace(self.config, kv_memory=self.info.memory.kv, max_model_len=self.info.max_model_len)
+
+    def _without_engine(self) -> EngineStats:
+        pages, waiting = self.info.memory.num_pages, sum(not live.stream.finished for live in self._live.values())
+        return EngineStats(num_pages=pages, num_free_pages=pages, num_waiting=waiting)
 
     async def _hand_over(self) -> None:
         """To a new process: all that is live."""

@@ -5,6 +5,7 @@ All refusals that need no engine happen here, before anything is queued.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import random
@@ -181,12 +182,5 @@ def _fingerprint(resolved: Resolved) -> str:
 
 def sampling_fields(defaults: GenerationDefaults) -> dict[str, Any]:
     """What the model's author set, by the names of SamplingParams."""
-    fields = {
-        "temperature": defaults.temperature,
-        "top_p": defaults.top_p,
-        "top_k": defaults.top_k,
-        "min_p": defaults.min_p,
-        "repetition_penalty": defaults.repetition_penalty,
-        "max_tokens": defaults.max_new_tokens,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+    given = dataclasses.asdict(defaults)
+    return {name: value for name, value in given.items() if name != "eos_token_ids" and value is not None}

@@ -78,14 +78,18 @@ class Grammars:
         grammar = choice.request.grammar
         if not grammar:
             return None
-        return self._walker.submit(self._allowed, choice.key, self.compile(grammar), tokens[choice.num_prompt :])
+        begun = self._walks.get(choice.key) or self.compile(grammar)
+        return self._walker.submit(self._allowed, choice.key, begun, tokens[choice.num_prompt :])
 
-    def _allowed(self, key: tuple[str, int], start: Future[LLMatcher], generated: Sequence[int]) -> Bits:
-        walk = self._walks.pop(key, None)
-        if walk is None or not walk.leads_to(generated):
-            walk = importlib.import_module("hexad.decoding.grammar").Walk(start.result())
+    def _allowed(self, key: tuple[str, int], begun: Walk | Future[LLMatcher], generated: Sequence[int]) -> Bits:
+        """What is walked holds on to its grammar, which need not be among the compiled ones any more."""
+        if isinstance(begun, Future):
+            walk: Walk = importlib.import_module("hexad.decoding.grammar").Walk(begun.result())
+        else:
+            walk = begun
         walk.follow(generated)
         self._walks[key] = walk
+        self._walks.move_to_end(key)
         if len(self._walks) > self._max_walks:
             self._walks.popitem(last=False)
         return walk.allowed()

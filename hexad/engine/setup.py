@@ -30,7 +30,6 @@ from hexad.kernels.load import Loaded, load
 from hexad.kernels.ops import KV, Ops, PackingOps, WeightFormat
 from hexad.kernels.precision import Precision
 from hexad.kernels.threads import default_threads
-from hexad.layers.weights import Weights as WeightSource
 from hexad.models.build import build, new_kvs
 from hexad.models.names import HEAD
 from hexad.placement.memory import MemoryPlan, available_memory, plan_memory
@@ -220,10 +219,10 @@ def _save(weights: PackedWeights) -> None:
         logger.warning("hexad: the packed weights are not kept for the next start (--no-packed-cache): %s", error)
 
 
-class _Counted:
+class _Counted(Tensors):
     """Weights that report how far the packing of linears has come."""
 
-    def __init__(self, weights: WeightSource, total: int, progress: Progress) -> None:
+    def __init__(self, weights: Tensors, total: int, progress: Progress) -> None:
         self._weights, self._total, self._progress = weights, total, progress
         self._packed = 0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hexad.checkpoints.weights import Tensors
 from hexad.kernels.ops import KV, LEAVES, Array, Ops, Step, WeightFormat
 from hexad.layers.linear import Linear, Part
 from hexad.layers.norm import RMSNorm
-from hexad.layers.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Attention:
     def __init__(
         self,
         ops: Ops,
-        weights: Weights,
+        weights: Tensors,
         *,
         qkv: Sequence[str],
         output: str,

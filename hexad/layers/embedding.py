@@ -5,8 +5,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
+from hexad.checkpoints.weights import Tensors
 from hexad.kernels.ops import Array, Dtype, Ops
-from hexad.layers.weights import Weights
 
 
 class Embedding:
@@ -15,7 +15,7 @@ class Embedding:
     Where the checkpoint holds it so, it stays a mapped file: of that, only rows that are used take memory.
     """
 
-    def __init__(self, ops: Ops, weights: Weights, name: str, vocab_size: int, width: int, dtype: Dtype) -> None:
+    def __init__(self, ops: Ops, weights: Tensors, name: str, vocab_size: int, width: int, dtype: Dtype) -> None:
         table = weights.take(f"{name}.weight", (vocab_size, width))
         held = np.float32 if dtype == "float32" else ml_dtypes.bfloat16
         self.ops = ops

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hexad.checkpoints.weights import Tensors
 from hexad.kernels.ops import Array, Ops, WeightFormat
-from hexad.layers.weights import Weights
 
 
 class Part(NamedTuple):
@@ -23,7 +23,7 @@ class Linear:
     """x [T, K] -> [T, N] float32, N being the parts' outputs one after another."""
 
     def __init__(
-        self, ops: Ops, weights: Weights, parts: Sequence[Part], inputs: int, format: WeightFormat, *, leaves: int = 1
+        self, ops: Ops, weights: Tensors, parts: Sequence[Part], inputs: int, format: WeightFormat, *, leaves: int = 1
     ) -> None:
         outputs = {f"{part.name}.weight": part.outputs for part in parts}
         self.ops = ops

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hexad.checkpoints.weights import Tensors
 from hexad.kernels.ops import LEAVES, Array, Ops, WeightFormat
 from hexad.layers.linear import Linear, Part
-from hexad.layers.weights import Weights
 
 
 class MLP:
@@ -13,7 +13,7 @@ class MLP:
     def __init__(
         self,
         ops: Ops,
-        weights: Weights,
+        weights: Tensors,
         *,
         gate: str,
         up: str,

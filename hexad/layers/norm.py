@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from hexad.checkpoints.weights import Tensors
 from hexad.kernels.ops import Array, Ops
-from hexad.layers.weights import Weights
 
 
 class RMSNorm:
     """Over the last axis, with a float32 weight `name`.weight [width]."""
 
-    def __init__(self, ops: Ops, weights: Weights, name: str, width: int, eps: float) -> None:
+    def __init__(self, ops: Ops, weights: Tensors, name: str, width: int, eps: float) -> None:
         self.ops = ops
         self.weight: Array = ops.array(weights.take(f"{name}.weight", (width,)).astype(np.float32))
         self.eps = eps

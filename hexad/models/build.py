@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from typing import Protocol
 
 from hexad import models
 from hexad.checkpoints.config import ModelConfig
+from hexad.checkpoints.weights import Tensors
 from hexad.errors import CheckpointError
 from hexad.kernels.ops import KV, Array, Dtype, Ops, Step
 from hexad.kernels.precision import Precision
-from hexad.layers.weights import Weights
 
 
 class Model(Protocol):
@@ -21,13 +22,7 @@ class Model(Protocol):
         """Logits float32 [R, V] of the rows `step.output_rows_R`; writes keys and values of all T tokens to `kvs`."""
 
 
-class Family(Protocol):
-    """How a family's file offers its model, under the name `Decoder`."""
-
-    def __call__(self, config: ModelConfig, weights: Weights, ops: Ops, precision: Precision) -> Model: ...
-
-
-def build(config: ModelConfig, weights: Weights, ops: Ops, precision: Precision) -> Model:
+def build(config: ModelConfig, weights: Tensors, ops: Ops, precision: Precision) -> Model:
     """Read, pack and bind all weights.
 
     Raises CheckpointError for a family without a file here, and for weights that are missing
@@ -43,15 +38,11 @@ def build(config: ModelConfig, weights: Weights, ops: Ops, precision: Precision)
     return known[config.model_type](config, weights, ops, precision)
 
 
-def families() -> dict[str, Family]:
-    """Every file of this room that holds a `Decoder`, by name."""
-    found: dict[str, Family] = {}
-    for file in pkgutil.iter_modules(models.__path__):
-        if file.name != "build":
-            family = getattr(importlib.import_module(f"hexad.models.{file.name}"), "Decoder", None)
-            if family is not None:
-                found[file.name] = family
-    return found
+def families() -> dict[str, Callable[[ModelConfig, Tensors, Ops, Precision], Model]]:
+    """The `Decoder` of every file of this room that holds one, by the file's name."""
+    names = (file.name for file in pkgutil.iter_modules(models.__path__) if file.name != "build")
+    files = {name: importlib.import_module(f"hexad.models.{name}") for name in names}
+    return {name: file.Decoder for name, file in files.items() if hasattr(file, "Decoder")}
 
 
 def new_kvs(config: ModelConfig, ops: Ops, num_pages: int, dtype: Dtype) -> list[KV]:

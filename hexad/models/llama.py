@@ -1,11 +1,13 @@
 """Llama 1 to 3 (Touvron et al., 2023), and the many models that took over its architecture.
 
-Rotary positions, grouped queries, a SiLU-gated MLP, RMSNorm before each, no window.
+Rotary positions, grouped queries, a SiLU-gated MLP, RMSNorm before each. Llama itself has no window; biases and windows
+are the configuration's to say.
 """
 
 from __future__ import annotations
 
 from hexad.checkpoints.config import ModelConfig
+from hexad.checkpoints.weights import Tensors
 from hexad.kernels.ops import KV, Array, Ops, Step
 from hexad.kernels.precision import Precision
 from hexad.layers.attention import Attention, Heads
@@ -14,7 +16,6 @@ from hexad.layers.linear import Linear, Part
 from hexad.layers.mlp import MLP
 from hexad.layers.norm import RMSNorm
 from hexad.layers.rotary import rope_table
-from hexad.layers.weights import Weights
 from hexad.models.names import EMBEDDING, FINAL_NORM, HEAD, LayerNames
 
 
@@ -22,7 +23,7 @@ class Block:
     """Attention and MLP, each behind a norm, each added to the residual stream."""
 
     def __init__(
-        self, config: ModelConfig, index: int, weights: Weights, ops: Ops, precision: Precision, cos_sin: Array
+        self, config: ModelConfig, index: int, weights: Tensors, ops: Ops, precision: Precision, cos_sin: Array
     ) -> None:
         names = LayerNames(index)
         width, eps = config.hidden_size, config.rms_norm_eps
@@ -37,7 +38,7 @@ class Block:
             bias=config.attention_bias,
             output_bias=config.output_bias,
             cos_sin=cos_sin,
-            window=0,
+            window=config.windows[index],
             format=precision.linear,
         )
         self.mlp_norm = RMSNorm(ops, weights, names.mlp_norm, width, eps)
@@ -63,7 +64,7 @@ class Block:
 class Decoder:
     """Token ids [T] -> logits [R, V] float32."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops, precision: Precision) -> None:
+    def __init__(self, config: ModelConfig, weights: Tensors, ops: Ops, precision: Precision) -> None:
         vocab, width = config.vocab_size, config.hidden_size
         cos_sin = ops.array(rope_table(config.rope, config.head_dim, config.max_position))
         self.ops = ops

@@ -6,6 +6,7 @@ The head width is a number of its own, not hidden size / heads.
 from __future__ import annotations
 
 from hexad.checkpoints.config import ModelConfig
+from hexad.checkpoints.weights import Tensors
 from hexad.kernels.ops import KV, Array, Ops, Step
 from hexad.kernels.precision import Precision
 from hexad.layers.attention import Attention, Heads
@@ -14,7 +15,6 @@ from hexad.layers.linear import Linear, Part
 from hexad.layers.mlp import MLP
 from hexad.layers.norm import RMSNorm
 from hexad.layers.rotary import rope_table
-from hexad.layers.weights import Weights
 from hexad.models.names import EMBEDDING, FINAL_NORM, HEAD, LayerNames
 
 
@@ -22,7 +22,7 @@ class Block:
     """Attention and MLP, each behind a norm, each added to the residual stream."""
 
     def __init__(
-        self, config: ModelConfig, index: int, weights: Weights, ops: Ops, precision: Precision, cos_sin: Array
+        self, config: ModelConfig, index: int, weights: Tensors, ops: Ops, precision: Precision, cos_sin: Array
     ) -> None:
         names = LayerNames(index)
         width, eps = config.hidden_size, config.rms_norm_eps
@@ -65,7 +65,7 @@ class Block:
 class Decoder:
     """Token ids [T] -> logits [R, V] float32."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops, precision: Precision) -> None:
+    def __init__(self, config: ModelConfig, weights: Tensors, ops: Ops, precision: Precision) -> None:
         vocab, width = config.vocab_size, config.hidden_size
         cos_sin = ops.array(rope_table(config.rope, config.head_dim, config.max_position))
         self.ops = ops

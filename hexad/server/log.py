@@ -7,14 +7,18 @@ line or paint a terminal. Prompts, answers and keys are never logged. This modul
 from __future__ import annotations
 
 import logging
+import os
+import queue
 import re
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
+MAX_QUEUED = 10_000
 LONGEST = 300
 """Characters of one value; the rest is cut, and `...` says so."""
 
@@ -92,9 +96,45 @@ class _Lines(logging.Formatter):
         return f"{when} {level:7} {' '.join([message, *map(_pair, fields, fields.values())])}{''.join(quoted)}"
 
 
+class _Queued(logging.Handler):
+    """Lines go to stderr from a thread: whoever reads them may stall, and must not stall the server.
+
+    When MAX_QUEUED of them wait, more are dropped, and how many is said.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: queue.Queue[str] = queue.Queue(MAX_QUEUED)
+        self._dropped = 0
+        threading.Thread(target=self._write, daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._dropped += 1
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            if dropped := self._dropped:
+                self._dropped = 0
+                note = logging.LogRecord("hexad", logging.WARNING, "", 0, "%d lines were dropped", (dropped,), None)
+                line += "\n" + self.format(note)
+            # Not through sys.stderr's buffer, whose lock a stalled thread would hold when the process ends.
+            os.write(sys.stderr.fileno(), f"{line}\n".encode("utf-8", "replace"))
+            self._lines.task_done()
+
+    def flush(self) -> None:
+        """At the end of the process, too; for at most a second."""
+        deadline = time.monotonic() + 1
+        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+
 def write_logs(format: Literal["text", "json"]) -> None:
     """Send our logs to stderr as `format` says."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Queued()
     handler.setFormatter(_Lines(format == "json"))
     for name in ("hexad", "uvicorn"):
         logger = logging.getLogger(name)

@@ -117,7 +117,7 @@ async def _parts(
     models: Models, body: ChatRequest | GenerateRequest, caller: Caller
 ) -> AsyncGenerator[tuple[Parts, Parts], None]:
     """What the answer gains, and at the end why it ended and how long it took."""
-    times = _Times()
+    start, first = time.perf_counter_ns(), 0
     entry = find(models, body.model)
     empty = not (body.messages if isinstance(body, ChatRequest) else body.prompt or body.suffix)
     if empty and body.keep_alive == 0:
@@ -128,7 +128,7 @@ async def _parts(
         yield {"content": ""}, {"done_reason": "unload"}
         return
     async with models.use(entry.name, keep_alive=body.keep_alive, deadline=caller.deadline) as service:
-        times.loaded = time.perf_counter_ns()
+        loaded = time.perf_counter_ns()
         if empty:
             yield {"content": ""}, {"done_reason": "load"}
             return
@@ -136,38 +136,28 @@ async def _parts(
         gained: Gained | None = None
         async with contextlib.aclosing(_growth(service, body, caller)) as growth:
             async for gained in growth:
-                times.grew()
+                first = first or time.perf_counter_ns()
                 parts = message.take(gained.events, ended=gained.piece.finish_reason is not None)
                 if body.logprobs and gained.piece.token_ids:
                     parts["logprobs"] = logprobs_of(service.engine.tokenizer, gained.piece, body.top_logprobs or 0)
                 if parts != {"content": ""}:
                     yield parts, {}
         assert gained is not None  # every answer ends with a piece, or in an exception
-        yield {"content": ""}, times.done(gained)
+        yield {"content": ""}, _done(gained, start, loaded, first)
 
 
-class _Times:
-    """Moments of one request, on a clock that only goes forward."""
-
-    def __init__(self) -> None:
-        self.loaded = self.first = 0
-        self._start = time.perf_counter_ns()
-
-    def grew(self) -> None:
-        self.first = self.first or time.perf_counter_ns()
-
-    def done(self, gained: Gained) -> Parts:
-        """Prompt: from the loaded model to the first token, with the wait for a place. Eval: from there to the end."""
-        now = time.perf_counter_ns()
-        return {
-            "done_reason": "length" if gained.piece.finish_reason == "length" else "stop",
-            "total_duration": now - self._start,
-            "load_duration": self.loaded - self._start,
-            "prompt_eval_count": len(gained.output.prompt_token_ids),
-            "prompt_eval_duration": self.first - self.loaded,
-            "eval_count": len(gained.output.outputs[0].token_ids),
-            "eval_duration": now - self.first,
-        }
+def _done(gained: Gained, start: int, loaded: int, first: int) -> Parts:
+    """Times on `perf_counter_ns`. The prompt's lasts to the first token, with the wait for a place among others."""
+    now = time.perf_counter_ns()
+    return {
+        "done_reason": "length" if gained.piece.finish_reason == "length" else "stop",
+        "total_duration": now - start,
+        "load_duration": loaded - start,
+        "prompt_eval_count": len(gained.output.prompt_token_ids),
+        "prompt_eval_duration": first - loaded,
+        "eval_count": len(gained.output.outputs[0].token_ids),
+        "eval_duration": now - first,
+    }
 
 
 class _Message:

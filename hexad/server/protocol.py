@@ -26,12 +26,16 @@ READER_S = 30
 """Who sends a body, or reads an answer, must do so at MIN_RATE at least over each window of so many seconds."""
 MIN_RATE = 240
 """Bytes a second."""
+KEEP_ALIVE_S = 100
+"""A connection between two requests. Longer than its clients keep one (httpx 5 s, aiohttp 15, proxies 60, Go and Rust's
+reqwest 90), for whoever hangs up first may cut off a request that is on its way."""
 LOOK_S = 2
 
-Waits = Literal["head", "body", "reader"]
+Waits = Literal["head", "body", "reader", "next"]
 
 
 class Protocol(HttpToolsProtocol):
+    _in_head = True
     _head_bytes = 0
     _headers_seen = 0
     _body_bytes = 0
@@ -44,7 +48,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._timer = self.loop.call_later(LOOK_S, self._look)
         self._begin("head")
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > MAX_CONNECTIONS and not self._make_room():
             self._refuse(503, f"there are {MAX_CONNECTIONS} connections already; try again later", "too_busy")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -52,9 +56,19 @@ class Protocol(HttpToolsProtocol):
             self._timer.cancel()
         super().connection_lost(exc)
 
+    def _make_room(self) -> bool:
+        """Close the connection that has been without a request for longest; False when there is none."""
+        mine: list[Protocol] = [each for each in self.connections if isinstance(each, Protocol)]
+        resting = [each for each in mine if each._waits == "next" and not each.transport.is_closing()]
+        if resting:
+            min(resting, key=lambda each: each._since).transport.close()
+        return bool(resting)
+
     # Limits on heads.
 
     def on_message_begin(self) -> None:
+        self._in_head = True
+        self._waits = None
         self._head_bytes = self._headers_seen = 0
         super().on_message_begin()
 
@@ -85,6 +99,7 @@ class Protocol(HttpToolsProtocol):
     # Deadlines.
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         self._waits = None
         super().on_headers_complete()
 
@@ -104,7 +119,7 @@ class Protocol(HttpToolsProtocol):
             ended = is_idle or self.flow.write_paused or self.transport.is_closing()
             return "reader" if ended else None
         if is_idle:
-            return "head"
+            return "head" if self._in_head else "next"
         return "body" if cycle.more_body and not self.flow.read_paused else None
 
     def _begin(self, waits: Waits | None) -> None:
@@ -121,6 +136,8 @@ class Protocol(HttpToolsProtocol):
             self._begin(waits)
         elif waits == "head" and lasted > HEAD_S:
             self._refuse(408, f"the head of the request was not complete after {HEAD_S} s", "too_slow")
+        elif waits == "next" and lasted > KEEP_ALIVE_S:
+            self.transport.close()
         elif waits in ("body", "reader") and lasted > (BODY_S if waits == "body" else READER_S):
             if self._moved(waits) - self._mark >= MIN_RATE * lasted:
                 self._begin(waits)

@@ -27,7 +27,7 @@ from hexad.server.app import build_app
 from hexad.server.auth import Keys
 from hexad.server.log import write_logs
 from hexad.server.models import Models, Served
-from hexad.server.protocol import MAX_CONNECTIONS, Protocol
+from hexad.server.protocol import KEEP_ALIVE_S, MAX_CONNECTIONS, Protocol
 from hexad.server.tracing import start_tracing
 from hexad.server.traffic import Traffic
 
@@ -176,6 +176,7 @@ def _settings(app: FastAPI, config: Config) -> uvicorn.Config:
         ssl_certfile=config.tls_cert,
         ssl_keyfile=config.tls_key,
         http=Protocol,
+        timeout_keep_alive=KEEP_ALIVE_S,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -24,7 +24,10 @@ SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible":
 """Of JSON, in answers and in calls. Without these spaces models lose their way: held to its own schemas, the built-in
 model extracts fields right in 57 of 60 questions (freely in 56), and without them in none."""
 _TEXT = "TEXT: /(?s:.*)/"
-_JSON_HERE = re.compile(r"%json\s*(?=\{)")
+_JSON_OR_OTHER = re.compile(
+    r'"(?:\\.|[^"\\\n])*"?|<[^<>\s]+>|(?://|#)[^\n]*|/(?:(?s:\\.)|[^/\\])+/?|(?P<json>%json\s*(?=\{))'
+)
+"""Where a schema begins in Lark, or else a string, a special token, a comment or a regex, in which none does."""
 
 
 def to_grammar(wanted: StructuredOutputs, special_tokens: Collection[str] = ()) -> str:
@@ -63,7 +66,9 @@ def quoted(text: str) -> str:
 
 
 def _regex(pattern: str) -> str:
-    return "/" + re.sub(r"(\\.)|/", lambda found: found[1] or r"\/", pattern).replace("\n", r"\n") + "/"
+    spelled = {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}
+    text = re.sub(r"(?s)\\.|[/\n]", lambda found: spelled.get(found[0], found[0]), pattern)
+    return f"/{text}/" if text else '""'  # nothing between slashes would be a comment
 
 
 def _parsed(value: Any, name: str) -> Any:
@@ -74,10 +79,11 @@ def _parsed(value: Any, name: str) -> Any:
 
 
 def _lark_of(grammar: str) -> str:
-    if re.search(r"(?m)^\s*(%llguidance\b|start\s*:)", grammar):
+    if re.search(r"(?m)^[ \t]*(%llguidance\b|start\s*:)", grammar):
         return grammar
+    lines = re.sub(r"\n\s*\n", "\n", grammar)  # the converter takes quadratic time for those that are empty
     try:
-        return str(importlib.import_module("llguidance.gbnf_to_lark").any_to_lark(grammar))
+        return str(importlib.import_module("llguidance.gbnf_to_lark").any_to_lark(lines))
     except Exception as error:  # the converter raises bare Exception
         raise BadRequest(
             f"structured_outputs.grammar is neither Lark (it has no rule `start:`) nor GBNF: {error}", param=PARAM
@@ -87,14 +93,14 @@ def _lark_of(grammar: str) -> str:
 def _prepared(lark: str) -> str:
     """With the schemas that stand in it made ready, but for those that are meant to be taken leniently."""
     parts, at = list[str](), 0
-    while found := _JSON_HERE.search(lark, at):
-        try:
-            schema, end = json.JSONDecoder().raw_decode(lark, found.end())
-        except ValueError:  # not a schema, but a part of a string
-            schema, end = None, found.end()
+    while found := _JSON_OR_OTHER.search(lark, at):
         parts.append(lark[at : found.end()])
-        if schema is None:
-            at = end
+        at = found.end()
+        if not found["json"]:
+            continue
+        try:
+            schema, at = json.JSONDecoder().raw_decode(lark, at)
+        except ValueError:  # llguidance will say where
             continue
         how = schema.pop("x-guidance", {})
         if not isinstance(how, dict):
@@ -102,7 +108,6 @@ def _prepared(lark: str) -> str:
         how = SPACING | how
         schema = schema if how.get("lenient") else prepare_schema(schema)
         parts.append(json.dumps({**schema, "x-guidance": how}))
-        at = end
     return "".join(parts) + lark[at:]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -165,6 +166,63 @@ def test_a_connection_that_is_used_and_used_again_stays(monkeypatch: pytest.Monk
             assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
             await asyncio.sleep(0.05)
         writer.close()
+
+    _run(scenario, monkeypatch)
+
+
+@pytest.mark.parametrize("between", [b"", b"\r\n"], ids=["nothing", "empty lines"])
+def test_a_connection_may_rest_between_requests_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, between: bytes
+) -> None:
+    """Longer than a head may take; and no word of ours comes that would be read as the next answer."""
+    monkeypatch.setattr(protocol, "KEEP_ALIVE_S", 1.2)
+
+    async def scenario(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            await asyncio.sleep(0.8)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                writer.write(between)
+                await asyncio.sleep(0.1)
+            assert await reader.read() == b""
+        writer.close()
+
+    _run(scenario, monkeypatch)
+
+
+def test_the_head_of_a_second_request_has_its_deadline_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 408")
+        writer.close()
+
+    _run(scenario, monkeypatch)
+
+
+def test_a_new_connection_gets_the_place_of_one_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 2)
+
+    async def scenario(port: int) -> None:
+        begun, _ = held = await asyncio.open_connection("127.0.0.1", port)
+        held[1].write(b"GET /held HTTP/1.1\r\n")
+        resting, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await resting.readuntil(b"0\r\n\r\n")
+        await asyncio.sleep(0.2)
+        newest = await asyncio.open_connection("127.0.0.1", port)
+        newest[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await newest[0].readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert await resting.read() == b""
+        held[1].write(b"Host: x\r\n\r\n")
+        assert (await begun.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for each in (held, newest):
+            each[1].close()
 
     _run(scenario, monkeypatch)
 

@@ -34,7 +34,6 @@ def test_all_weights_that_transformers_saved_come_back(tmp_path: Path, shard_siz
         got = weights.take(name, tuple(tensor.shape))
         np.testing.assert_array_equal(got.astype(np.float32), tensor.float().numpy())
     assert weights.unused() == []
-    assert weights.total_bytes == sum(tensor.nbytes for tensor in expected.values())
     assert weights.main_dtype == str(dtype).removeprefix("torch.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import Any
 
 import jsonschema_rs
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from hexad.decoding.grammar import Vocabulary, Walk
 from hexad.errors import BadRequest, RequestFailed
-from hexad.text.grammar import expression
+from hexad.text.grammar import expression, to_grammar
 from hexad.types import StructuredOutputs
 
 from .schemas import admits, demo_vocabulary, on_a_line
@@ -132,8 +133,17 @@ def test_forced_text_is_spelled_as_the_tokenizer_spells_it() -> None:
     ("wanted", "whole", "not_whole"),
     [
         (StructuredOutputs(regex=r"[a-c]+/\d{2}"), ["abc/12", "a/00"], ["abc/1", "d/12", "abc/123"]),
+        (StructuredOutputs(regex=""), [""], ["a"]),
+        (StructuredOutputs(regex="a\\\n\n/b"), ["a\n\n/b"], ["a\\n\n/b"]),
+        (StructuredOutputs(choice=["%json {}", "%json true"]), ["%json {}"], ["{}", '%json "a"']),
+        (StructuredOutputs(regex='x"?/%json {2}"'), ['x/%json  "'], ["x/{2}"]),
+        (
+            StructuredOutputs(grammar='start: "a" b // "%json {}\nb: %json {"const": "# %json {}"} # end'),
+            ['a"# %json {}"'],
+            ["a"],
+        ),
         (StructuredOutputs(choice=["yes", 'no "', "\n\x7fé"]), ["yes", 'no "', "\n\x7fé"], ["no", ""]),
-        (StructuredOutputs(json_object=True), ["{}", '{"a":[1,{}]}'], ["[]", '"a"', '{"a" :1}']),
+        (StructuredOutputs(json_object=True), ["{}", '{"a": [1, {}]}'], ["[]", '"a"', '{"a" :1}']),
         (StructuredOutputs(json='{"type":"integer"}'), ["1", "-20"], ["1.5", '"1"']),
         (StructuredOutputs(json=True), ["1", '"a"', "[null]"], ["a"]),
         (StructuredOutputs(grammar='start: "a" rest\nrest: /[0-9]/ | "x" rest'), ["a1", "axx2"], ["a", "ax"]),
@@ -166,11 +176,13 @@ def test_forced_text_is_spelled_as_the_tokenizer_spells_it() -> None:
                                 {"type": "json_schema", "json_schema": {"type": "integer"}},
                                 {"type": "regex", "pattern": "[x-z]/"},
                             ]},
+                            {"type": "regex", "pattern": ""},
+                            {"type": "regex", "pattern": "[.]?"},
                         ],
                     },
                 }
             ),
-            ["<t>so</t>no", "<t></t>7", "<t>a</t>y/"],
+            ["<t>so</t>no", "<t></t>7.", "<t>a</t>y/"],
             ["no", "<t>so</t>maybe", "<t>so"],
         ),
         (
@@ -197,6 +209,18 @@ def test_each_kind(wanted: StructuredOutputs, whole: list[str], not_whole: list[
         walk = matcher.deep_copy()
         admitted = walk.try_consume_tokens(tokens) == len(tokens) and walk.is_accepting()
         assert admitted == (text in whole), text
+
+
+def test_a_schema_is_found_behind_a_token_with_a_slash() -> None:
+    wanted = StructuredOutputs(grammar='start: </t> %json {"uniqueItems": false} /b/')
+    assert "uniqueItems" not in to_grammar(wanted)
+
+
+def test_a_text_of_blank_lines_is_read_in_linear_time() -> None:
+    started = time.process_time()
+    with pytest.raises(BadRequest, match="neither Lark"):
+        expression(StructuredOutputs(grammar="\n" * 300_000 + "x"))
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from hexad import LLM, SamplingParams, StructuredOutputs
 from hexad.bench import skills
 from hexad.config import Config, resolve
-from hexad.engine import grammar_process
+from hexad.engine import grammar_process, grammars
 from hexad.errors import BadRequest, Overloaded
 
 from .test_supervisor import answer, running, until
@@ -216,3 +216,18 @@ def test_a_schema_does_not_lead_a_model_astray() -> None:
         params = SamplingParams(temperature=0, max_tokens=100, structured_outputs=StructuredOutputs(json=schema))
         right += skills.is_correct(example, llm.chat(list(example.messages), params)[0].outputs[0].text)
     assert right >= 18
+
+
+def test_a_grammar_is_not_compiled_again_while_it_is_walked(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "MAX_COMPILED", 2)
+    llm = LLM(str(tiny_model), threads=1, kv_memory="16MiB", max_model_len=256)
+    compiled: list[str] = []
+    inside = llm._loop.runner.grammars
+    monkeypatch.setattr(inside, "_compile", lambda grammar: (compiled.append(grammar), _compile(grammar))[1])
+    _compile = type(inside)._compile.__get__(inside)
+    wanted = [StructuredOutputs(regex=f"[a-z{i}]{{20}}") for i in range(5)]
+    alone = [llm.generate([[5, 9]], asking(each))[0].outputs[0].token_ids for each in wanted]
+    compiled.clear()
+    together = llm.generate([[5, 9]] * 5, [asking(each) for each in wanted])
+    assert [output.outputs[0].token_ids for output in together] == alone
+    assert len(compiled) <= 3 * len(wanted), "to accept it, to let it in, and to begin"

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hexad import SamplingParams
@@ -97,11 +98,13 @@ def test_a_broken_book_is_named(tiny_model: Path) -> None:
 def test_a_deadline_frees_what_it_ends(config: Config) -> None:
     async def main() -> None:
         async with running(config) as engine:
+            wide = msgspec.structs.replace(LONG, n=48)
             with pytest.raises(DeadlineExceeded, match="was over before the engine"):
                 [_ async for _ in engine.generate([1], LONG, deadline=time.monotonic() - 1)]
             with pytest.raises(DeadlineExceeded, match=r"it had \d+ tokens"):
-                [_ async for _ in engine.generate([1], LONG, deadline=time.monotonic() + 0.1)]
+                [_ async for _ in engine.generate([1], wide, deadline=time.monotonic() + 0.05)]
             await until(lambda: engine.stats().num_running == 0)
+            assert engine.stats().num_steps < 700, "nobody waits for the rest"
             assert await engine.audit() is None and not engine._live
             outputs = [output async for output in engine.generate([1], LONG, deadline=time.monotonic() + 60)]
             assert outputs[-1].finished and outputs[-1].queue_s is not None and 0 <= outputs[-1].queue_s < 5

@@ -67,6 +67,20 @@ def test_a_thousand_requests_of_one_do_not_hold_up_one_of_another() -> None:
     assert world.scheduler.waiting[0].key == ("one", 0)
 
 
+def test_a_newcomer_has_no_credit_for_the_time_before_it_came() -> None:
+    world = one_seat()
+    for index in range(20):
+        world.add(make_request(f"old {index}", [0], 4, client="old", ignore_eos=True))
+    while not world.streams["old 9", 0].ends:
+        world.step()
+    for index in range(20):
+        world.add(make_request(f"new {index}", [0], 4, client="new", ignore_eos=True))
+    done = [stream.request for stream in world.streams.values() if stream.ends]
+    later = [request.client for request in served(world) if request not in done]
+    for end in range(1, 15):
+        assert abs(later[:end].count("new") - later[:end].count("old")) <= 2, later
+
+
 def test_what_left_unserved_does_not_count() -> None:
     scheduler = Scheduler(SchedulerConfig(16, 1, 16, 32, True, 4))
     scheduler.add(make_request("running", [0], 8, client="a"))

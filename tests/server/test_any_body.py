@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from hexad.server.anthropic_types import MessagesRequest
 from hexad.server.llama_cpp import ContentRequest
+from hexad.server.ollama_types import ChatRequest as OllamaChat
+from hexad.server.ollama_types import GenerateRequest, Options
 from hexad.server.openai_types import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from hexad.server.responses_types import ResponseRequest
 from tests.server.running import Server
 
+OLLAMA: dict[str, Any] = {"stream": False, "options": {"num_predict": 3}}
 REQUESTS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
     ("/v1/completions", CompletionRequest, {"prompt": "hi", "max_tokens": 3}),
     ("/v1/chat/completions", ChatRequest, {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}),
@@ -23,6 +27,8 @@ REQUESTS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
         MessagesRequest,
         {"model": "tiny-chat", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3},
     ),
+    ("/api/chat", OllamaChat, {"model": "tiny-chat", "messages": [{"role": "user", "content": "hi"}]} | OLLAMA),
+    ("/api/generate", GenerateRequest, {"model": "tiny-chat", "prompt": "hi"} | OLLAMA),
     ("/tokenize", TokenizeRequest, {"prompt": "hi"}),
     ("/tokenize", ContentRequest, {"content": "hi"}),
     ("/detokenize", DetokenizeRequest, {"tokens": [5]}),
@@ -50,10 +56,27 @@ def test_any_body_is_answered_or_refused(
     names = sorted(set(model.model_fields) - {"model"})
     changes = data.draw(st.dictionaries(st.sampled_from(names), VALUES, min_size=1, max_size=3))
     answer = server.post(path, body | changes)
+    check(answer)
+
+
+OPTIONS = sorted(field.alias or name for name, field in Options.model_fields.items())
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from([f.alias or name for name, f in Options.model_fields.items()]), ATOMS, max_size=3)
+)
+def test_any_options_are_honoured_or_refused(server: Server, options: dict[str, Any]) -> None:
+    body = {"model": "tiny-chat", "prompt": "hi", "stream": False, "options": {"num_predict": 3} | options}
+    check(server.post("/api/generate", body))
+
+
+def check(answer: httpx.Response) -> None:
     if answer.status_code == 200:
         return
     error = answer.json()["error"]
+    message = error if isinstance(error, str) else error["message"]
     # Parameters in range can still make logits overflow: known only while it runs.
-    failed_alone = answer.status_code == 500 and "internal error" not in error["message"]
+    failed_alone = answer.status_code == 500 and "internal error" not in message
     assert answer.status_code == 400 or failed_alone, error
-    assert error["message"]
+    assert message

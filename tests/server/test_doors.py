@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -255,3 +256,22 @@ def test_a_vanished_client_is_written_down(logging: tuple[str, Server]) -> None:
         time.sleep(0.01)
     line = next(line for line in lines(server) if "client_disconnected" in line)
     assert "abort" in line
+
+
+def test_a_log_that_nobody_reads_stops_nobody(chat_model: Path, tmp_path: Path) -> None:
+    """A pipe holds 64 KiB; the lines of 3,000 requests are more."""
+    command = [sys.executable, "-m", "hexad.cli.main", "serve", str(chat_model), "--port", "0", "--threads", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        seen = b""
+        while b"ready" not in seen:
+            seen += process.stderr.readline()
+        url = re.search(r"http://[\d.]+:\d+", seen.decode())
+        assert url is not None
+        try:
+            with httpx.Client(timeout=10) as client:
+                for _ in range(3000):
+                    assert client.get(url[0] + "/nowhere").status_code == 404
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0
