@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
             if len(served) > 1:
                 print(f"also     {', '.join(other.name for other in served[1:])}: loaded on demand", file=sys.stderr)
             print(f"page     {address}", file=sys.stderr)
-            print(f"APIs     {address}/v1 (OpenAI); others, and every parameter: {address}/docs", file=sys.stderr)
+            print(f"APIs     {address}/v1 (OpenAI); every path and parameter: {address}/docs", file=sys.stderr)
             print(f"ready    in {time.monotonic() - started:.1f} s; Ctrl-C stops", file=sys.stderr, flush=True)
 
         return serve(served, progress=progress, on_ready=on_ready)
