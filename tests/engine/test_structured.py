@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import random
 import resource
 import signal
 import time
@@ -16,6 +17,7 @@ import jsonschema_rs
 import pytest
 
 from hexad import LLM, SamplingParams, StructuredOutputs
+from hexad.bench import skills
 from hexad.config import Config, resolve
 from hexad.engine import grammar_process, grammars
 from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded
@@ -253,6 +255,21 @@ def test_it_composes_with_every_other_parameter(tiny_model: Path) -> None:
             if each.finish_reason == "stop" and each.stop_reason is None:
                 text = each.text.removesuffix("\x01")
                 assert jsonschema_rs.is_valid(PERSON, json.loads(text)), (other, text)
+
+
+def test_a_schema_does_not_lead_a_model_astray() -> None:
+    """The demo model was trained to extract fields as JSON; held to the schema of the answer it must be as good."""
+    rng = random.Random(7)
+    examples = [skills.example("extract", rng, held_out=True) for _ in range(20)]
+    llm = LLM("demo", kv_memory="64MiB")
+    right = 0
+    for example in examples:
+        fields = {key: {"type": "string" if isinstance(value, str) else "integer"} for key, value in
+                  json.loads(example.answer).items()}  # fmt: skip
+        schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+        params = SamplingParams(temperature=0, max_tokens=100, structured_outputs=StructuredOutputs(json=schema))
+        right += skills.is_correct(example, llm.chat(list(example.messages), params)[0].outputs[0].text)
+    assert right >= 18
 
 
 def test_a_grammar_is_not_compiled_again_while_it_is_walked(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
