@@ -17,8 +17,6 @@ from typing import Any
 
 import msgspec
 
-from hexad.checkpoints.config import ModelConfig
-from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
 from hexad.engine.grammar_process import GrammarProcess
@@ -121,14 +119,6 @@ class AsyncLLM:
     @property
     def chat_template(self) -> ChatTemplate | None:
         return self.frontend.chat_template
-
-    @property
-    def model_config(self) -> ModelConfig:
-        return self.frontend.model_config
-
-    @property
-    def generation_defaults(self) -> GenerationDefaults:
-        return self.frontend.generation_defaults
 
     @property
     def max_model_len(self) -> int:
