@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
                 print(line, file=sys.stderr)
             if len(served) > 1:
                 print(f"also     {', '.join(other.name for other in served[1:])}: loaded on demand", file=sys.stderr)
-            print(f"address  {address}/v1 (OpenAI), {address}/docs, {address}/metrics", file=sys.stderr)
+            print(f"address  {address}/v1 (OpenAI), {address}/openapi.json, {address}/metrics", file=sys.stderr)
             print(f"ready    in {time.monotonic() - started:.1f} s; Ctrl-C stops", file=sys.stderr, flush=True)
 
         return serve(served, progress=progress, on_ready=on_ready)

@@ -103,8 +103,8 @@ class Frontend:
     def _check(self, request: Request) -> None:
         """Raise BadRequest for what can never be served, and for what another process could not even read."""
         try:
+            refuse_unservable(request, self.limits)  # first, for it is cheap
             check_params(request, vocab_size=self.model_config.vocab_size)
-            refuse_unservable(request, self.limits)
             decode_command(encode(Add(request)))
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
             raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
