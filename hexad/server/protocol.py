@@ -38,6 +38,7 @@ class Protocol(HttpToolsProtocol):
     _in_head = True
     _head_bytes = 0
     _headers_seen = 0
+    _in_body = False
     _body_bytes = 0
     _waits: Waits | None = None
     _since = 0.0
@@ -100,12 +101,17 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._in_body = True
         self._waits = None
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
 
     def resume_writing(self) -> None:
         self._waits = None
@@ -118,9 +124,11 @@ class Protocol(HttpToolsProtocol):
             # While the answer is written and the buffer not full, nobody waits for the reader.
             ended = is_idle or self.flow.write_paused or self.transport.is_closing()
             return "reader" if ended else None
+        if self._in_body:  # also behind an answer that did not wait for it
+            return None if self.flow.read_paused else "body"
         if is_idle:
             return "head" if self._in_head else "next"
-        return "body" if cycle.more_body and not self.flow.read_paused else None
+        return None
 
     def _begin(self, waits: Waits | None) -> None:
         self._waits, self._since, self._mark = waits, self.loop.time(), self._moved(waits)
