@@ -161,12 +161,6 @@ class Tokenizer:
     def bos_token_id(self) -> int | None:
         return self.token_id(self.special_tokens.get("bos_token"))
 
-    @property
-    def eos_token_ids(self) -> list[int]:
-        """The tokenizer's own; generation_config.json may name more."""
-        eos = self.token_id(self.special_tokens.get("eos_token"))
-        return [] if eos is None else [eos]
-
     def token_id(self, content: str | None) -> int | None:
         if content is None:
             return None
