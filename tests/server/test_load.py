@@ -24,6 +24,8 @@ DEAD_CLIENTS = 0.2
 """Share of streams that are left early: before the first token, in the middle, or by closing the connection."""
 QUESTIONS = 3
 """To each dialect."""
+VISITS_S = 40
+"""At most, all together: a client that is itself short of time stops in the middle of a request, and is cut off."""
 GROUP = 16
 """Visitors who share clients: a pool of connections takes time that grows with the square of its size."""
 ADMIN = "boss-secret-key-12345"
@@ -139,6 +141,7 @@ def test_surviving_streams_are_whole_and_right(loaded: Server, streams: int, sec
         async def visitor(number: int) -> None:
             rng, clients = random.Random(number), groups[number // GROUP]
             while time.monotonic() < ends_at:
+                await asyncio.sleep(rng.random() * 2 * streams / VISITS_S)
                 which = rng.randrange(len(asked))
                 if rng.random() < DEAD_CLIENTS:
                     await left_early(clients, *asked[which], rng)
