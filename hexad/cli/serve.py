@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     with loading_bar(f"loading {config.model}") as progress:
 
         def on_ready(engine: AsyncLLM, address: str) -> None:
-            for line in startup_lines(name, engine.model_config, engine.info):
+            for line in startup_lines(name, engine.frontend.model_config, engine.info):
                 print(line, file=sys.stderr)
             if len(served) > 1:
                 print(f"also     {', '.join(other.name for other in served[1:])}: loaded on demand", file=sys.stderr)

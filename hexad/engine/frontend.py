@@ -95,36 +95,12 @@ class Frontend:
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
-        request = self._request(list(ids), params, request_id, priority, cache_salt, client, grammar)
-        self._check(request)
-        visible = frozenset(self.format.tokens(self.tokenizer.token_id).values()) if markers else frozenset[int]()
-        return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer, visible)
-
-    def _check(self, request: Request) -> None:
-        """Raise BadRequest for what can never be served, and for what another process could not even read."""
-        try:
-            check_params(request, vocab_size=self.model_config.vocab_size)
-            refuse_unservable(request, self.limits)
-            decode_command(encode(Add(request)))
-        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-            raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
-
-    def _request(
-        self,
-        ids: list[int],
-        params: SamplingParams,
-        request_id: str,
-        priority: int,
-        cache_salt: str,
-        client: str,
-        grammar: str,
-    ) -> Request:
         max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
         seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
         start, end = self._reasoning_ends(ids) if params.thinking_budget is not None else ([], [])
-        return Request(
+        request = Request(
             request_id=request_id,
-            prompt_token_ids=ids,
+            prompt_token_ids=list(ids),
             params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed, structured_outputs=None),
             eos_token_ids=list(self.generation_defaults.eos_token_ids),
             bad_words_token_ids=self._bad_words(params.bad_words or ()),
@@ -135,6 +111,18 @@ class Frontend:
             cache_salt=cache_salt,
             client=client,
         )
+        self._check(request)
+        visible = frozenset(self.format.tokens(self.tokenizer.token_id).values()) if markers else frozenset[int]()
+        return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer, visible)
+
+    def _check(self, request: Request) -> None:
+        """Raise BadRequest for what can never be served, and for what another process could not even read."""
+        try:
+            refuse_unservable(request, self.limits)  # first, for it is cheap
+            check_params(request, vocab_size=self.model_config.vocab_size)
+            decode_command(encode(Add(request)))
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+            raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
 
     def _reasoning_ends(self, prompt_ids: list[int]) -> tuple[list[int], list[int]]:
         """The tokens that begin a reasoning section, none if the prompt has begun it, and those that end it."""

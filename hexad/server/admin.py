@@ -21,7 +21,7 @@ from hexad.engine.async_llm import AsyncLLM
 from hexad.errors import BadRequest, HexadError
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.models import Entry, Instance, Models
-from hexad.server.wire import check_body, json_response, read_json
+from hexad.server.wire import json_response, read_body
 
 TOKENIZER = "tokenizer.json"
 
@@ -64,7 +64,7 @@ async def list_states(models: Models, request: Request) -> Response:
 
 async def load_model(models: Models, request: Request) -> Response:
     """Answers when it is loaded. Takes new requests again after a drain."""
-    body = check_body(LoadBody, await read_json(request))
+    body = await read_body(request, LoadBody)
     entry = models.find(body.model)
     if body.pinned is not None:
         entry.pinned = body.pinned
@@ -74,7 +74,7 @@ async def load_model(models: Models, request: Request) -> Response:
 
 async def unload_model(models: Models, request: Request) -> Response:
     """Answers when its running requests have ended and its memory is free. The next request loads it again."""
-    entry = models.find(check_body(OneModel, await read_json(request)).model)
+    entry = models.find((await read_body(request, OneModel)).model)
     if entry.instance is not None:
         await asyncio.shield(models.leave(entry.instance))
     return await _shown(models, [entry])
@@ -82,7 +82,7 @@ async def unload_model(models: Models, request: Request) -> Response:
 
 async def drain_models(models: Models, request: Request) -> Response:
     """New requests are refused from now on; answers when the running ones have ended, or after `timeout`."""
-    body = check_body(DrainBody, await read_json(request))
+    body = await read_body(request, DrainBody)
     entries = list(models.entries.values()) if body.model is None else [models.find(body.model)]
     return await _shown(models, entries, drained=await models.drain(entries, body.timeout))
 
@@ -91,7 +91,7 @@ def _to_each(name: str, body: type[AnyModel], act: Callable[[Models, Instance, A
     """A route that does one thing to the models that its body names. `resume` ends a drain, too."""
 
     async def endpoint(models: Models, request: Request) -> Response:
-        wanted = check_body(body, await read_json(request)).model
+        wanted = (await read_body(request, body)).model
         entries = list(models.entries.values()) if wanted is None else [models.find(wanted)]
         for entry in entries:
             entry.drained = entry.drained and name != "resume"
@@ -109,7 +109,7 @@ def _to_each(name: str, body: type[AnyModel], act: Callable[[Models, Instance, A
 
 async def update_weights(models: Models, request: Request) -> Response:
     """Answers when new requests get the new weights. Each request's tokens come from one set of weights."""
-    body = check_body(UpdateBody, await read_json(request))
+    body = await read_body(request, UpdateBody)
     entry = models.find(body.model)
     if entry.instance is not None and entry.instance.stopped:
         raise BadRequest(f"{entry.name} is {entry.state}; resume or wake it before its weights are updated")

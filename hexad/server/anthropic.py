@@ -22,12 +22,11 @@ from hexad.errors import BadRequest, ContextTooLong, HexadError, RequestFailed
 from hexad.server import anthropic_types as wire
 from hexad.server.anthropic_types import Block, CountTokensRequest, Message, MessagesRequest
 from hexad.server.caller import Caller
-from hexad.server.conversation import check_choice
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, named_event
 from hexad.server.generation import Service
 from hexad.server.models import About, Models
-from hexad.server.turn import Gained, Turn, answer, prompt_of, shown_tool
-from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
+from hexad.server.turn import Gained, Turn, answer, prompt_of
+from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text, Tool
 from hexad.types import SamplingParams, StructuredOutputs
 
@@ -47,7 +46,7 @@ ANTHROPIC = Dialect(error_body, EVENT_STREAM, named_event)
 
 
 async def create_message(models: Models, request: Request) -> Response:
-    body = check_body(MessagesRequest, await read_json(request))
+    body = await read_body(request, MessagesRequest)
     events = _events(models, body, request.state.caller)
     if body.stream:
         return EventStream(ANTHROPIC, events)
@@ -55,14 +54,14 @@ async def create_message(models: Models, request: Request) -> Response:
 
 
 async def count_tokens(models: Models, request: Request) -> Response:
-    body = check_body(CountTokensRequest, await read_json(request))
-    async with models.use(body.model) as service:
+    body = await read_body(request, CountTokensRequest)
+    async with models.use(body.model, deadline=request.state.caller.deadline) as service:
         _, tokens = await prompt_of(service, _turn(body, SamplingParams(), ""))
         return json_response({"input_tokens": len(tokens)})
 
 
 async def _events(models: Models, body: MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model) as service:
+    async with models.use(body.model, deadline=caller.deadline) as service:
         turn = _turn(body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
         gained: Gained | None = None
@@ -133,18 +132,16 @@ def _turn(body: CountTokensRequest, params: SamplingParams, request_id: str) -> 
     ]
     mode = _CHOICES.get(body.tool_choice.type, "required")
     names = [body.tool_choice.name] if isinstance(body.tool_choice, wire.NamedChoice) else None
-    check_choice(mode, names, tools)
     wanted = body.output_config.format or body.output_format
     # A last message of the assistant is the beginning of the answer.
     begun = body.messages[-1].role == "assistant"
     return Turn(
         request_id=request_id,
-        messages=_messages(body),
+        messages=lambda: _messages(body),
         params=params,
         tools=tools,
         tool_choice=mode,
         callable=names,
-        shown_tools=[shown_tool(tool) for tool in tools],
         parallel_tool_calls=not body.tool_choice.disable_parallel_tool_use,
         structured=StructuredOutputs(json=wanted.schema_) if wanted else None,
         thinking=None if body.thinking.type == "adaptive" else body.thinking.type == "enabled",

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,6 +35,7 @@ from hexad.server.models import Models
 from hexad.server.page import describe
 from hexad.server.responses_store import ResponseStore
 from hexad.server.traffic import Traffic
+from hexad.server.wire import Receiving
 
 ROUTES: tuple[Route, ...] = (
     *status.ROUTES,
@@ -53,10 +55,14 @@ ROUTES: tuple[Route, ...] = (
 
 
 def build_app(models: Models, config: Config, keys: Keys, traffic: Traffic) -> FastAPI:
-    app = _App(title="Hexad", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    # FastAPI's own pages load scripts from elsewhere, and those would run beside the keys that our page keeps.
+    app = _App(
+        title="Hexad", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.add_middleware(Gate, api=app, routes=ROUTES, config=config, keys=keys, finished=traffic.finished)
     app.add_exception_handler(HTTPException, on_http_error)
     app.state.traffic = traffic
+    app.state.receiving = Receiving()
     app.state.responses = ResponseStore()
     for route in ROUTES:
         app.add_api_route(route.path, _bound(route, models), methods=[route.method], name=route.endpoint.__name__)
@@ -65,7 +71,6 @@ def build_app(models: Models, config: Config, keys: Keys, traffic: Traffic) -> F
 
 def _bound(route: Route, models: Models) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
-        request.state.dialect = route.dialect
         return await route.endpoint(models, request)
 
     return serve
@@ -74,5 +79,7 @@ def _bound(route: Route, models: Models) -> Callable[[Request], Awaitable[Respon
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            describe(super().openapi(), ROUTES)
-        return super().openapi()
+            page = get_openapi(title=self.title, version=self.version, routes=self.routes)
+            describe(page, ROUTES)
+            self.openapi_schema = page
+        return self.openapi_schema

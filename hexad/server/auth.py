@@ -38,6 +38,11 @@ class Client:
         if priority < 0 and self.name and not self.admin:
             raise Forbidden(f"priority is {priority}; below 0 takes an admin's key; give 0 or more", param="priority")
 
+    def check_keep_alive(self, keep_alive: float | None) -> None:
+        """Raises Forbidden for a key that wants to say how long a model stays: it stays for everybody."""
+        if keep_alive is not None and self.name and not self.admin:
+            raise Forbidden("keep_alive is about everybody's model and takes an admin's key", param="keep_alive")
+
 
 ANONYMOUS = Client()
 

@@ -19,13 +19,13 @@ from hexad.server.openai_types import ChatRequest, ReasoningOptions
 from hexad.server.pieces import Piece, logprobs_of, prompt_logprobs, usage
 from hexad.server.structured import structured
 from hexad.server.turn import Gained, Reply, Turn, answer, answer_whole, call_id
-from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
+from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text
 from hexad.types import RequestOutput
 
 
 async def create_chat_completion(models: Models, request: Request) -> Response:
-    body = check_body(ChatRequest, await read_json(request))
+    body = await read_body(request, ChatRequest)
     caller: Caller = request.state.caller
     if body.stream:
         return EventStream(OPENAI, _chunks(models, body, caller))
@@ -62,7 +62,6 @@ def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
             structured_outputs=None,
         )
     reasoning = body.reasoning or ReasoningOptions()
-    said = conversation(body)
     if body.reasoning is not None:
         wish = {
             "effort": "reasoning.effort",
@@ -83,8 +82,8 @@ def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
         priority=body.priority,
         cache_salt=body.cache_salt,
         names=wish | ({"structured_outputs": named} if shape else {}),
-        **choice_of(body.tool_choice or "auto", said["tools"]),
-        **said,
+        **choice_of(body.tool_choice or "auto"),
+        **conversation(body),
     )
 
 

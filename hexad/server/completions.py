@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -18,8 +19,7 @@ from hexad.server.models import Models
 from hexad.server.openai_types import CompletionRequest
 from hexad.server.pieces import Cursor, Piece, finite, prompt_logprobs, usage, whole
 from hexad.server.structured import structured
-from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
-from hexad.text.fim import infill_prompt
+from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
 from hexad.types import CompletionOutput, Logprob, RequestOutput, StructuredOutputs
 
 DEFAULT_MAX_TOKENS = 16
@@ -29,7 +29,7 @@ _Entry = tuple[int, dict[int, Logprob] | None]
 
 
 async def create_completion(models: Models, request: Request) -> Response:
-    body = check_body(CompletionRequest, await read_json(request))
+    body = await read_body(request, CompletionRequest)
     caller: Caller = request.state.caller
     if body.stream:
         return EventStream(OPENAI, _chunks(models, body, caller))
@@ -73,12 +73,12 @@ async def _job(service: Service, body: CompletionRequest, caller: Caller, shape:
     if body.suffix is not None:
         (prompt,) = body.prompt
         assert isinstance(prompt, str)
-        infill = infill_prompt(service.engine.tokenizer, prompt, body.suffix)
+        infill = await service.infill(prompt, body.suffix)
         return Job(name, [infill.token_ids], infill.stopping(params), body.priority, body.cache_salt, caller)
-    prompts = [
-        await service.encode(prompt, body.add_special_tokens) if isinstance(prompt, str) else prompt
-        for prompt in body.prompt
-    ]
+    prompts = []
+    for prompt in body.prompt:
+        prompts.append(await service.encode(prompt, body.add_special_tokens) if isinstance(prompt, str) else prompt)
+        await asyncio.sleep(0)  # there may be a thousand of them
     return Job(name, prompts, params, body.priority, body.cache_salt, caller)
 
 

@@ -30,7 +30,7 @@ def conversation(body: Conversation) -> dict[str, Any]:
         param = f"chat_template_kwargs.{taken}"
         raise BadRequest(f"{param} is a parameter of its own; give {taken} beside messages", param=param)
     return {
-        "messages": [_message(i, message) for i, message in enumerate(body.messages)],
+        "messages": lambda: [_message(i, message) for i, message in enumerate(body.messages)],
         "tools": tools_of([each.function for each in body.tools or ()]),
         "shown_tools": [
             each.model_dump(exclude_unset=True, exclude={"function": {"strict"}}) for each in body.tools or ()
@@ -48,10 +48,6 @@ def text_of(message: Message) -> str:
 
 
 def tools_of(functions: Sequence[Function]) -> list[Tool]:
-    """Raises BadRequest for two of one name."""
-    names = [function.name for function in functions]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise BadRequest(f"tools holds two functions named {twice!r}; name each once", param="tools")
     return [
         Tool(
             name=function.name,
@@ -63,25 +59,15 @@ def tools_of(functions: Sequence[Function]) -> list[Tool]:
     ]
 
 
-def choice_of(choice: Any, tools: Sequence[Tool]) -> dict[str, Any]:
-    """The fields of `Turn` for a `tool_choice`. Raises BadRequest where it asks for a tool that is not there."""
+def choice_of(choice: Any) -> dict[str, Any]:
+    """The fields of `Turn` for a `tool_choice`."""
     names: list[str] | None = None
     mode: str = choice if isinstance(choice, str) else "auto"
     if isinstance(choice, NamedTool):
         mode, names = "required", [choice.function.name]
     elif isinstance(choice, AllowedToolsChoice):
         mode, names = choice.allowed_tools.mode, [tool.function.name for tool in choice.allowed_tools.tools]
-    check_choice(mode, names, tools)
     return {"tool_choice": mode, "callable": names}
-
-
-def check_choice(mode: str, names: Sequence[str] | None, tools: Sequence[Tool]) -> None:
-    known = [tool.name for tool in tools]
-    if mode == "required" and not known:
-        raise BadRequest("tool_choice asks for a tool, and there are none; give tools", param="tool_choice")
-    if missing := next((name for name in names or () if name not in known), None):
-        there = ", ".join(known[:16]) or "none"
-        raise BadRequest(f"tool_choice names {missing!r}; the tools are: {there}", param="tool_choice")
 
 
 def _message(index: int, message: Message) -> dict[str, Any]:

@@ -69,7 +69,7 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
         error = HexadError(f"{path} does not take {request.method}; use {allowed}", code="method_not_allowed")
     error.status = exc.status_code
     request.state.record.error = error.code
-    response = error_response(error)
+    response = error_response(error, request.state.dialect.error(error))
     response.headers.update(exc.headers or {})
     return response
 

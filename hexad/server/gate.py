@@ -12,6 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from os.path import commonprefix
 from typing import Any
 
 from fastapi import FastAPI
@@ -29,8 +30,6 @@ from hexad.server.errors import error_response
 from hexad.server.log import Record
 
 log = logging.getLogger("hexad.server")
-
-FASTAPI_PATHS: Mapping[str, Access] = {"/openapi.json": "user"}
 
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -56,6 +55,7 @@ class Gate:
     ) -> None:  # fmt: skip
         self.app = app
         self.api = api
+        self.routes = routes
         self.declared = {(route.path, route.method): route for route in routes}
         self.keys = keys
         self.finished = finished
@@ -101,14 +101,15 @@ class Gate:
                 failure = HexadError(f"internal error in request {record.request_id}; see the server's log")
             record.error = failure.code
             if not record.status:
-                await error_response(failure, dialect.error(failure))(scope, receive, send_named)
+                await error_response(failure, state["dialect"].error(failure))(scope, receive, send_named)
         finally:
             record.duration_s = time.monotonic() - record.started
             self.finished(record)
 
     def _declared(self, scope: Scope) -> Declared:
         """Found by the router's own matcher. A path that nobody declared is denied; one that does not exist needs a
-        key, so that nobody can look for routes without one."""
+        key, so that nobody can look for routes without one. Its refusal is in the words of the route that begins
+        most alike: what looks for it there is most likely that dialect's client."""
         for route in self.api.router.routes:
             match, _ = route.matches(scope)
             if match == Match.NONE:
@@ -118,8 +119,10 @@ class Gate:
             if declared is not None and match == Match.FULL:
                 return path, declared.access, declared.dialect
             if match == Match.FULL:
-                return path, FASTAPI_PATHS.get(path), OPENAI
-        return "", "user", OPENAI
+                return path, None, OPENAI
+        given = scope["path"][:256].split("/")
+        nearest = max(self.routes, key=lambda route: len(commonprefix([given, route.path.split("/")])))
+        return "", "user", nearest.dialect
 
     def _admit(self, access: Access | None, scope: Scope) -> Client:
         """Raises Unauthorized or Forbidden."""

@@ -79,10 +79,10 @@ class Service:
         return await self.beside(size, lambda: infill_prompt(self.engine.tokenizer, prefix, suffix, extra, param=param))
 
     async def beside(self, size: int, work: Callable[[], T]) -> T:
-        """Tokenize `size` characters; a long text in a thread, so that other requests go on."""
+        """Tokenize `size` characters, or spell so many tokens; long ones in a thread, so that other requests go on."""
         if size <= _BIG_TEXT:
             return work()
-        most = self.engine.max_model_len * self._longest() * _COMPOSED
+        most = self.engine.max_model_len * await asyncio.to_thread(self._longest) * _COMPOSED
         if size > most:
             raise ContextTooLong(
                 f"the text has {size} characters; this model's context holds {self.engine.max_model_len} tokens, "
@@ -132,10 +132,13 @@ async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOu
     """
     grown: dict[int, RequestOutput] = {}
     wake = asyncio.Event()
-    tasks = [asyncio.create_task(_follow(service, job, index, grown, wake)) for index in range(len(job.prompts))]
-    everything = asyncio.gather(*tasks)
-    everything.add_done_callback(lambda _: wake.set())
+    tasks: list[asyncio.Task[None]] = []
     try:
+        for index in range(len(job.prompts)):
+            tasks.append(asyncio.create_task(_follow(service, job, index, grown, wake)))
+            await asyncio.sleep(0)  # each is checked, and there may be a thousand
+        everything = asyncio.gather(*tasks)
+        everything.add_done_callback(lambda _: wake.set())
         while grown or not everything.done():
             await wake.wait()
             wake.clear()
@@ -145,7 +148,7 @@ async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOu
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, everything, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _follow(service: Service, job: Job, index: int, grown: dict[int, RequestOutput], wake: asyncio.Event) -> None:

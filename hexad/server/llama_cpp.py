@@ -17,11 +17,11 @@ from hexad.errors import HexadError
 from hexad.server.caller import Caller
 from hexad.server.conversation import conversation_prompt
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, data_event
-from hexad.server.generation import Job, run
+from hexad.server.generation import Job, Service, run
 from hexad.server.models import Models
 from hexad.server.openai_types import FIRST, Conversation, Wire
 from hexad.server.pieces import Cursor, Piece
-from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
+from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
 from hexad.types import RequestOutput, StructuredOutputs
 
 _ERRORS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "unavailable_error"}
@@ -78,14 +78,14 @@ class InfillRequest(Wire):
     id_slot: int = -1
 
 
-async def tokenize_content(models: Models, value: Any) -> Response:
-    body = check_body(ContentRequest, value)
-    async with models.use(body.model) as service:
-        tokens = await service.encode(body.content, body.add_special, body.parse_special)
-        if not body.with_pieces:
-            return json_response({"tokens": tokens})
-        pieces = [{"id": token, "piece": _piece(service.engine.tokenizer.token_bytes(token))} for token in tokens]
-        return json_response({"tokens": pieces})
+async def tokenize_content(service: Service, body: ContentRequest) -> dict[str, Any]:
+    tokens = await service.encode(body.content, body.add_special, body.parse_special)
+    if not body.with_pieces:
+        return {"tokens": tokens}
+    token_bytes = service.engine.tokenizer.token_bytes
+    return await service.beside(
+        len(tokens), lambda: {"tokens": [{"id": token, "piece": _piece(token_bytes(token))} for token in tokens]}
+    )
 
 
 def _piece(spelled: bytes) -> str | list[int]:
@@ -97,14 +97,14 @@ def _piece(spelled: bytes) -> str | list[int]:
 
 
 async def apply_template(models: Models, request: Request) -> Response:
-    body = check_body(Conversation, await read_json(request))
-    async with models.use(body.model) as service:
+    body = await read_body(request, Conversation)
+    async with models.use(body.model, deadline=request.state.caller.deadline) as service:
         text, _ = await conversation_prompt(service, body)
         return json_response({"prompt": text})
 
 
 async def infill(models: Models, request: Request) -> Response:
-    body = check_body(InfillRequest, await read_json(request))
+    body = await read_body(request, InfillRequest)
     parts = _parts(models, body, request.state.caller)
     if body.stream:
         return EventStream(LLAMA_CPP, parts)
@@ -119,7 +119,7 @@ async def _put_together(parts: AsyncGenerator[dict[str, Any], None]) -> dict[str
 
 
 async def _parts(models: Models, body: InfillRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model) as service:
+    async with models.use(body.model, deadline=caller.deadline) as service:
         extra = [(file.filename, file.text) for file in body.input_extra]
         asked = await service.infill(body.input_prefix + body.prompt, body.input_suffix, extra, param="input_suffix")
         shape = None

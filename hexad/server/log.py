@@ -133,10 +133,8 @@ class _Queued(logging.Handler):
 
 
 def write_logs(format: Literal["text", "json"]) -> None:
-    """Send our logs to stderr as `format` says."""
+    """Send all logs to stderr as `format` says."""
     handler = _Queued()
     handler.setFormatter(_Lines(format == "json"))
-    for name in ("hexad", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
+    logging.getLogger().handlers = [handler]  # of libraries, too: what they say may quote a client
     logging.getLogger("hexad").setLevel(logging.INFO)

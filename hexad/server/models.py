@@ -146,7 +146,9 @@ class Models:
         if entry is None:
             known = ", ".join(map(repr, self.entries))
             raise NotFound(
-                f"the model {name!r} does not exist; this server has {known}", param="model", code="model_not_found"
+                f"the model {str(name)[:60]!r} does not exist; this server has {known}",
+                param="model",
+                code="model_not_found",
             )
         return entry
 
@@ -188,7 +190,7 @@ class Models:
 
     @contextlib.asynccontextmanager
     async def use(
-        self, name: str | None, *, keep_alive: float | None = None, deadline: float | None = None
+        self, name: str | None, *, deadline: float | None, keep_alive: float | None = None
     ) -> AsyncIterator[Service]:
         """Load the model if it is not, and hold it. `keep_alive`: seconds that it stays after its last use, from now
         on; below 0 for good; None changes nothing. `deadline`: a time of `time.monotonic`.
@@ -273,7 +275,7 @@ class Models:
         entry.drained = False
         if entry.instance is None and not self._closing:
             entry.instance = self._start(Instance(entry, entry.config), progress)
-        async with self.use(name):
+        async with self.use(name, deadline=None):
             pass
 
     async def replace(self, entry: Entry, config: Config) -> bool:

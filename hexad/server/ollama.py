@@ -18,15 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.errors import BadRequest, HexadError, NotFound
+from hexad.server import wire
 from hexad.server.caller import Caller
 from hexad.server.dialect import Dialect, Route, json_line
 from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
 from hexad.server.models import Entry, Models
-from hexad.server.ollama_types import ChatRequest, GenerateRequest, Generation, Options, Sampling
+from hexad.server.ollama_types import ChatRequest, GenerateRequest, Generation, OllamaMessage, Options, Sampling
 from hexad.server.pieces import Cursor, logprobs_of
-from hexad.server.turn import Gained, Turn, answer, call_id, shown_tool
-from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
+from hexad.server.turn import Gained, Turn, answer, call_id
+from hexad.server.wire import EventStream, json_response, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text, Tool
 from hexad.types import SamplingParams, StructuredOutputs
 
@@ -55,7 +56,7 @@ async def generate(models: Models, request: Request) -> Response:
 async def read_body(request: Request, model: type[Body]) -> Body:
     # curl -d, which Ollama's own examples use, declares a form. A browser's page on another site could
     # send that too, and no browser lets it hide its Origin.
-    return check_body(model, await read_json(request, any_type="origin" not in request.headers))
+    return await wire.read_body(request, model, any_type="origin" not in request.headers)
 
 
 def find(models: Models, name: str) -> Entry:
@@ -63,7 +64,7 @@ def find(models: Models, name: str) -> Entry:
     known = models.entries
     entry = known.get(name) or known.get(name.removesuffix(":latest"))
     if entry is None:
-        raise NotFound(f"model '{name}' not found; this server has {', '.join(map(repr, known))}", param="model")
+        raise NotFound(f"model '{name[:60]}' not found; this server has {', '.join(map(repr, known))}", param="model")
     return entry
 
 
@@ -117,6 +118,7 @@ async def _parts(
     models: Models, body: ChatRequest | GenerateRequest, caller: Caller
 ) -> AsyncGenerator[tuple[Parts, Parts], None]:
     """What the answer gains, and at the end why it ended and how long it took."""
+    caller.client.check_keep_alive(body.keep_alive)
     start, first = time.perf_counter_ns(), 0
     entry = find(models, body.model)
     empty = not (body.messages if isinstance(body, ChatRequest) else body.prompt or body.suffix)
@@ -202,23 +204,22 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, caller: Calle
     params = _params(service, body)
     if isinstance(body, GenerateRequest) and (body.raw or body.suffix):
         return _continuation(service, body, params, caller)
+    tools, said = list[Tool](), list[OllamaMessage]()
     if isinstance(body, ChatRequest):
-        messages = [{"content": ""} | message.model_dump(exclude_none=True) for message in body.messages or ()]
+        said = body.messages or []
         tools = [Tool(**tool.function.model_dump(exclude_none=True)) for tool in body.tools or ()]
         if tools and service.format.style == "none":
             raise BadRequest(f"{service.model_name} does not support tools; leave them out", param="tools")
     else:
-        messages = [{"role": "system", "content": body.system}] * bool(body.system)
-        messages.append({"role": "user", "content": body.prompt})
-        tools = []
+        said = [OllamaMessage(role="system", content=body.system)] if body.system else []
+        said.append(OllamaMessage(role="user", content=body.prompt))
     # An answer that is already begun goes on, as in Ollama.
-    begun = messages[-1]["role"] == "assistant" and bool(messages[-1]["content"]) and "tool_calls" not in messages[-1]
+    begun = said[-1].role == "assistant" and bool(said[-1].content) and said[-1].tool_calls is None
     turn = Turn(
         request_id=caller.request_id,
-        messages=messages,
+        messages=lambda: [{"content": ""} | message.model_dump(exclude_none=True) for message in said],
         params=params,
         tools=tools,
-        shown_tools=[shown_tool(tool) for tool in tools],
         structured=_structured(body),
         thinking=body.think if isinstance(body.think, bool) else None,
         effort=body.think if isinstance(body.think, str) else None,

@@ -85,8 +85,8 @@ async def show(models: Models, request: Request) -> Response:
     entry = find(models, body.model or body.name)
     about = await models.about(entry)
     if entry.resolved is None:
-        await models.load(entry.name)
-        about = await models.about(entry)
+        async with models.use(entry.name, deadline=request.state.caller.deadline):
+            about = await models.about(entry)
     assert entry.resolved is not None  # loaded, or refused
     frontend = (
         entry.service.engine.frontend

@@ -41,7 +41,9 @@ def _only(off: Any, why: str) -> AfterValidator:
 
 
 MISSING = "Hexad does not have it"
-KeepAlive = Annotated[float | None, BeforeValidator(_seconds, json_schema_input_type=float | str | None)]
+KeepAlive = Annotated[
+    Annotated[float, Field(le=10**9)] | None, BeforeValidator(_seconds, json_schema_input_type=float | str | None)
+]
 Images = Annotated[list[Any] | None, _only([], "the models here read text only")]
 
 

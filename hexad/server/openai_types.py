@@ -24,7 +24,6 @@ from hexad.types import MAX_LOGPROBS, MAX_N
 
 MAX_PROMPTS = 1024
 """In one completions request."""
-MAX_TOOLS = 256
 
 Prompts = list[str | list[int]]
 
@@ -133,7 +132,7 @@ class Conversation(Wire):
 
     model: str | None = None
     messages: Annotated[list[Message], FIRST, Field(min_length=1)]
-    tools: Annotated[list[FunctionTool], FIRST, Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[FunctionTool], FIRST] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False

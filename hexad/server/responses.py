@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import uuid
@@ -13,17 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.errors import BadRequest, HexadError, UnknownOption
-from hexad.server.conversation import check_choice, tools_of
+from hexad.server.conversation import tools_of
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, named_event
 from hexad.server.errors import error_body, naming
 from hexad.server.generation import Service
 from hexad.server.models import Models
 from hexad.server.responses_events import Answering
 from hexad.server.responses_items import messages_of, stored_item
-from hexad.server.responses_store import ResponseStore
+from hexad.server.responses_store import ResponseStore, items_of
 from hexad.server.responses_types import AllowedResponseTools, ResponseRequest, TextOptions, ToolName
-from hexad.server.turn import Gained, Turn, answer, shown_tool
-from hexad.server.wire import EventStream, check_body, json_response, read_json, unless_disconnected
+from hexad.server.turn import Gained, Turn, answer
+from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
 from hexad.types import StructuredOutputs
 
 RESPONSES = Dialect(error_body, EVENT_STREAM, named_event)
@@ -32,10 +33,15 @@ DEFAULT_LISTED, MAX_LISTED = 20, 100
 
 
 async def create_response(models: Models, request: Request) -> Response:
-    body = check_body(ResponseRequest, await read_json(request))
+    body = await read_body(request, ResponseRequest)
     store, client = _store(request), _client(request)
-    inputs = [stored_item(item) for item in ([body.input] if isinstance(body.input, str) else body.input)]
-    items = store.conversation(client, body.previous_response_id, "previous_response_id") + inputs
+    turns = store.conversation(client, body.previous_response_id, "previous_response_id")
+
+    def given() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        inputs = [stored_item(item) for item in ([body.input] if isinstance(body.input, str) else body.input)]
+        return inputs, items_of(turns) + inputs
+
+    inputs, items = await asyncio.to_thread(given)
     answering = Answering(body, "resp_" + uuid.uuid4().hex)
 
     async def events() -> AsyncGenerator[dict[str, Any], None]:
@@ -80,14 +86,12 @@ def _turn(service: Service, body: ResponseRequest, items: list[dict[str, Any]], 
         )
     tools = tools_of(body.tools or ())
     mode, names = _choice(body.tool_choice)
-    check_choice(mode, names, tools)
     messages = [{"role": "system", "content": body.instructions}] if body.instructions is not None else []
     return Turn(
         request_id=request_id,
-        messages=messages + messages_of(items),
+        messages=lambda: messages + messages_of(items),
         params=params,
         tools=tools,
-        shown_tools=[shown_tool(tool) for tool in tools],
         tool_choice=mode,  # type: ignore[arg-type]
         callable=names,
         parallel_tool_calls=body.parallel_tool_calls is not False,
@@ -142,7 +146,8 @@ async def list_input_items(models: Models, request: Request) -> Response:
     _no_query(request, "limit", "order", "after")
     store, client = _store(request), _client(request)
     stored = store.get(client, request.path_params["response_id"])
-    items = store.conversation(client, stored.previous) + msgspec.json.decode(stored.inputs)
+    turns = store.conversation(client, stored.previous)
+    items = await asyncio.to_thread(lambda: items_of(turns) + msgspec.json.decode(stored.inputs))
     limit, order, after = (request.query_params.get(name) for name in ("limit", "order", "after"))
     if order not in (None, "asc", "desc"):
         raise BadRequest(f"order is {order[:60]!r}; it must be 'asc' or 'desc'", param="order")

@@ -6,7 +6,7 @@ This module knows ids, clients and bytes of JSON; it knows no endpoint.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,16 @@ class ResponseStore:
         if not self._clients[client]:
             del self._clients[client], self._sizes[client]
 
-    def conversation(self, client: str, response_id: str | None, param: str | None = None) -> list[dict[str, Any]]:
-        """All items up to and with a response's output, the oldest first. Raises NotFound."""
-        turns: list[list[dict[str, Any]]] = []
+    def conversation(self, client: str, response_id: str | None, param: str | None = None) -> list[Stored]:
+        """A response and those that it went on from, the oldest first. Raises NotFound."""
+        turns: list[Stored] = []
         while response_id is not None:
-            stored = self.get(client, response_id, param)
-            turns.append(msgspec.json.decode(stored.inputs) + msgspec.json.decode(stored.response)["output"])
-            response_id = stored.previous
-        return [item for turn in reversed(turns) for item in turn]
+            turns.append(self.get(client, response_id, param))
+            response_id = turns[-1].previous
+        return turns[::-1]
+
+
+def items_of(turns: Iterable[Stored]) -> list[dict[str, Any]]:
+    """All items, with the responses' output. Takes a while for a long conversation."""
+    decode = msgspec.json.decode
+    return [item for turn in turns for item in decode(turn.inputs) + decode(turn.response)["output"]]

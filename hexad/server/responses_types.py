@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hexad.server.openai_types import FIRST, MAX_TOOLS, Effort, Function, JsonObjectFormat, Named, TextFormat, Wire
+from hexad.server.openai_types import FIRST, Effort, Function, JsonObjectFormat, Named, TextFormat, Wire
 from hexad.types import MAX_LOGPROBS
 
 Id = Annotated[str, Field(max_length=256)]
@@ -122,7 +122,7 @@ class ResponseRequest(Wire):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
-    tools: Annotated[list[ResponseTool], FIRST, Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[ResponseTool], FIRST] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolName | AllowedResponseTools | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None

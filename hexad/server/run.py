@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -94,7 +95,8 @@ def _bind_unix(path: Path) -> socket.socket:
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(str(path)) == 0:
+                probe.setblocking(False)
+                if probe.connect_ex(str(path)) != errno.ECONNREFUSED:  # it may be too busy to answer
                     raise OSError("another server listens there")
             path.unlink()
         before = os.umask(0o177)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -19,13 +20,16 @@ from hexad.server.wire import json_response
 async def list_models(models: Models, request: Request) -> Response:
     known = [await models.about(entry) for entry in models.entries.values()]
     if "anthropic-version" in request.headers:
+        request.state.dialect = anthropic.ANTHROPIC
         return json_response(anthropic.listed(known, request.query_params))
     return json_response({"object": "list", "data": [_shown(model) for model in known]})
 
 
 async def get_model(models: Models, request: Request) -> Response:
     """In Anthropic's shape for its clients, who call it the same."""
-    shown = anthropic.shown if "anthropic-version" in request.headers else _shown
+    shown = _shown
+    if "anthropic-version" in request.headers:
+        shown, request.state.dialect = anthropic.shown, anthropic.ANTHROPIC
     return json_response(shown(await models.about(models.find(request.path_params["name"]))))
 
 
@@ -49,7 +53,7 @@ async def health(models: Models, request: Request) -> Response:
 
 async def metrics(models: Models, request: Request) -> Response:
     traffic: Traffic = request.app.state.traffic
-    exposition = models.metrics.exposition() + traffic.exposition()
+    exposition = models.metrics.exposition() + traffic.exposition(request.state.client)
     return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -62,6 +66,11 @@ async def invariants(models: Models, request: Request) -> Response:
     return json_response({"ok": not broken, "broken": broken})
 
 
+async def openapi(models: Models, request: Request) -> Response:
+    """The description of all endpoints; the first time, it takes a while to write."""
+    return json_response(await asyncio.to_thread(request.app.openapi))
+
+
 async def version(models: Models, request: Request) -> Response:
     return json_response({"version": __version__})
 
@@ -72,5 +81,6 @@ ROUTES = (
     Route("GET", "/health", health, OPENAI, access="open"),
     Route("GET", "/metrics", metrics, OPENAI, media_type="text/plain"),
     Route("GET", "/debug/invariants", invariants, OPENAI, access="admin"),
+    Route("GET", "/openapi.json", openapi, OPENAI),
     Route("GET", "/version", version, OPENAI),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from hexad.server.auth import Client
 from hexad.server.log import Record
 from hexad.server.metrics import PREFIX, SECONDS
 from hexad.server.tracing import Tracing
@@ -16,6 +17,7 @@ class Traffic:
     def __init__(self, tracing: Tracing | None = None) -> None:
         self._tracing = tracing
         self._registry = registry = CollectorRegistry()
+        self._by_client = CollectorRegistry()
         self._requests = Counter(
             PREFIX + "http_requests", "Requests that have ended.", ["route", "status"], registry=registry
         )
@@ -30,7 +32,7 @@ class Traffic:
             PREFIX + "http_errors", "Requests refused or failed, by the error's code.", ["code"], registry=registry
         )
         self._tokens = Counter(
-            PREFIX + "client_tokens", "Tokens by who asked for them.", ["client", "kind"], registry=registry
+            PREFIX + "client_tokens", "Tokens by who asked for them.", ["client", "kind"], registry=self._by_client
         )
 
     def finished(self, record: Record) -> None:
@@ -47,6 +49,7 @@ class Traffic:
         if self._tracing is not None:
             self._tracing.write(record)
 
-    def exposition(self) -> bytes:
-        """Prometheus' text format."""
-        return generate_latest(self._registry)
+    def exposition(self, reader: Client) -> bytes:
+        """Prometheus' text format. Who else is served, and how much, is told to admins only."""
+        by_client = b"" if reader.name and not reader.admin else generate_latest(self._by_client)
+        return generate_latest(self._registry) + by_client

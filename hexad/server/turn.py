@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ EFFORT_BUDGETS: Mapping[str, int] = {"minimal": 128, "low": 1024, "medium": 8192
 _EFFORT_WORDS: Mapping[str, str] = {"minimal": "low", "xhigh": "high", "max": "high"}
 """Templates know low, medium and high."""
 
+MAX_TOOLS = 256
+
 PROMPT_TAIL = 64
 """Characters at the end of a prompt that tell whether it has begun the reasoning."""
 
@@ -40,16 +42,16 @@ PROMPT_TAIL = 64
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     request_id: str
-    messages: list[dict[str, Any]]
-    """As chat templates read them: role, content (a text), tool_calls (arguments are objects), tool_call_id, name,
-    reasoning_content."""
+    messages: Callable[[], list[dict[str, Any]]]
+    """Gives them as chat templates read them: role, content (a text), tool_calls (arguments are objects),
+    tool_call_id, name, reasoning_content. Called beside the event loop: a conversation may be long."""
     params: SamplingParams
     tools: Sequence[Tool] = ()
     tool_choice: Literal["auto", "none", "required"] = "auto"
     callable: Sequence[str] | None = None
     """Names of the tools that may be called; None: all of them. A named tool is `required` with its name here."""
-    shown_tools: Sequence[dict[str, Any]] = ()
-    """The same tools as chat templates read them."""
+    shown_tools: Sequence[dict[str, Any]] | None = None
+    """The same tools as chat templates read them; None: in OpenAI's shape."""
     parallel_tool_calls: bool = True
     structured: StructuredOutputs | None = None
     """What the content must look like. Reasoning before it is free, and a tool may be called instead of it."""
@@ -69,6 +71,20 @@ class Turn:
     cache_salt: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     """What the dialect calls the fields above, where its word is another: refusals name it."""
+
+    def __post_init__(self) -> None:
+        """Raises BadRequest for tools that cannot be told apart, and for a choice among those that are not there."""
+        known = {tool.name: tool for tool in self.tools}
+        if len(self.tools) > MAX_TOOLS:
+            raise BadRequest(f"tools holds {len(self.tools)}; at most {MAX_TOOLS} are allowed", param="tools")
+        if len(known) < len(self.tools):
+            twice = next(tool.name for tool in self.tools if known[tool.name] is not tool)
+            raise BadRequest(f"tools holds two functions named {twice[:64]!r}; name each once", param="tools")
+        if self.tool_choice == "required" and not known:
+            raise BadRequest("tool_choice asks for a tool, and there are none; give tools", param="tool_choice")
+        if missing := next((name for name in self.callable or () if name not in known), None):
+            there = ", ".join(list(known)[:16]) or "none"
+            raise BadRequest(f"tool_choice names {missing[:64]!r}; the tools are: {there}", param="tool_choice")
 
     def named(self, own: str) -> str:
         return self.names.get(own, own)
@@ -152,12 +168,13 @@ def _thinking(service: Service, turn: Turn) -> _Thinking:
 
 async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     """The text and the tokens of the prompt. Raises BadRequest where the model's template refuses."""
-    shown = list(turn.shown_tools) if turn.tool_choice != "none" else []
     options = _thinking(service, turn).template | turn.template
     literals = Literals(service.engine.tokenizer)
 
     def render() -> str:
-        messages, tools = literals.marked(turn.messages), literals.marked(shown)
+        shown = [_shown(tool) for tool in turn.tools] if turn.shown_tools is None else list(turn.shown_tools)
+        tools = literals.marked(shown) if turn.tool_choice != "none" else None
+        messages = literals.marked(turn.messages())
         return service.engine.frontend.render(messages, tools=tools or None, **options)
 
     # A template is slow on purpose-built input: what it costs is bounded, and not paid by other requests.
@@ -166,7 +183,7 @@ async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     return literals.unmarked(text), tokens
 
 
-def shown_tool(tool: Tool) -> dict[str, Any]:
+def _shown(tool: Tool) -> dict[str, Any]:
     """As chat templates read it: OpenAI's shape."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
@@ -227,7 +244,9 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
         tools = turn.tools if turn.tool_choice != "none" else ()
         thinking = _thinking(service, turn)
         tail = text[-PROMPT_TAIL:]
-        shape = _shape(service, turn, thinking.asked is not False, tail)
+        shape = turn.structured
+        if turn.tools or service.format.reasoning is not None or service.format.answer:
+            shape = await asyncio.to_thread(_shape, service, turn, thinking.asked is not False, tail)
         params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
         job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, markers=True)
         # A model that reasons although it was asked not to is still understood.

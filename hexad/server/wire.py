@@ -10,7 +10,8 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -19,18 +20,24 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hexad.errors import BadRequest, HexadError
+from hexad.errors import BadRequest, HexadError, Overloaded
 from hexad.server.dialect import Dialect
 from hexad.server.errors import RequestTooLarge, UnsupportedBody, validation_error
 from hexad.server.log import Record
 
 MAX_BODY_BYTES = 32 * 2**20
+MAX_BODIES_BYTES = 256 * 2**20
+"""Of all large bodies that are being received, together."""
 MAX_DEPTH = 64
-MAX_KEYS = 65536
+MAX_KEYS = 16384
 """Of one JSON object: bounds what a refusal can cost."""
+MAX_OBJECTS = 32768
+"""Of one body, each message and each part of one among them: bounds what checking it can cost."""
+MAX_BRACKETS = 2**18
+"""Opening brackets in one body, those in texts too: more arrays would take the parser too long."""
 
-_BIG_BODY = 64 * 2**10
-"""Bodies above this are parsed in a thread, so that other requests' events go on."""
+_BIG_BODY = 32 * 2**10
+"""Bodies above this are parsed and checked in a thread, so that other requests' events go on."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -40,31 +47,59 @@ Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
 
 
-async def read_json(request: Request, *, any_type: bool = False) -> Any:
-    """The request's body. Raises BadRequest (400), RequestTooLarge (413) or UnsupportedBody (415).
+async def read_body(request: Request, model: type[Body], *, any_type: bool = False) -> Body:
+    """The request's body, checked. Raises BadRequest (400), with the dotted path of what is wrong, RequestTooLarge
+    (413) or UnsupportedBody (415).
 
     `any_type`: whatever its Content-Type says.
     """
+    return await read_one_of(request, lambda _: model, any_type=any_type)
+
+
+async def read_one_of(request: Request, model_of: Callable[[Any], type[Body]], *, any_type: bool = False) -> Body:
+    """The same for a body that shows by what it holds what it is."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not any_type:
         raise UnsupportedBody(f"Content-Type is {kind or 'missing'}; send application/json")
     if encoding := request.headers.get("content-encoding"):
         raise UnsupportedBody(f"Content-Encoding is {encoding}; send the body as it is")
     raw = await _read(request)
-    return await asyncio.to_thread(parse_json, raw) if len(raw) > _BIG_BODY else parse_json(raw)
+
+    def read() -> Body:
+        value = parse_json(raw)
+        return check_body(model_of(value), value)
+
+    return await asyncio.to_thread(read) if len(raw) > _BIG_BODY else read()
+
+
+@dataclass(slots=True)
+class Receiving:
+    """Bytes of the large bodies that are not complete. One a server."""
+
+    held: int = 0
 
 
 async def _read(request: Request) -> bytes:
+    receiving: Receiving = request.app.state.receiving
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     parts: list[bytes] = []
-    if size <= MAX_BODY_BYTES:
-        size = 0
-        async for part in request.stream():
-            parts.append(part)
-            size += len(part)
-            if size > MAX_BODY_BYTES:
-                break
+    held = 0
+    try:
+        if size <= MAX_BODY_BYTES:
+            size = 0
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > _BIG_BODY:
+                    receiving.held += size - held
+                    held = size
+                if size > MAX_BODY_BYTES:
+                    break
+                if held and receiving.held > MAX_BODIES_BYTES:
+                    raise Overloaded("too many large bodies are being received; try again later", code="too_busy")
+    finally:
+        receiving.held -= held
     if size > MAX_BODY_BYTES:
         raise RequestTooLarge(f"the body is over {MAX_BODY_BYTES} bytes; send less")
     return b"".join(parts)
@@ -75,9 +110,20 @@ def parse_json(raw: bytes) -> Any:
 
     Raises BadRequest that says what was found.
     """
+    count = 0
+    if (brackets := raw.count(b"[")) > MAX_BRACKETS:
+        raise BadRequest(f"the body holds {brackets} opening brackets; at most {MAX_BRACKETS} are read; send less")
+
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal count
+        count += 1
+        if count > MAX_OBJECTS:
+            raise BadRequest(f"the body holds more than {MAX_OBJECTS} objects; send less")
+        return _object(pairs)
+
     try:
         text = raw.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_not_json, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=object_of, parse_constant=_not_json, parse_float=_finite)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         _check_depth(value)

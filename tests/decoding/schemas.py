@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from llguidance import LLMatcher
 
+from hexad.checkpoints.generation import read_generation_defaults
 from hexad.decoding.grammar import Vocabulary
 from hexad.text.tokenizer import Tokenizer
 
@@ -34,7 +35,7 @@ def suite() -> list[Case]:
 
 def demo_vocabulary() -> tuple[Tokenizer, Vocabulary]:
     tokenizer = Tokenizer.load(DEMO)
-    return tokenizer, Vocabulary(tokenizer, tokenizer.eos_token_ids)
+    return tokenizer, Vocabulary(tokenizer, read_generation_defaults(DEMO).eos_token_ids)
 
 
 def on_a_line(value: Any) -> str:

@@ -17,7 +17,7 @@ from hexad.errors import ConfigError, Unauthorized
 from hexad.server import auth
 from hexad.server.app import ROUTES, build_app
 from hexad.server.auth import ANONYMOUS, Client, Keys
-from hexad.server.gate import FASTAPI_PATHS, Gate
+from hexad.server.gate import Gate
 from hexad.server.models import Models, Served
 from hexad.server.traffic import Traffic
 from tests.server import raw
@@ -53,9 +53,7 @@ def every_route() -> list[tuple[str, str]]:
 
 def test_every_route_declares_who_may_call_it() -> None:
     declared = {(route.method, route.path) for route in ROUTES}
-    undeclared = {
-        (method, path) for method, path in every_route() if (method, path) not in declared and path not in FASTAPI_PATHS
-    }
+    undeclared = {(method, path) for method, path in every_route() if (method, path) not in declared}
     assert not undeclared
     assert {route.path for route in ROUTES if route.access == "open"} <= OPEN
     for route in ROUTES:
@@ -191,3 +189,70 @@ def test_a_key_file_that_is_wrong_is_refused_without_showing_the_key(tmp_path: P
     with pytest.raises(ConfigError) as refused:
         Keys.load(str(tmp_path / "keys"))
     assert refused.value.param == "api_keys" and ALICE not in str(refused.value)
+
+
+MISSES = {
+    ("GET", "/v1/messages"): 405,
+    ("POST", "/v1/messages/batches"): 404,
+    ("GET", "/api/chat"): 405,
+    ("POST", "/api/nothing"): 404,
+    ("GET", "/v1/chat/completions"): 405,
+    ("GET", "/v1/nothing"): 404,
+    ("GET", "/nothing"): 404,
+    ("GET", "/infill"): 405,
+}
+
+
+@pytest.mark.parametrize(("method", "path"), MISSES)
+def test_what_is_not_there_is_refused_in_the_words_of_its_neighbours(guarded: Server, method: str, path: str) -> None:
+    for headers, status in (({}, 401), (as_(ALICE), MISSES[method, path])):
+        answer = guarded.http.request(method, guarded.url + path, headers=headers)
+        assert answer.status_code == status, answer.text
+        error = answer.json()["error"]
+        if "/api/" in path:
+            assert isinstance(error, str)
+        elif "/messages" in path:
+            assert answer.json()["type"] == "error" and set(error) == {"type", "message"}
+        elif path == "/infill":
+            assert error["code"] == status
+        else:
+            assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_a_model_that_is_not_there_is_refused_in_the_words_of_who_asks(guarded: Server) -> None:
+    asked = {"headers": as_(ALICE) | {"anthropic-version": "2023-06-01"}}
+    for path in ("/v1/models/none", "/v1/models?limit=2"):
+        assert guarded.http.get(guarded.url + path, **asked).json()["type"] == "error"
+
+
+def test_no_page_loads_anything_from_elsewhere(guarded: Server) -> None:
+    """A script of others would run beside the key that our page keeps."""
+    for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
+        assert guarded.http.get(guarded.url + path, headers=as_(ALICE)).status_code == 404
+    assert guarded.http.get(guarded.url + "/openapi.json", headers=as_(ALICE)).json()["openapi"].startswith("3.")
+
+
+def test_only_admins_say_how_long_a_model_stays(guarded: Server) -> None:
+    for path, body in (("/api/generate", {}), ("/api/chat", {"messages": []}), ("/api/generate", {"prompt": "a"})):
+        asked = {"model": "tiny-chat", "keep_alive": 0, "stream": False} | body
+        answer = guarded.http.post(guarded.url + path, json=asked, headers=as_(ALICE))
+        assert answer.status_code == 403 and "keep_alive" in answer.json()["error"]
+    asked = {"model": "tiny-chat", "keep_alive": -1, "stream": False}
+    assert guarded.http.post(guarded.url + "/api/generate", json=asked, headers=as_(BOSS)).status_code == 200
+
+
+def test_asking_about_a_model_ends_no_drain(chat_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(KEYS)
+    models = [str(chat_model), "ghost=/nowhere/at/all"]
+    with serving(models, tmp_path / "log", "--api-keys", str(tmp_path / "keys"), "--kv-memory", "32MiB") as server:
+        server.http.post(server.url + "/admin/drain", json={"model": "ghost"}, headers=as_(BOSS))
+        shown = server.http.post(server.url + "/api/show", json={"model": "ghost"}, headers=as_(ALICE))
+        assert shown.status_code == 503 and "drained" in shown.text
+
+
+def test_tenants_do_not_see_what_others_use(guarded: Server) -> None:
+    asked = {"prompt": "a", "max_tokens": 1}
+    assert guarded.http.post(guarded.url + "/v1/completions", json=asked, headers=as_(BOB)).status_code == 200
+    seen = {key: guarded.http.get(guarded.url + "/metrics", headers=as_(key)).text for key in (ALICE, BOSS)}
+    assert 'client="bob"' not in seen[ALICE] and 'client="bob"' in seen[BOSS]
+    assert "hexad:prompt_tokens_total" in seen[ALICE]

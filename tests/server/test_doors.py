@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -22,7 +23,9 @@ import pytest
 from openai import OpenAI
 
 from hexad.config import Config
+from hexad.errors import ConfigError
 from hexad.server.gate import _default_hosts
+from hexad.server.run import _bind_unix
 from tests.server import raw
 from tests.server.running import Server, serving
 
@@ -155,6 +158,8 @@ def test_https(chat_model: Path, tmp_path: Path, certificate: tuple[Path, Path])
             httpx.get(server.url + "/health")
         plain = raw.answer(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert not plain.startswith(b"HTTP/1.1 200")
+        _, said = server.log.read_text().split("ready", 1)
+        assert "Traceback" not in said and all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in said.splitlines()[1:])
 
 
 @pytest.mark.parametrize("broken", ["half", "missing", "mismatch"])
@@ -198,6 +203,41 @@ def test_a_unix_socket(chat_model: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError), serving(chat_model, second, "--host", f"unix:{tmp_path / 'file'}"):
         pass
     assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_socket_whose_server_is_busy_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "hexad.sock"
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect_ex(str(path))
+        with pytest.raises(ConfigError, match="another server"):
+            _bind_unix(path)
+
+
+LATE: dict[str, dict[str, object]] = {
+    "/v1/messages": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "a"}]},
+    "/v1/completions": {"prompt": "a"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}]},
+    "/v1/responses": {"input": "a"},
+    "/api/chat": {"messages": [{"role": "user", "content": "a"}]},
+    "/infill": {"input_prefix": "a", "input_suffix": "b"},
+    "/apply-template": {"messages": [{"role": "user", "content": "a"}]},
+    "/tokenize": {"prompt": "a"},
+    "/detokenize": {"tokens": [5]},
+}
+
+
+def test_nobody_waits_longer_for_a_model_than_they_said(chat_model: Path, tmp_path: Path) -> None:
+    with serving([str(chat_model), f"other={chat_model}"], tmp_path / "log", "--kv-memory", "32MiB") as server:
+        for path, body in LATE.items():
+            headers = {"X-Request-Timeout": "0.002"}
+            answer = server.http.post(server.url + path, json=body | {"model": "other"}, headers=headers)
+            assert answer.status_code == 504, (path, answer.text)
 
 
 @pytest.fixture(scope="module", params=["json", "text"])

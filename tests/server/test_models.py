@@ -75,7 +75,7 @@ async def tokens(service: Service, params: SamplingParams = GREEDY) -> list[int]
 
 
 async def ask(models: Models, name: str, params: SamplingParams = GREEDY) -> list[int]:
-    async with models.use(name) as service:
+    async with models.use(name, deadline=None) as service:
         return await tokens(service, params)
 
 
@@ -135,7 +135,7 @@ def test_one_that_is_in_use_is_waited_for(directories: dict[str, Path], answers:
     async def main(stack: AsyncExitStack) -> None:
         models = models_for(directories, 1.5)
         stack.push_async_callback(models.close)
-        async with models.use("a") as service:
+        async with models.use("a", deadline=None) as service:
             other = asyncio.create_task(ask(models, "b"))
             await asyncio.sleep(0.3)
             again = asyncio.create_task(ask(models, "a"))  # behind b: nobody waits for ever
@@ -280,18 +280,18 @@ def test_what_is_idle_for_long_enough_leaves(directories: dict[str, Path], answe
     async def main(stack: AsyncExitStack) -> None:
         models = models_for(directories, 2.5, keep_alive=0.2)
         stack.push_async_callback(models.close)
-        async with models.use("a") as service:
+        async with models.use("a", deadline=None) as service:
             await asyncio.sleep(0.4)
             assert await tokens(service) == answers["a"]
         assert (await models.about(models.entries["a"])).expires_at is not None
-        async with models.use("b", keep_alive=-1):
+        async with models.use("b", deadline=None, keep_alive=-1):
             pass
         for _ in range(100):
             await asyncio.sleep(0.05)
             if states(models).startswith("a:unloaded"):
                 break
         assert states(models) == "a:unloaded b:loaded c:unloaded"
-        async with models.use("b", keep_alive=0):
+        async with models.use("b", deadline=None, keep_alive=0):
             pass
         leaving = models.entries["b"].instance
         assert leaving is not None

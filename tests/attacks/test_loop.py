@@ -1,0 +1,84 @@
+"""What one client sends is never paid for by others: no body, however large, holds up the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.attacks.conftest import OTHER, USER, Target
+from tests.server import raw
+
+SAID = {"role": "user", "content": "a"}
+NAMED = {"model": "tiny-chat", "max_tokens": 1, "messages": [SAID]}
+LONG = "hello world " * 1300
+BODIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "messages": ("/v1/chat/completions", {"messages": [SAID] * 400_000}),
+    "messages for Claude": ("/v1/messages", NAMED | {"messages": [SAID] * 300_000}),
+    "parts": ("/v1/messages", NAMED | {"messages": [SAID | {"content": [{"type": "text", "text": "a"}] * 300_000}]}),
+    "items": ("/v1/responses", {"input": [SAID] * 300_000}),
+    "messages for Ollama": ("/api/chat", {"model": "tiny-chat", "messages": [SAID] * 300_000}),
+    "names": ("/v1/completions", {"prompt": "a"} | {f"k{i}": 1 for i in range(60_000)}),
+    "biases": ("/v1/completions", {"prompt": "a", "logit_bias": {f"x{i}": "a" for i in range(60_000)}}),
+    "prompts": ("/v1/completions", {"prompt": [LONG] * 1024, "max_tokens": 1}),
+    "arrays": ("/v1/completions", {"prompt": "a", "metadata": {"a": [[1]] * 2_000_000}}),
+    "tokens": ("/detokenize", {"tokens": [77] * 4_000_000}),
+    "a suffix": ("/v1/completions", {"prompt": "a", "suffix": "lighthouse " * 13_000, "max_tokens": 1}),
+    "a tool": (
+        "/v1/messages",
+        NAMED | {"tools": [{"name": "f", "input_schema": {"enum": list(range(1_000_000))}}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_large_body_holds_up_nobody(target: Target, name: str) -> None:
+    path, body = BODIES[name]
+    raw, slowest = json.dumps(body).encode(), 0.0
+    sent = {"content": raw, "headers": {"content-type": "application/json"}, "timeout": 60}
+    with ThreadPoolExecutor(1) as pool, httpx.Client(headers={"x-api-key": OTHER}, timeout=30) as other:
+        answer = pool.submit(target.http.post, target.url + path, **sent)
+        while not answer.done():
+            slowest = max(slowest, other.get(target.url + "/health").elapsed.total_seconds())
+            time.sleep(0.005)
+    assert answer.result().status_code == 400, answer.result().text[:300]
+    assert slowest < 0.6, "others had to wait"
+
+
+def test_tools_are_told_apart_and_counted_in_every_dialect(target: Target) -> None:
+    said = {"model": "tiny-chat", "messages": [SAID], "max_tokens": 1}
+    function = {"name": "f", "parameters": {"type": "object"}}
+    dialects: dict[str, tuple[dict[str, Any], Any]] = {
+        "/v1/chat/completions": (said, {"type": "function", "function": function}),
+        "/v1/responses": ({"input": "a"}, {"type": "function", **function}),
+        "/v1/messages": (said, {"name": "f", "input_schema": {"type": "object"}}),
+        "/api/chat": ({"model": "tiny-chat", "messages": [SAID]}, {"type": "function", "function": function}),
+    }
+    for path, (body, tool) in dialects.items():
+        for count, word in ((2, "two functions named 'f'"), (300, "at most 256")):
+            answer = target.post(path, body | {"tools": [tool] * count})
+            assert answer.status_code == 400 and word in answer.text, (path, count, answer.text)
+
+
+def test_bodies_that_never_end_fill_no_memory(target: Target) -> None:
+    """Nine of them together are over the bound; small requests are answered all the while, and large ones later."""
+    part, before = b" " * 2**20, target.memory_mb()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nx-api-key: %b\r\nContent-Type: application/json\r\n"
+    small = {"prompt": "a", "max_tokens": 1}
+    with contextlib.ExitStack() as connections:
+        for _ in range(14):
+            sender = raw.sent(target, head % USER.encode() + b"Content-Length: 33000000\r\n\r\n")
+            connections.enter_context(sender)
+            with contextlib.suppress(OSError):
+                for _ in range(30):
+                    sender.sendall(part)
+        assert target.memory_mb() - before < 340
+        assert target.post("/v1/completions", small).status_code == 200
+    deadline = time.monotonic() + 10
+    while target.post("/v1/completions", small | {"metadata": {"a": "x" * 2**20}}).status_code != 200:
+        assert time.monotonic() < deadline
