@@ -19,7 +19,7 @@ EXAMPLES = """\
 examples:
   hexad generate demo "Who is the baker?"                answer one prompt
   hexad chat demo                                        talk, with memory
-  hexad serve Qwen/Qwen3-0.6B --port 8000                an OpenAI-compatible server
+  hexad serve Qwen/Qwen3-0.6B --port 8000                a page, and APIs for the clients you have
   echo "12 + 30 =" | hexad generate demo                 the prompt from stdin
   hexad generate demo "A place" --json-schema place.json an answer in a given shape
   hexad batch in.jsonl out.jsonl demo                    a file of requests, resumable
@@ -52,7 +52,10 @@ POSITIONALS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(show_all="--help-all" in (sys.argv[1:] if argv is None else argv))
-    args = parser.parse_args(argv)
+    args, strange = parser.parse_known_args(argv)
+    if strange:
+        there = f"hexad {args.verb or 'VERB'} --help-all"
+        parser.error(f"unrecognized arguments: {' '.join(strange)}; `{there}` shows what there is")
     if args.verb is None:
         parser.print_help()
         return 0
@@ -80,7 +83,7 @@ def parser_of(show_all: bool) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="`hexad VERB --help` shows a verb's options, `hexad VERB --help-all` all of them.",
     )
-    parser.add_argument("--version", action="version", version=f"hexad {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"hexad {__version__}")
     verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", prog="hexad")
     for verb, help in VERBS.items():
         usage = f"hexad {verb} {POSITIONALS[verb]} [options]".replace("  ", " ")

@@ -227,8 +227,10 @@ def test_a_model_that_is_not_there_is_refused_in_the_words_of_who_asks(guarded: 
 
 def test_no_page_loads_anything_from_elsewhere(guarded: Server) -> None:
     """A script of others would run beside the key that our page keeps."""
-    for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
+    for path in ("/redoc", "/docs/oauth2-redirect"):
         assert guarded.http.get(guarded.url + path, headers=as_(ALICE)).status_code == 404
+    docs = guarded.http.get(guarded.url + "/docs")
+    assert "script-src 'self'" in docs.headers["content-security-policy"] and "://" not in docs.text
     assert guarded.http.get(guarded.url + "/openapi.json", headers=as_(ALICE)).json()["openapi"].startswith("3.")
 
 
