@@ -13,120 +13,97 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal
 
 from hexad.errors import ConfigError
 
 
-def _setting(default: Any, help: str, *, group: str, advanced: bool = False) -> Any:
+def _setting(group: str, default: Any, help: str, *, advanced: bool = False) -> Any:
     return field(default=default, metadata={"help": help, "group": group, "advanced": advanced})
+
+
+_model, _engine, _server = (partial(_setting, group) for group in ("model", "engine", "server"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    model: str = _setting("demo", "Directory, hub id, or `demo` for the built-in model.", group="model")
-    revision: str | None = _setting(None, "Branch, tag or commit on the hub.", group="model", advanced=True)
-    served_model_name: str | None = _setting(
-        None, "Name that clients use; default: the last part of the model's name.", group="model", advanced=True
+    model: str = _model("demo", "Directory, hub id, or `demo` for the built-in model.")
+    revision: str | None = _model(None, "Branch, tag or commit on the hub.", advanced=True)
+    served_model_name: str | None = _model(
+        None, "Name that clients use; default: the last part of the model's name.", advanced=True
     )
-    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4", "int4-64", "int4-32"] = _setting(
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4", "int4-64", "int4-32"] = _model(
         "auto",
         "Of weights and KV cache; auto keeps the checkpoint's (float16 becomes bfloat16). int8 and int4 (a scale for "
         "each 128 weights, or 64, or 32) are rounded at load; the head is int8, the KV cache bfloat16.",
-        group="model",
     )
-    load_format: Literal["auto", "dummy"] = _setting(
+    load_format: Literal["auto", "dummy"] = _model(
         "auto",
         "dummy: random weights (and a tokenizer of bytes) from config.json alone, for benchmarks.",
-        group="model",
         advanced=True,
     )
-    packed_cache: bool = _setting(
+    packed_cache: bool = _model(
         True,
         "Keep large weights as the kernels want them, under ~/.cache/hexad/packed (or XDG_CACHE_HOME), for the next "
         "start.",
-        group="model",
         advanced=True,
     )
-    max_model_len: int | None = _setting(
-        None, "Most tokens of prompt and answer together; default: the model's limit.", group="model"
-    )
+    max_model_len: int | None = _model(None, "Most tokens of prompt and answer together; default: the model's limit.")
     tool_format: Literal[
         "auto", "plain", "hermes", "llama3", "mistral", "mistral-list", "deepseek", "deepseek-v3.1", "harmony",
         "pythonic", "qwen3-coder",
-    ] = _setting(
-        "auto",
-        "How the model writes reasoning and tool calls; auto: told by its chat template.",
-        group="model",
-        advanced=True,
+    ] = _model(
+        "auto", "How the model writes reasoning and tool calls; auto: told by its chat template.", advanced=True
     )  # fmt: skip
-    kernels: Literal["auto", "native", "reference", "torch"] = _setting(
-        "auto", "Kernel set; auto: native where it is built.", group="engine", advanced=True
+    kernels: Literal["auto", "native", "reference", "torch"] = _engine(
+        "auto", "Kernel set; auto: native where it is built.", advanced=True
     )
-    device: str = _setting("cpu", "Device of the torch kernels.", group="engine", advanced=True)
-    without: str = _setting(
+    device: str = _engine("cpu", "Device of the torch kernels.", advanced=True)
+    without: str = _engine(
         "",
         "Optimisations to leave out, to measure their worth, separated by commas: jump-forward, or names of the native "
         "kernels'.",
-        group="engine",
         advanced=True,
     )
-    threads: int | None = _setting(None, "Kernel threads; default: one a physical core.", group="engine")
-    max_num_seqs: int = _setting(64, "Most sequences that run at once.", group="engine")
-    max_num_batched_tokens: int = _setting(
-        256, "Token budget of a step; smaller: steadier streams, larger: faster prompts.", group="engine", advanced=True
+    threads: int | None = _engine(None, "Kernel threads; default: one a physical core.")
+    max_num_seqs: int = _engine(64, "Most sequences that run at once.")
+    max_num_batched_tokens: int = _engine(
+        256, "Token budget of a step; smaller: steadier streams, larger: faster prompts.", advanced=True
     )
-    kv_memory: int | None = _setting(
-        None, "KV cache size, such as 4GiB; default: planned from free memory.", group="engine"
-    )
-    model_memory: int | None = _setting(
+    kv_memory: int | None = _engine(None, "KV cache size, such as 4GiB; default: planned from free memory.")
+    model_memory: int | None = _engine(
         None,
         "Memory of all loaded models, such as 12GiB; the least recently used is unloaded when another does not fit. "
         "Default: what the machine has free at the start.",
-        group="engine",
         advanced=True,
     )
-    prefix_caching: bool = _setting(
-        True, "Reuse the KV of equal prefixes across requests.", group="engine", advanced=True
-    )
-    seed: int | None = _setting(
-        None, "Makes requests without a seed repeatable, in order of arrival.", group="engine", advanced=True
-    )
-    host: str = _setting("127.0.0.1", "Address to listen on, or unix:/path.sock.", group="server")
-    port: int = _setting(8000, "Port to listen on; 0 picks a free one.", group="server")
-    keep_alive: float | None = _setting(
-        None, "Unload a model that was idle this long, such as 10m; default: never.", group="server"
-    )
-    max_queue: int = _setting(1024, "Requests that may wait; one more is answered 429.", group="server", advanced=True)
-    request_timeout: float | None = _setting(
+    prefix_caching: bool = _engine(True, "Reuse the KV of equal prefixes across requests.", advanced=True)
+    seed: int | None = _engine(None, "Makes requests without a seed repeatable, in order of arrival.", advanced=True)
+    host: str = _server("127.0.0.1", "Address to listen on, or unix:/path.sock.")
+    port: int = _server(8000, "Port to listen on; 0 picks a free one.")
+    keep_alive: float | None = _server(None, "Unload a model that was idle this long, such as 10m; default: never.")
+    max_queue: int = _server(1024, "Requests that may wait; one more is answered 429.", advanced=True)
+    request_timeout: float | None = _server(
         None,
         "Seconds that a request may take, its wait included; a client may ask for less by X-Request-Timeout. "
         "Default: no limit.",
-        group="server",
         advanced=True,
     )
-    api_keys: str | None = _setting(
-        None, "File of NAME:KEY or NAME:KEY:admin a line; default: nobody needs a key.", group="server"
+    api_keys: str | None = _server(None, "File of NAME:KEY or NAME:KEY:admin a line; default: nobody needs a key.")
+    allowed_origins: str = _server(
+        "", "Web pages that may call the server, such as https://chat.example, by commas; * for all.", advanced=True
     )
-    allowed_origins: str = _setting(
-        "", "Web pages that may call the server, such as https://chat.example, by commas; * for all.", group="server",
-        advanced=True,
-    )  # fmt: skip
-    allowed_hosts: str = _setting(
+    allowed_hosts: str = _server(
         "",
         "Names that the server is called by (the Host header), by commas; * for any. Default: its local names on "
         "loopback, any elsewhere.",
-        group="server",
         advanced=True,
     )
-    tls_cert: str | None = _setting(
-        None, "PEM file of the certificate chain, for https.", group="server", advanced=True
-    )
-    tls_key: str | None = _setting(None, "PEM file of its private key.", group="server", advanced=True)
-    log_format: Literal["text", "json"] = _setting("text", "Of the log on stderr.", group="server", advanced=True)
-    drain_timeout: float = _setting(
-        30.0, "Seconds that running requests get after SIGTERM.", group="server", advanced=True
-    )
+    tls_cert: str | None = _server(None, "PEM file of the certificate chain, for https.", advanced=True)
+    tls_key: str | None = _server(None, "PEM file of its private key.", advanced=True)
+    log_format: Literal["text", "json"] = _server("text", "Of the log on stderr.", advanced=True)
+    drain_timeout: float = _server(30.0, "Seconds that running requests get after SIGTERM.", advanced=True)
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -11,15 +11,15 @@ from hexad.errors import CheckpointError
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
-def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a UTF-8 file. Duplicate keys, NaN and Infinity are refused.
 
     Raises CheckpointError naming the file.
     """
     try:
         size = path.stat().st_size
-        if size > max_bytes:
-            raise CheckpointError(f"{path} has {size} bytes; at most {max_bytes} are read")
+        if size > MAX_JSON_BYTES:
+            raise CheckpointError(f"{path} has {size} bytes; at most {MAX_JSON_BYTES} are read")
         raw = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error

@@ -50,9 +50,8 @@ class StructuredOutputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     """Free text in which a trigger begins a structured section; xgrammar's format."""
 
     def __post_init__(self) -> None:
-        given = [name for name in self.__struct_fields__ if getattr(self, name) not in (None, False) or name == "json"]
-        if self.json is None:
-            given.remove("json")
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        given = [name for name, value in values.items() if value is not None and (value is not False or name == "json")]
         if len(given) != 1:
             raise BadRequest(
                 f"structured_outputs has {' and '.join(given) or 'nothing'}; give exactly one of "
@@ -109,20 +108,20 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         _in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _in_range("min_tokens", self.min_tokens, 0, 2**31 - 1)
-        _in_range("thinking_budget", self.thinking_budget or 0, 0, 2**31 - 1)
-        if self.seed is not None:
-            _in_range("seed", self.seed, -(2**63), 2**63 - 1)
-        if self.max_tokens is not None:
-            _in_range("max_tokens", self.max_tokens, 1, 2**31 - 1)
-            if self.min_tokens > self.max_tokens:
-                raise BadRequest(
-                    f"min_tokens is {self.min_tokens}, above max_tokens {self.max_tokens}; lower min_tokens",
-                    param="min_tokens",
-                )
-        for name in ("logprobs", "prompt_logprobs"):
-            value = getattr(self, name)
-            if value is not None:
-                _in_range(name, value, 0, MAX_LOGPROBS)
+        for name, low, high in (
+            ("seed", -(2**63), 2**63 - 1),
+            ("max_tokens", 1, 2**31 - 1),
+            ("thinking_budget", 0, 2**31 - 1),
+            ("logprobs", 0, MAX_LOGPROBS),
+            ("prompt_logprobs", 0, MAX_LOGPROBS),
+        ):
+            if (value := getattr(self, name)) is not None:
+                _in_range(name, value, low, high)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise BadRequest(
+                f"min_tokens is {self.min_tokens}, above max_tokens {self.max_tokens}; lower min_tokens",
+                param="min_tokens",
+            )
         self._check_collections()
 
     def _check_collections(self) -> None:

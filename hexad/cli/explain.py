@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hexad.checkpoints.generation import read_generation_defaults
-from hexad.cli.options import settings
+from hexad.cli.options import Named, named_models
 from hexad.config import FIELDS, Config
 from hexad.engine.frontend import sampling_fields
 from hexad.engine.setup import Resolved, packed_file, resolve_settings
@@ -14,34 +14,46 @@ from hexad.placement.memory import gib
 
 
 def run(args: argparse.Namespace) -> int:
-    config, origins = settings(args)
-    resolved = resolve_settings(config)
+    models = named_models(args)
+    for number, each in enumerate(models):
+        if len(models) > 1:
+            print("\n" * (number > 0) + f"{each.name}: {each.config.model}{', pinned' * each.pinned}")
+        _explain(each, len(models))
+    return 0
+
+
+def _explain(named: Named, sharers: int) -> None:
+    config = named.config
+    resolved = resolve_settings(config, sharers=sharers)
     loaded = load(config.kernels, resolved.threads, config.device)
     became = _worked_out(config, resolved, loaded.ops.name)
+    if config.served_model_name is None:
+        became["served_model_name"] = (named.name, "from model")
     for group in ("model", "engine", "server"):
-        print(f"{group}")
+        print(group)
         for name, field in FIELDS.items():
             if field.metadata["group"] == group:
                 value, origin = became.get(name, (getattr(config, name), ""))
-                came = origins[name] + (f", {origin}" if origin else "")
-                print(f"  {name:24} {_shown(name, value):28} {came}")
+                _row(name, _shown(name, value), named.origins[name] + (f", {origin}" if origin else ""))
     if loaded.note:
         print(f"  note: {loaded.note}")
     _print_memory(resolved)
     path = packed_file(config, resolved, loaded.ops)
-    when = "made at each start" if path is None else "mapped" if path.exists() else "kept after the next start"
-    print(f"  {'packed weights':24} {when:28} {path or ''}")
-    print(
-        f"sampling defaults of the model\n  {sampling_fields(read_generation_defaults(resolved.directory)) or 'none'}"
-    )
-    return 0
+    _row("packed weights", "made at each start" if path is None else "mapped" if path.exists() else
+         "kept after the next start", str(path or ""))  # fmt: skip
+    print("sampling defaults of the model")
+    for name, value in sampling_fields(read_generation_defaults(resolved.directory)).items():
+        _row(name, str(value), "")
+
+
+def _row(name: str, value: str, why: str) -> None:
+    print(f"  {name:24} {value:28} {why}".rstrip())
 
 
 def _worked_out(config: Config, resolved: Resolved, kernels: str) -> dict[str, tuple[object, str]]:
     """Settings that were left open: what they became, and from what."""
     became: dict[str, tuple[object, str]] = {
-        "kernels": (kernels, "" if config.kernels != "auto" else "from what is built here"),
-        "served_model_name": (config.model_name, "" if config.served_model_name else "from model"),
+        "kernels": (kernels, "" if config.kernels != "auto" else "from what is built here")
     }
     if config.dtype == "auto":
         became["dtype"] = (resolved.precision.linear, f"from the checkpoint's {resolved.model.dtype}")
@@ -56,7 +68,13 @@ def _worked_out(config: Config, resolved: Resolved, kernels: str) -> dict[str, t
 
 
 def _shown(name: str, value: object) -> str:
-    return gib(value) if name in ("kv_memory", "model_memory") and isinstance(value, int) else str(value)
+    return (
+        gib(value)
+        if name in ("kv_memory", "model_memory") and isinstance(value, int)
+        else "-"
+        if value in (None, "")
+        else str(value)
+    )
 
 
 def _print_memory(resolved: Resolved) -> None:
@@ -70,4 +88,4 @@ def _print_memory(resolved: Resolved) -> None:
         ("KV cache", memory.kv, f"{memory.num_pages} pages of {memory.page_bytes} bytes = {memory.kv_tokens} tokens"),
         ("left", memory.left, ""),
     ):
-        print(f"  {name:24} {gib(size):28} {why}")
+        _row(name, gib(size), why)

@@ -44,7 +44,7 @@ POSITIONALS = {
     "chat": "[MODEL]",
     "batch": "IN.jsonl OUT.jsonl [MODEL | NAME=MODEL ...]",
     "bench": "offline|serve|compare|growth|jump|quality|skills|start [MODEL]",
-    "explain": "[MODEL]",
+    "explain": "[MODEL | NAME=MODEL ...]",
     "doctor": "",
     "completion": "bash|zsh|fish",
 }
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a full disk, a file that cannot be written
-        print(f"hexad: {error}", file=sys.stderr)
+        print(f"hexad: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -81,7 +81,7 @@ def parser_of(show_all: bool) -> argparse.ArgumentParser:
         epilog="`hexad VERB --help` shows a verb's options, `hexad VERB --help-all` all of them.",
     )
     parser.add_argument("--version", action="version", version=f"hexad {__version__}")
-    verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="", prog="hexad")
+    verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", prog="hexad")
     for verb, help in VERBS.items():
         usage = f"hexad {verb} {POSITIONALS[verb]} [options]".replace("  ", " ")
         raw = argparse.RawDescriptionHelpFormatter
@@ -127,6 +127,7 @@ def _describe(verb: str, parser: argparse.ArgumentParser, show_all: bool) -> Non
         )
         parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     elif verb == "explain":
+        parser.description = "examples:\n  hexad explain demo --dtype int4\n  hexad explain --config hexad.yaml"
         add_settings(parser, ("model", "engine", "server"), show_all)
 
 

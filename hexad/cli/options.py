@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hexad.config import FIELDS, Config, choices, resolve
 from hexad.errors import ConfigError
 
 UNSET = object()
 """The value of a flag that was not given."""
+OF_THE_SERVER = {name for name, field in FIELDS.items() if field.metadata["group"] == "server"}
+OF_THE_SERVER = OF_THE_SERVER - {"keep_alive", "max_queue"} | {"model_memory", "served_model_name"}
+"""What no model can have for itself."""
+METAVARS = {"kv_memory": "SIZE", "model_memory": "SIZE", "keep_alive": "TIME", "api_keys": "FILE", "tls_cert": "FILE"}
+METAVARS |= {"tls_key": "FILE", "without": "NAMES", "request_timeout": "SECONDS", "drain_timeout": "SECONDS"}
+METAVARS |= dict.fromkeys(("max_model_len", "threads", "max_num_seqs", "max_num_batched_tokens", "max_queue"), "N")
+
+
+class Named(NamedTuple):
+    """A model to be run: under which name, how, and where each setting came from."""
+
+    name: str
+    config: Config
+    origins: dict[str, str]
+    pinned: bool
 
 
 def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str], show_all: bool) -> None:
     """Add MODEL, --config and a flag for each setting of `groups`; advanced ones show with --help-all."""
-    several = parser.prog.rpartition(" ")[2] in ("serve", "batch")
+    several = parser.prog.rpartition(" ")[2] in ("serve", "batch", "explain")
     help = FIELDS["model"].metadata["help"] + " Of several, each may be NAME=MODEL." * several
     parser.add_argument("model", nargs="*" if several else "?", default=[] if several else UNSET, help=help)
     sections = {name: parser.add_argument_group(name) for name in groups}
@@ -25,24 +40,68 @@ def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str], show_al
         if name == "model" or group not in sections or (name == "seed" and "server" not in groups):
             continue
         text = field.metadata["help"]
-        if field.default is not None:
-            text += f" (default {field.default})"
+        if field.default not in (None, ""):
+            text += f" (default {'on' if field.default is True else field.default})"
         hidden = field.metadata["advanced"] and not show_all
         flags: dict[str, Any] = {"default": UNSET, "help": argparse.SUPPRESS if hidden else text}
         if isinstance(field.default, bool):
             flags["action"] = argparse.BooleanOptionalAction
         else:
             allowed = choices(name)
-            flags["metavar"] = "|".join(allowed) if allowed else name.rsplit("_", 1)[-1].upper()
+            flags["metavar"] = "|".join(allowed) if allowed else METAVARS.get(name, name.rsplit("_", 1)[-1].upper())
         sections[group].add_argument("--" + name.replace("_", "-"), **flags)
 
 
 def settings(args: argparse.Namespace) -> tuple[Config, dict[str, str]]:
-    """The configuration that the flags and the file ask for, and the origin of each value."""
-    sources = file_sources(*read_yaml(args.config)) if getattr(args, "config", None) else []
-    given = {name: value for name, value in vars(args).items() if name in FIELDS and value is not UNSET}
-    sources.append(("command line", given))
-    return resolve(sources)
+    """The configuration that the flags and the file ask for, of the first model, and the origin of each value."""
+    first = named_models(args)[0]
+    return first.config, first.origins
+
+
+def named_models(args: argparse.Namespace) -> list[Named]:
+    """The models of the command line, else the file's.
+
+    In the file `model` may be a list, and `models` a section a model, by the name that clients use: settings of its
+    own, which win over those beside it, and `pinned: true`. Raises ConfigError.
+    """
+    file, places = read_yaml(args.config) if getattr(args, "config", None) else ({}, {})
+    sections = file.pop("models", None) or {}
+    if not isinstance(sections, dict) or not all(isinstance(own, dict) for own in sections.values()):
+        raise ConfigError(f"models in {args.config} must be `NAME: {{setting: value}}`", param="models")
+    alone = file.pop("model", None)
+    flags = {key: value for key, value in vars(args).items() if key in FIELDS and value is not UNSET}
+    if flags.get("model"):
+        named, origin = flags["model"], "command line"
+    elif sections:
+        named, origin = list(sections), places["models"]
+    else:
+        named, origin = (FIELDS["model"].default, "default") if alone is None else (alone, places["model"])
+    flags.pop("model", None)
+    sources = file_sources(file, places)
+    found = []
+    for given in map(str, named if isinstance(named, list) else [named]):
+        name, model = (given, given) if given in sections else _name_and_model(given)
+        own = dict(sections.get(name, {}))
+        pinned = own.pop("pinned", False)
+        if not isinstance(pinned, bool):
+            raise ConfigError(f"pinned of {given} is {pinned!r}; it must be true or false", param="pinned")
+        place = f"{places['models']}, models.{name}" if own else ""
+        for key in own:
+            if str(key).replace("-", "_") in OF_THE_SERVER:
+                raise ConfigError(f"{place}: {key} is one for all models; set it beside models", param=str(key))
+        if given != name:  # NAME=MODEL
+            own.pop("model", None)
+        config, origins = resolve([*sources, (origin, {"model": model}), (place, own), ("command line", flags)])
+        found.append(Named(name or config.model_name, config, origins, pinned))
+    if len(found) > 1 and any("served_model_name" in each for each in (file, flags)):
+        raise ConfigError("served_model_name names one model, and several are given; write them as NAME=MODEL")
+    return found
+
+
+def _name_and_model(given: str) -> tuple[str, str]:
+    """`NAME=MODEL`, or a model alone; a path may hold an equals sign behind its first slash."""
+    name, equals, model = given.partition("=")
+    return (name, model) if equals and name and model and "/" not in name else ("", given)
 
 
 def read_yaml(path: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -27,7 +27,7 @@ def needs_processing(state: RowState) -> bool:
         or params.frequency_penalty != 0.0
         or params.presence_penalty != 0.0
         or state.num_generated < params.min_tokens
-        or state.bad_words_token_ids
+        or state.request.bad_words_token_ids
         or params.logit_bias
         or params.allowed_token_ids is not None
         or (params.thinking_budget is not None and _end_of_thought(state) is not None)
@@ -70,8 +70,8 @@ def allowed_tokens(state: RowState, row_V: Row) -> Row:
 
 def bad_words(state: RowState, row_V: Row) -> Row:
     """The last token of a bad word is impossible where the tokens before it were just generated."""
-    generated = state.generated if state.bad_words_token_ids else ()
-    last_tokens = [word[-1] for word in state.bad_words_token_ids if _ends_with(generated, word[:-1])]
+    generated = state.generated if state.request.bad_words_token_ids else ()
+    last_tokens = [word[-1] for word in state.request.bad_words_token_ids if _ends_with(generated, word[:-1])]
     return _masked(row_V, last_tokens)
 
 
@@ -80,7 +80,7 @@ def min_tokens(state: RowState, row_V: Row) -> Row:
     if state.num_generated >= state.params.min_tokens:
         return row_V
     # A checkpoint may name an end-of-sequence token beyond its own vocabulary.
-    eos = [token for token in state.eos_token_ids if token < len(row_V)]
+    eos = [token for token in state.request.eos_token_ids if token < len(row_V)]
     return _masked(row_V, [*eos, *state.params.stop_token_ids])
 
 
@@ -154,7 +154,7 @@ PROCESSORS: tuple[Processor, ...] = (
 
 def _end_of_thought(state: RowState) -> int | None:
     """The token that must come because a reasoning section is over its budget, and is not closed."""
-    budget, start, end = state.params.thinking_budget, list(state.reasoning_start), list(state.reasoning_end)
+    budget, start, end = state.params.thinking_budget, state.request.reasoning_start, state.request.reasoning_end
     spent = state.num_generated - len(start)
     if budget is None or not budget <= spent < budget + len(end):
         return None

@@ -130,15 +130,7 @@ def _top_logprobs(ops: Ops, logits_RV: Array, token_ids: Sequence[int], counts: 
     if not token_ids:
         return []
     top = ops.top_logprobs(logits_RV, np.array(token_ids, np.int32), max(counts))
-    rows = zip(
-        token_ids,
-        counts,
-        top.chosen_R.tolist(),
-        top.rank_R.tolist(),
-        top.ids_RN.tolist(),
-        top.logprobs_RN.tolist(),
-        strict=True,
-    )
+    rows = zip(token_ids, counts, *(part.tolist() for part in top), strict=True)
     return [
         TokenLogprobs(token_ids=[token, *ids[:count]], logprobs=[chosen, *values[:count]], rank=rank)
         for token, count, chosen, rank, ids, values in rows

@@ -23,6 +23,7 @@ class RowState(msgspec.Struct, frozen=True):
     ever read, so nothing has to be copied for a row that no processor touches.
     """
 
+    request: Request
     params: SamplingParams
     tokens: Sequence[int]
     """Prompt, then generated tokens."""
@@ -31,10 +32,6 @@ class RowState(msgspec.Struct, frozen=True):
     """Index in `tokens` of the token to be drawn."""
     seed: int
     """uint64: the key of this choice's noise."""
-    eos_token_ids: Sequence[int] = ()
-    bad_words_token_ids: Sequence[Sequence[int]] = ()
-    reasoning_start: Sequence[int] = ()
-    reasoning_end: Sequence[int] = ()
     allowed: Future[NDArray[np.uint8]] | None = None
     """The tokens that a grammar allows, a bit each, the lowest of a byte first: computed beside the logits."""
 
@@ -49,18 +46,8 @@ class RowState(msgspec.Struct, frozen=True):
         seed = request.params.seed
         if seed is None:
             raise ValueError(f"request {request.request_id} has no seed; it is drawn when a request is accepted")
-        return RowState(
-            params=request.params,
-            tokens=tokens,
-            num_prompt=len(request.prompt_token_ids),
-            position=len(tokens),
-            seed=(seed + choice) % 2**64,
-            eos_token_ids=request.eos_token_ids,
-            bad_words_token_ids=request.bad_words_token_ids,
-            reasoning_start=request.reasoning_start,
-            reasoning_end=request.reasoning_end,
-            allowed=allowed,
-        )
+        num_prompt, seed = len(request.prompt_token_ids), (seed + choice) % 2**64
+        return RowState(request, request.params, tokens, num_prompt, len(tokens), seed, allowed)
 
     @property
     def num_generated(self) -> int:

@@ -11,14 +11,12 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from hexad.checkpoints.config import ModelConfig
-from hexad.checkpoints.generation import GenerationDefaults
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
 from hexad.engine.grammar_process import GrammarProcess
@@ -53,6 +51,7 @@ STUCK_S = 600.0
 """The same for one that computes: no step takes that long."""
 RESTART_DELAYS_S = (0.0, 1.0, 5.0)
 """Waits before each attempt to start a new engine process; when all fail, the engine is unavailable."""
+TOO_LATE = "the request's time was over before the engine was given it; allow it more"
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +83,7 @@ class AsyncLLM:
         self._ids = itertools.count(1)
         self._grammars = GrammarProcess(frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids)
         self._closing = False
+        self._switching = asyncio.Lock()
         self._stands_still = False
         self._reported = asyncio.Event()
         self._idle = asyncio.Event()
@@ -119,14 +119,6 @@ class AsyncLLM:
     @property
     def chat_template(self) -> ChatTemplate | None:
         return self.frontend.chat_template
-
-    @property
-    def model_config(self) -> ModelConfig:
-        return self.frontend.model_config
-
-    @property
-    def generation_defaults(self) -> GenerationDefaults:
-        return self.frontend.generation_defaults
 
     @property
     def max_model_len(self) -> int:
@@ -168,10 +160,14 @@ class AsyncLLM:
         """
         if params.structured_outputs is not None:
             self._check_open(options)
-            options["grammar"] = await self._grammars.compile(params.structured_outputs)
-        left = None if deadline is None else deadline - time.monotonic()
+            compiling = self._grammars.compile(params.structured_outputs)
+            try:
+                options["grammar"] = await asyncio.wait_for(compiling, _left(deadline))
+            except asyncio.TimeoutError:
+                raise DeadlineExceeded(TOO_LATE) from None
+        left = _left(deadline)
         if left is not None and left <= 0:
-            raise DeadlineExceeded("the request's time was over before the engine was given it; allow it more")
+            raise DeadlineExceeded(TOO_LATE)
         live = self._accept(prompt, params, request_id, options)
         timer = None if left is None else asyncio.get_running_loop().call_later(left, self._end_late, live)
         try:
@@ -257,6 +253,7 @@ class AsyncLLM:
     async def pause(self) -> None:
         """Stop between two steps, and return once nothing runs; new requests queue. `resume` goes on."""
         self.paused = True
+        self._stands_still = False  # every Pause is answered
         await self._send(Pause())
         while self.paused and self._ready and not self._stands_still:
             self._reported.clear()
@@ -268,6 +265,13 @@ class AsyncLLM:
 
     async def sleep(self) -> None:
         """End the engine process, which gives all its memory back; requests, running and new, wait for `wake`."""
+        await asyncio.shield(self._switch(self._sleep))  # half of it would leave a process that nobody knows
+
+    async def _switch(self, turn: Callable[[], Awaitable[None]]) -> None:
+        async with self._switching:
+            await turn()
+
+    async def _sleep(self) -> None:
         if self.gone or self.asleep:
             return
         self.asleep = True
@@ -280,6 +284,9 @@ class AsyncLLM:
 
     async def wake(self) -> None:
         """Start an engine process again and hand it every request. Raises what `start` raises, and sleeps on then."""
+        await asyncio.shield(self._switch(self._wake))
+
+    async def _wake(self) -> None:
         if not self.asleep:
             return
         try:
@@ -442,3 +449,7 @@ class AsyncLLM:
         self._reported.set()
         for live in self._live.values():
             self._fail(live, cause)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - time.monotonic()

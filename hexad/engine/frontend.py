@@ -95,7 +95,22 @@ class Frontend:
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens) if isinstance(prompt, str) else prompt
         )
-        request = self._request(list(ids), params, request_id, priority, cache_salt, client, grammar)
+        max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
+        seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
+        start, end = self._reasoning_ends(ids) if params.thinking_budget is not None else ([], [])
+        request = Request(
+            request_id=request_id,
+            prompt_token_ids=list(ids),
+            params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed, structured_outputs=None),
+            eos_token_ids=list(self.generation_defaults.eos_token_ids),
+            bad_words_token_ids=self._bad_words(params.bad_words or ()),
+            reasoning_start=start,
+            reasoning_end=end,
+            grammar=grammar,
+            priority=priority,
+            cache_salt=cache_salt,
+            client=client,
+        )
         self._check(request)
         visible = frozenset(self.format.tokens(self.tokenizer.token_id).values()) if markers else frozenset[int]()
         return Stream(request, prompt if isinstance(prompt, str) else None, self.tokenizer, visible)
@@ -108,33 +123,6 @@ class Frontend:
             decode_command(encode(Add(request)))
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
             raise BadRequest(f"the request holds a value of the wrong type: {error}") from None
-
-    def _request(
-        self,
-        ids: list[int],
-        params: SamplingParams,
-        request_id: str,
-        priority: int,
-        cache_salt: str,
-        client: str,
-        grammar: str,
-    ) -> Request:
-        max_tokens = params.max_tokens or max(1, self.limits.max_model_len - len(ids))
-        seed = self.seeds.getrandbits(63) if params.seed is None else params.seed
-        start, end = self._reasoning_ends(ids) if params.thinking_budget is not None else ([], [])
-        return Request(
-            request_id=request_id,
-            prompt_token_ids=ids,
-            params=msgspec.structs.replace(params, max_tokens=max_tokens, seed=seed, structured_outputs=None),
-            eos_token_ids=list(self.generation_defaults.eos_token_ids),
-            bad_words_token_ids=self._bad_words(params.bad_words or ()),
-            reasoning_start=start,
-            reasoning_end=end,
-            grammar=grammar,
-            priority=priority,
-            cache_salt=cache_salt,
-            client=client,
-        )
 
     def _reasoning_ends(self, prompt_ids: list[int]) -> tuple[list[int], list[int]]:
         """The tokens that begin a reasoning section, none if the prompt has begun it, and those that end it."""

@@ -1,7 +1,8 @@
 """Structured outputs checked and compiled in a process of their own, outside the event loop.
 
 It is started with the first one and kept warm. A bomb is killed by limits of time and memory, and the next one gets
-a new process. Verdicts are remembered.
+a new process. Verdicts are remembered. That a process dies is a verdict only when it ran out of its time, or when
+another one dies of the same.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import signal
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -16,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from hexad.engine.messages import Verdict, encode
-from hexad.errors import BadRequest, Overloaded
+from hexad.engine.messages import READY, Verdict, encode
+from hexad.errors import BadRequest, EngineUnavailable, Overloaded
 from hexad.types import StructuredOutputs
 
 BOOTSTRAP = (
@@ -38,51 +40,74 @@ class GrammarProcess:
         self._waiting = 0
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._remembered = 0
+        self._closed = False
 
     async def compile(self, wanted: StructuredOutputs) -> str:
-        """The grammar that a request carries. Raises BadRequest, or Overloaded when too many wait."""
+        """The grammar that a request carries.
+
+        Raises BadRequest, Overloaded when too many wait or the machine is too busy, and EngineUnavailable.
+        """
         try:
             frame = encode(wanted)
         except (msgspec.MsgspecError, RecursionError, TypeError, ValueError, OverflowError) as error:
             raise BadRequest(f"structured_outputs cannot be read: {error}", param="structured_outputs") from None
         key = hashlib.sha256(frame).digest()
-        if key not in self._verdicts and self._waiting >= MAX_WAITING:
+        verdict = self._verdicts.get(key)
+        if verdict is None and self._waiting >= MAX_WAITING:
             raise Overloaded(f"{self._waiting} structured outputs wait to be compiled; try again later")
-        self._waiting += 1
-        try:
-            async with self._turn:
-                verdict = self._verdicts.pop(key, None)
-                self._remembered -= verdict.size if verdict else 0
-                verdict = verdict or await self._ask(frame)
-                self._remember(key, verdict)
-        finally:
-            self._waiting -= 1
+        if verdict is None:
+            self._waiting += 1
+            try:
+                async with self._turn:
+                    verdict = self._verdicts.get(key) or await self._ask(frame)
+            finally:
+                self._waiting -= 1
+        self._remember(key, verdict)
         if verdict.problem:
             raise BadRequest(verdict.problem, param="structured_outputs")
         return verdict.grammar
 
     def _remember(self, key: bytes, verdict: Verdict) -> None:
+        self._remembered += 0 if key in self._verdicts else verdict.size
         self._verdicts[key] = verdict
-        self._remembered += verdict.size
+        self._verdicts.move_to_end(key)
         while self._remembered > MAX_REMEMBERED_BYTES and len(self._verdicts) > 1:
             self._remembered -= self._verdicts.popitem(last=False)[1].size
 
     async def _ask(self, frame: bytes) -> Verdict:
-        try:
-            answer = await asyncio.wait_for(self._exchange(frame), TIMEOUT_S)
-        except (asyncio.TimeoutError, asyncio.IncompleteReadError, OSError):
-            await self.close()
-            return Verdict(
-                problem="the grammar is too large: compiling it took more than 2 s or 512 MiB; use fewer or smaller "
-                "repetitions, alternatives and values"
-            )
-        except BaseException:  # the caller is gone, and its answer is still to come
-            await self.close()
-            raise
-        return msgspec.msgpack.decode(answer, type=Verdict)
+        for _ in range(2):
+            try:
+                answer = await asyncio.wait_for(self._exchange(frame), TIMEOUT_S)
+                return msgspec.msgpack.decode(answer, type=Verdict)
+            except asyncio.TimeoutError:
+                await self._end()
+                raise Overloaded(
+                    f"a grammar was not compiled in {TIMEOUT_S:g} s, for the machine is busy; try again later"
+                ) from None
+            except (asyncio.IncompleteReadError, OSError):
+                if await self._end() == -signal.SIGXCPU:
+                    break
+            except BaseException:  # the caller is gone, and its answer is still to come
+                await self._end()
+                raise
+        return Verdict(
+            problem="the grammar is too large: compiling it took more than 2 s or 512 MiB; use fewer or smaller "
+            "repetitions, alternatives and values"
+        )
 
     async def _exchange(self, frame: bytes) -> bytes:
         if self._process is None or self._process.returncode is not None:
+            await self._start()
+        assert self._process is not None
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(len(frame).to_bytes(4, "big") + frame)
+        return await stdout.readexactly(int.from_bytes(await stdout.readexactly(4), "big"))
+
+    async def _start(self) -> None:
+        if self._closed:
+            raise EngineUnavailable("the engine was closed")
+        try:
             # Our own import path, and a session of its own: Ctrl-C is for us to handle.
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", BOOTSTRAP, *self._arguments, "\n".join(sys.path)),
@@ -90,19 +115,27 @@ class GrammarProcess:
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
-        stdin.write(len(frame).to_bytes(4, "big") + frame)
-        return await stdout.readexactly(int.from_bytes(await stdout.readexactly(4), "big"))
+            assert self._process.stdout is not None
+            await self._process.stdout.readexactly(len(READY))
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise EngineUnavailable(
+                f"the process that compiles grammars could not be started ({error}); see the server's log"
+            ) from None
 
     async def rest(self) -> None:
         """Give the memory back, once nobody's grammar is being compiled; the next one starts a process again."""
         async with self._turn:
-            await self.close()
+            await self._end()
 
     async def close(self) -> None:
+        self._closed = True
+        await self._end()
+
+    async def _end(self) -> int | None:
+        """What the process, if there is one, ended with: by itself, or now."""
         process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        if process is None:
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        return await process.wait()

@@ -1,8 +1,8 @@
 """The process that tries grammars out: a bomb kills it, and nothing else.
 
 Started by `hexad/engine/grammar_process.py` with the tokenizer's directory and the end-of-sequence ids. A frame is
-four bytes of length and a message: `StructuredOutputs` come on stdin, a `Verdict` goes to stdout. It ends with its
-parent.
+four bytes of length and a message: `StructuredOutputs` come on stdin, a `Verdict` goes to stdout, and `READY` before
+the first one. It ends with its parent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from hexad.decoding.grammar import Vocabulary
-from hexad.engine.messages import Verdict, encode
+from hexad.engine.messages import READY, Verdict, encode
 from hexad.errors import BadRequest
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import StructuredOutputs
@@ -31,6 +31,8 @@ def main(directory: str, eos_token_ids: list[int]) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    stdout.write(READY)
+    stdout.flush()
     while frame := stdin.read(int.from_bytes(stdin.read(4), "big")):
         spent = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (spent + CPU_SECONDS, resource.RLIM_INFINITY))

@@ -59,14 +59,11 @@ class Grammars:
         if grammar in self._compiled:
             self._compiled.move_to_end(grammar)
             return self._compiled[grammar]
-        future = self._compiled[grammar] = self._compiler.submit(self._compile, grammar)
+        future = self._compiled[grammar] = self._compiler.submit(lambda: self._loaded().compile(grammar))
         chars = sum(map(len, self._compiled))
         while len(self._compiled) > MAX_COMPILED or (chars > MAX_COMPILED_CHARS and len(self._compiled) > 1):
             chars -= len(self._compiled.popitem(last=False)[0])
         return future
-
-    def _compile(self, grammar: str) -> LLMatcher:
-        return self._loaded().compile(grammar)
 
     def _loaded(self) -> Vocabulary:
         if self._vocabulary is None:

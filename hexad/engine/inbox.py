@@ -42,14 +42,11 @@ class Lobby:
                 self._waiting.append((command, self._grammars.compile(command.request.grammar)))
                 continue
             if isinstance(command, Abort):
-                self._forget(command)
+                self._waiting = [each for each in self._waiting if not _is_all_of(command, each[0].request)]
             commands.append(command)
         ready = [each for each in self._waiting if each[1].done()]
         self._waiting = [each for each in self._waiting if each not in ready]
         return commands + [add for add, _ in ready]
-
-    def _forget(self, abort: Abort) -> None:
-        self._waiting = [each for each in self._waiting if not _is_all_of(abort, each[0].request)]
 
     def wait(self) -> None:
         if self._waiting:

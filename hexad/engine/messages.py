@@ -92,6 +92,10 @@ class Audited(msgspec.Struct, tag=True, array_like=True):
     """The invariant that does not hold."""
 
 
+READY = b"ready"
+"""The first that a process which compiles grammars says."""
+
+
 class Verdict(msgspec.Struct, array_like=True):
     """What has become of a grammar: itself in llguidance's notation, or the problem with it."""
 

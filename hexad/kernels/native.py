@@ -162,17 +162,8 @@ class NativeOps:
             return q_THE.attention(kv, scale, window)
         tokens, heads, head_dim = q_THE.shape
         out = np.empty((tokens, heads * head_dim), np.float32)
-        self._engine.attention(
-            np.ascontiguousarray(q_THE),
-            step.positions_T,
-            step.query_starts_S1,
-            step.page_table_SP,
-            *kv,
-            scale,
-            window,
-            True,
-            out,
-        )
+        rows = step.positions_T, step.query_starts_S1, step.page_table_SP
+        self._engine.attention(np.ascontiguousarray(q_THE), *rows, *kv, scale, window, True, out)
         return out
 
     def silu_mul(self, gate_up: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from hexad.kernels.ops import Dtype, WeightFormat
 
@@ -31,10 +32,8 @@ class Precision:
         for float_dtype in FLOATS:
             if dtype == float_dtype:
                 return cls(float_dtype, float_dtype, float_dtype, float_dtype)
-        formats: dict[str, WeightFormat] = {
-            "int8": "int8", "int4": "int4-128", "int4-64": "int4-64", "int4-32": "int4-32"
-        }  # fmt: skip
-        return cls(formats[dtype], "int8", "float32" if checkpoint == "float32" else "bfloat16", "bfloat16")
+        linear = cast(WeightFormat, "int4-128" if dtype == "int4" else dtype)
+        return cls(linear, "int8", "float32" if checkpoint == "float32" else "bfloat16", "bfloat16")
 
     def __str__(self) -> str:
         if self.linear == self.head == self.table == self.kv:

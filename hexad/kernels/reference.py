@@ -141,16 +141,7 @@ class ReferenceOps:
     def sample(self, logits_RV: np.ndarray, how_R: np.ndarray) -> np.ndarray:
         tokens_R = np.full(len(logits_RV), -1, np.int32)
         for row in np.flatnonzero(np.isfinite(logits_RV.max(axis=1))):
-            how = how_R[row]
-            tokens_R[row] = _sample_row(
-                logits_RV[row],
-                temperature=how["temperature"],
-                top_k=int(how["top_k"]),
-                top_p=float(how["top_p"]),
-                min_p=float(how["min_p"]),
-                seed=int(how["seed"]),
-                position=int(how["position"]),
-            )
+            tokens_R[row] = _sample_row(logits_RV[row], *how_R[row].item())
         return tokens_R
 
     def top_logprobs(self, logits_RV: np.ndarray, token_ids_R: np.ndarray, n: int) -> TopLogprobs:
@@ -276,11 +267,11 @@ def _attend(q_GRE: np.ndarray, keys: np.ndarray, values: np.ndarray, position: i
 
 
 def _sample_row(
-    logits_V: np.ndarray, *, temperature: np.float32, top_k: int, top_p: float, min_p: float, seed: int, position: int
+    logits_V: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float, seed: int, position: int
 ) -> int:
-    """One token of one row; the order of the filters is that of `Ops.sample`."""
+    """One token of one row, sampled as the fields of SAMPLING say; the order of the filters is that of `Ops.sample`."""
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        scaled_V = (logits_V / temperature).astype(np.float64)
+        scaled_V = (logits_V / np.float32(temperature)).astype(np.float64)
     if temperature == 0 or not np.isfinite(scaled_V.max()):
         return int(np.argmax(logits_V))
     order = np.argsort(-scaled_V, kind="stable")

@@ -99,7 +99,7 @@ def plan_memory(
             f"{gib(available)} are available; use a smaller model or free some memory",
             param="model",
         )
-    context_pages = _pages(max_model_len or model_max_len)
+    context_pages = -(-(max_model_len or model_max_len) // PAGE_SIZE)
     if kv_memory is None:
         num_pages = min(int(left * KV_SHARE / sharers) // page_bytes, context_pages * max_num_seqs)
     elif kv_memory > left:
@@ -129,7 +129,3 @@ def plan_memory(
 def gib(size: int) -> str:
     """Bytes for people."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-def _pages(tokens: int) -> int:
-    return -(-tokens // PAGE_SIZE)

@@ -63,8 +63,8 @@ def kv_bytes_per_token(config: ModelConfig, dtype: Dtype) -> int:
     return config.num_layers * 2 * config.num_kv_heads * config.head_dim * ITEM_BYTES[dtype]
 
 
-def scratch_bytes(config: ModelConfig, max_tokens: int, max_logit_rows: int | None = None) -> int:
-    """The most that a step's float32 activations take at once; `max_logit_rows` defaults to every token.
+def scratch_bytes(config: ModelConfig, max_tokens: int) -> int:
+    """The most that a step's float32 activations take at once, when the logits of every token are wanted.
 
     A row holds the residual and a normed or updated copy of it (D each), and then the widest
     of: fused q, k, v with normed keys, the rotated q and the attention's output; gate and up
@@ -74,9 +74,8 @@ def scratch_bytes(config: ModelConfig, max_tokens: int, max_logit_rows: int | No
     queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
     attention = (queries + 2 * keys) + keys + 2 * queries + c.hidden_size
     mlp = 3 * c.intermediate_size + c.hidden_size
-    rows = max_tokens if max_logit_rows is None else max_logit_rows
-    logits = rows * (2 * c.hidden_size + c.vocab_size)
-    return 4 * (max_tokens * 2 * c.hidden_size + max(max_tokens * max(attention, mlp), logits))
+    logits = 2 * c.hidden_size + c.vocab_size
+    return 4 * max_tokens * (2 * c.hidden_size + max(attention, mlp, logits))
 
 
 def packed_bytes(outputs: int, inputs: int, leaves: int, format: WeightFormat) -> int:

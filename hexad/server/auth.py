@@ -70,7 +70,8 @@ class Keys:
             lines = Path(path).read_text("ascii").splitlines()
             open_to = Path(path).stat().st_mode & 0o007
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read --api-keys {path}: {error}; give a file", param="api_keys") from None
+            why = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+            raise ConfigError(f"cannot read --api-keys {path}: {why}; give a file", param="api_keys") from None
         if open_to:
             log.warning("every user of this machine can read %s; chmod 600 it", path)
         clients: dict[bytes, Client] = {}

@@ -63,7 +63,7 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
     """What the router itself refuses: an unknown path, a method that a path does not have."""
     assert isinstance(exc, HTTPException)
     path = request.scope["path"][:100]
-    error = HexadError(f"{path}: {exc.detail}", code="not_found")
+    error = HexadError(f"there is no {path} here; /docs lists what there is", code="not_found")
     if exc.status_code == 405:
         allowed = (exc.headers or {}).get("Allow", "another method")
         error = HexadError(f"{path} does not take {request.method}; use {allowed}", code="method_not_allowed")

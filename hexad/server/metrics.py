@@ -117,6 +117,11 @@ class Metrics:
         """Prometheus' text format."""
         return generate_latest(self._registry)
 
+    def of_each_token(self, model: str) -> tuple[Histogram, Counter]:
+        """Gaps and counts of tokens: looked up once a request, for they are written once a token."""
+        gaps, tokens = self._histograms["inter_token_latency_seconds"], self._counters["generation_tokens"]
+        return gaps.labels(model), tokens.labels(model)
+
     def count(self, model: str, name: str, amount: float = 1, *label: str) -> None:
         self._counters[name].labels(model, *label).inc(amount)
 
@@ -132,6 +137,7 @@ class RequestTimer:
         self._model = model
         self._start = time.monotonic()
         self._last: dict[int, tuple[float, int]] = {}
+        self._gaps, self._tokens = metrics.of_each_token(model)
         self.output: RequestOutput | None = None
         self.first_token_s: float | None = None
 
@@ -145,11 +151,11 @@ class RequestTimer:
             if gained == 0:
                 continue
             if count:
-                self._metrics.observe(self._model, "inter_token_latency_seconds", (now - before) / gained)
+                self._gaps.observe((now - before) / gained)
             elif not self._last:
                 self.first_token_s = now - before
                 self._metrics.observe(self._model, "time_to_first_token_seconds", self.first_token_s)
-            self._metrics.count(self._model, "generation_tokens", gained)
+            self._tokens.inc(gained)
             self._last[choice.index] = now, len(choice.token_ids)
 
     def ended(self) -> None:

@@ -1,4 +1,4 @@
-"""The page at `/`, as the files it is made of: a client of the public endpoints like any other.
+"""The page at `/` and the API's at `/docs`, as the files they are made of: clients of the public endpoints.
 
 This module knows files and headers; it knows no endpoint and no model.
 """
@@ -28,14 +28,19 @@ _PATHS = sorted(Path(__file__).with_name("web").iterdir())
 _FILES = {path.name: path.read_bytes() for path in _PATHS if path.suffix in _TYPES}
 _VERSION = hashlib.sha256(repr(_FILES).encode()).hexdigest()[:16]
 """Of all files: each has it in its address, so that browsers may keep it for ever."""
-_PAGE = _FILES.pop("index.html").replace(b"/web/", f"/web/{_VERSION}/".encode())
+_PAGE, _DOCS = (
+    _FILES.pop(name).replace(b"/web/", f"/web/{_VERSION}/".encode()) for name in ("index.html", "docs.html")
+)
 
 
 async def page(models: Models, request: Request) -> Response:
     if request.method == "HEAD" or "text/html" not in request.headers.get("accept", ""):
         return Response(OLLAMA_PROBE, media_type="text/plain", headers={"Vary": "Accept"})
-    headers = {"Cache-Control": "no-cache", "Vary": "Accept", "Content-Security-Policy": POLICY}
-    return _sent(request, _PAGE, "text/html", headers)
+    return _sent_page(request, _PAGE, {"Vary": "Accept"})
+
+
+async def docs(models: Models, request: Request) -> Response:
+    return _sent_page(request, _DOCS, {})
 
 
 async def file(models: Models, request: Request) -> Response:
@@ -43,6 +48,12 @@ async def file(models: Models, request: Request) -> Response:
     if request.path_params["version"] != _VERSION or name not in _FILES:
         raise NotFound(f"{request.scope['path'][:100]} is no file of this version's page; reload the page")
     return _sent(request, _FILES[name], _TYPES[Path(name).suffix], {"Cache-Control": "max-age=31536000, immutable"})
+
+
+def _sent_page(request: Request, content: bytes, headers: dict[str, str]) -> Response:
+    return _sent(
+        request, content, "text/html", headers | {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
+    )
 
 
 def _sent(request: Request, content: bytes, media_type: str, headers: dict[str, str]) -> Response:
@@ -56,5 +67,6 @@ def _sent(request: Request, content: bytes, media_type: str, headers: dict[str, 
 ROUTES = (
     Route("GET", "/", page, OPENAI, access="open", media_type="text/plain"),
     Route("HEAD", "/", page, OPENAI, access="open", media_type="text/plain"),
+    Route("GET", "/docs", docs, OPENAI, access="open", media_type="text/html"),
     Route("GET", "/web/{version}/{file}", file, OPENAI, access="open", media_type="*/*"),
 )

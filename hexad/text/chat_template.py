@@ -71,16 +71,9 @@ class ChatTemplate:
         source, code = self._choose(tools)
         chat = _prepare(messages)
         final_text = _tag_final_message(chat, source) if continue_final_message else ""
-        variables = (
-            self._special_tokens
-            | kwargs
-            | {
-                "messages": chat,
-                "tools": _plain(tools, "tools"),
-                "documents": _plain(documents, "documents"),
-                "add_generation_prompt": add_generation_prompt,
-            }
-        )
+        variables = self._special_tokens | kwargs
+        variables |= {"messages": chat, "add_generation_prompt": add_generation_prompt}
+        variables |= {"tools": _plain(tools, "tools"), "documents": _plain(documents, "documents")}
         text = _run(code, variables)
         return _cut_at_tag(text, final_text) if continue_final_message else text
 
@@ -173,9 +166,7 @@ def _cut_at_tag(text: str, final_text: str) -> str:
             param="continue_final_message",
         )
     position = text.rindex(tag)
-    if text.startswith(_CONTINUE_TAG, position):
-        return text[:position]
-    return text[:position].rstrip()
+    return text[:position] if text.startswith(_CONTINUE_TAG, position) else text[:position].rstrip()
 
 
 def _read_files(directory: Path) -> dict[str, str]:

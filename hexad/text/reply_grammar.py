@@ -13,11 +13,9 @@ from typing import Any, Literal
 
 from hexad.errors import BadRequest
 from hexad.text.formats import MARKER, Format, Tool
-from hexad.text.grammar import quoted
+from hexad.text.grammar import SPACING, quoted
 from hexad.text.reply import kinds_of, parameters_of
 
-_SPACED = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
-"""JSON as chat templates show it to the model."""
 _FREE_TEXT = {"type", "title", "description", "default", "examples", "enum", "const"}
 """What the schema of a string may say where its value stands unquoted."""
 _SPACE = r"/[ \n]{0,4}/"
@@ -191,4 +189,4 @@ def _json(tool: Tool, schema: dict[str, Any]) -> str:
     whole = {key: tool.parameters[key] for key in ("$defs", "definitions") if key in tool.parameters} | schema
     if schema is tool.parameters and not whole.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf"}:
         whole["type"] = "object"
-    return "%json " + json.dumps(whole | {"x-guidance": _SPACED | {"lenient": not tool.strict}})
+    return "%json " + json.dumps(whole | {"x-guidance": SPACING | {"lenient": not tool.strict}})

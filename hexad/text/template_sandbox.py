@@ -45,7 +45,6 @@ MAX_SECONDS = 5.0
 """Of this thread's processor time."""
 
 _CLOCK_INTERVAL = 8
-_PADDING_METHODS = ("center", "ljust", "rjust", "zfill")
 
 
 class GenerationTag(Extension):
@@ -302,7 +301,7 @@ def _check_method(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return args
 
 
-def _replaced(text: Any, old: Any, new: Any) -> int:
+def _replaced(text: Any, old: Any, new: Any, count: Any = None) -> int:
     if type(text) is not str or not isinstance(old, str) or not isinstance(new, str):
         return measure(text) * (1 + measure(new))
     return len(text) + text.count(old) * len(new)
@@ -355,12 +354,12 @@ def _each_item(value: Any, *args: Any, **kwargs: Any) -> int:
     return 32 * max(counts)
 
 
-def _slow_text(value: Any, *args: Any, **kwargs: Any) -> int:
-    return 64 * _same(value, *args, **kwargs)
-
-
 def _same(value: Any, *args: Any, **kwargs: Any) -> int:
     return measure(value) + measure(args) + measure(kwargs)
+
+
+def _slow_text(value: Any, *args: Any, **kwargs: Any) -> int:
+    return 64 * _same(value, *args, **kwargs)
 
 
 def _lines_times(value: Any, *args: Any, **kwargs: Any) -> int:
@@ -382,14 +381,6 @@ def _join_bound(value: Any, d: Any = "", attribute: Any = None) -> int:
     return _joined(value if isinstance(value, list) else list(value), d)
 
 
-def _replace_bound(value: Any, old: Any, new: Any, count: Any = None) -> int:
-    return _replaced(value, old, new)
-
-
-def _format_filter_bound(value: Any, *args: Any, **kwargs: Any) -> int:
-    return format_bound(str(value), (*args, *kwargs.values()))
-
-
 def _numbers_only(value: Any, attribute: Any = None, start: Any = 0) -> int:
     if not isinstance(start, (int, float)):
         raise SecurityError("the filter sum adds numbers only")
@@ -402,8 +393,8 @@ _FILTER_GUARDS: dict[str, Guard] = {
     "wordwrap": _pieces_times,
     "tojson": _json_bound,
     "join": _join_bound,
-    "replace": _replace_bound,
-    "format": _format_filter_bound,
+    "replace": _replaced,
+    "format": lambda value, *args, **kwargs: format_bound(str(value), (*args, *kwargs.values())),
     "sum": _numbers_only,
     "pprint": _slow_text,
     "urlize": _slow_text,

@@ -34,6 +34,8 @@ class Tokenizer:
         self.special_tokens = special_tokens
         """The named ones (bos_token, eos_token, ...): what a chat template can refer to."""
         self.rules = rules
+        self._bytes: dict[int, bytes] = {}
+        """Of each token that was looked up: a stream asks for one a step."""
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self.special_token_ids = frozenset(token_id for token_id, token in added.items() if token.special)
@@ -159,12 +161,6 @@ class Tokenizer:
     def bos_token_id(self) -> int | None:
         return self.token_id(self.special_tokens.get("bos_token"))
 
-    @property
-    def eos_token_ids(self) -> list[int]:
-        """The tokenizer's own; generation_config.json may name more."""
-        eos = self.token_id(self.special_tokens.get("eos_token"))
-        return [] if eos is None else [eos]
-
     def token_id(self, content: str | None) -> int | None:
         if content is None:
             return None
@@ -173,6 +169,14 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """What the token adds to the text; may be part of a character. Empty for an id that has no token."""
+        found = self._bytes.get(token_id)
+        if found is None:
+            found = self._look_up(token_id)
+            if 0 <= token_id <= self.max_token_id:
+                self._bytes[token_id] = found
+        return found
+
+    def _look_up(self, token_id: int) -> bytes:
         content = self._added.get(token_id)
         if content is None:
             content = self._backend.id_to_token(token_id) if 0 <= token_id < 2**32 else None

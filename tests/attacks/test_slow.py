@@ -62,6 +62,21 @@ def test_a_reader_that_never_reads_slows_nobody_down(target: Target) -> None:
         assert target.memory_mb() - before < 100, "what nobody reads is bounded"
 
 
+@pytest.mark.slow
+def test_a_reader_that_never_reads_is_cut(target: Target) -> None:
+    """With the deadlines as they are: within a minute after the buffers are full."""
+    connection, started = socket.socket(), time.monotonic()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", target.port))
+    connection.sendall(raw.post("/v1/completions", LONG | {"logprobs": 20, "n": 8}, KEY + b"X-Request-Id: stuck\r\n"))
+    with connection:
+        while not any("request_id=stuck" in line for line in target.log.read_text().splitlines()):
+            assert time.monotonic() - started < 120, "still connected"
+            time.sleep(1)
+    (line,) = (line for line in target.log.read_text().splitlines() if "request_id=stuck" in line)
+    assert time.monotonic() - started > 25 and "error=client_disconnected" in line
+
+
 class _Slow:
     """Connections that send something every second, until they are closed."""
 

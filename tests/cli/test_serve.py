@@ -61,6 +61,11 @@ def test_a_file_may_give_each_model_settings_of_its_own(file: str) -> None:
     }
 
 
+def test_a_word_names_another_model_than_the_file(file: str) -> None:
+    assert served("serve", "big=./other", "--config", file) == [("big", "./other", True)]
+    assert served("explain", "--config", file) == served("serve", "--config", file)
+
+
 def test_model_may_be_a_list(tmp_path: Path) -> None:
     (tmp_path / "c").write_text("model: [a, x=b]")
     assert served("serve", "--config", str(tmp_path / "c")) == [("a", "a", False), ("x", "b", False)]
@@ -70,7 +75,9 @@ def test_model_may_be_a_list(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ("models: [a]", "must be `NAME:"),
-        ("models: {a: {modle: x}}", "unknown setting 'modle' in .*line 1, models.a"),
+        ("models: {a: {modle: x}}", "unknown setting 'modle' in .*, line 1, models.a"),
+        ("models: {a: {port: 1}}", "port is one for all models"),
+        ("models: {a: {served-model-name: b}}", "is one for all models"),
         ("models: {a: {pinned: 3}}", "pinned of a is 3"),
         ("model: [a, b]\nserved_model_name: c", "write them as NAME=MODEL"),
     ],

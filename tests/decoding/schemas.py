@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from llguidance import LLMatcher
 
+from hexad.checkpoints.generation import read_generation_defaults
 from hexad.decoding.grammar import Vocabulary
 from hexad.text.tokenizer import Tokenizer
 
@@ -34,11 +35,11 @@ def suite() -> list[Case]:
 
 def demo_vocabulary() -> tuple[Tokenizer, Vocabulary]:
     tokenizer = Tokenizer.load(DEMO)
-    return tokenizer, Vocabulary(tokenizer, tokenizer.eos_token_ids)
+    return tokenizer, Vocabulary(tokenizer, read_generation_defaults(DEMO).eos_token_ids)
 
 
-def compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+def on_a_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def spellings(value: Any) -> Iterator[Any]:
@@ -56,7 +57,7 @@ def spellings(value: Any) -> Iterator[Any]:
 def admits(matcher: LLMatcher, tokenizer: Tokenizer, value: Any) -> bool:
     """Whether some spelling of `value` is a whole answer."""
     for spelling in itertools.islice(spellings(value), MAX_ORDERS):
-        tokens = tokenizer.encode(compact(spelling), add_special_tokens=False, allow_special=False)
+        tokens = tokenizer.encode(on_a_line(spelling), add_special_tokens=False, allow_special=False)
         walk = matcher.deep_copy()
         if walk.try_consume_tokens(tokens) == len(tokens) and walk.is_accepting():
             return True

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hexad import AsyncLLM, RequestOutput, SamplingParams
 from hexad.config import Config, resolve
+from hexad.engine.messages import EngineInfo
+from hexad.engine.process import EngineProcess
+from hexad.engine.setup import Progress
 from hexad.errors import EngineUnavailable
 from tests.engine.test_supervisor import answer, running, until
 
@@ -38,6 +43,22 @@ async def started(engine: AsyncLLM) -> list[asyncio.Task[RequestOutput]]:
     asked = [asyncio.create_task(answer(engine, params)) for params in LONG]
     await until(lambda: len(lengths(engine)) == 3 and min(lengths(engine)) >= 10)
     return asked
+
+
+@contextmanager
+def spawns() -> Iterator[list[EngineProcess]]:
+    """The engine processes that are started meanwhile."""
+    spawned: list[EngineProcess] = []
+    spawn = EngineProcess.spawn
+
+    async def noting(config: Config, progress: Progress) -> tuple[EngineProcess, EngineInfo]:
+        process, info = await spawn(config, progress)
+        spawned.append(process)
+        return process, info
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(EngineProcess, "spawn", noting)
+        yield spawned
 
 
 def killed(engine: AsyncLLM) -> None:
@@ -114,5 +135,56 @@ def test_an_engine_that_cannot_wake_sleeps_on(config: Config, monkeypatch: pytes
             assert engine.asleep and not waiting.done()
             await engine.wake()
             assert shown(await waiting) == undisturbed
+
+    asyncio.run(main())
+
+
+def test_wakings_side_by_side_start_one_engine(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            undisturbed = shown(await answer(engine, SHORT))
+            await engine.sleep()
+            with spawns() as spawned:
+                await asyncio.gather(engine.wake(), engine.wake())
+            assert [process.pid for process in spawned if process._process.returncode is None] == [engine.engine_pid]
+            assert shown(await answer(engine, SHORT)) == undisturbed
+
+    asyncio.run(main())
+
+
+def test_a_sleep_or_waking_that_is_given_up_is_carried_out(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            undisturbed = [shown(await answer(engine, params)) for params in LONG]
+            asked = await started(engine)
+            for _ in range(2):
+                pid = engine.engine_pid
+                for verb in (engine.sleep, engine.wake):
+                    given_up = asyncio.create_task(verb())
+                    await asyncio.sleep(0)
+                    given_up.cancel()
+                    await asyncio.gather(given_up, return_exceptions=True)
+                    await verb()
+                assert not Path(f"/proc/{pid}").exists()
+            assert [shown(await task) for task in asked] == undisturbed
+
+    asyncio.run(main())
+
+
+def test_a_second_pause_waits_for_the_engine_too(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            asked = await started(engine)
+            await engine.pause()
+            await engine.resume()
+            again = asyncio.create_task(engine.pause())
+            await asyncio.sleep(0)
+            assert not again.done()  # it has not been answered yet
+            await again
+            before = lengths(engine)
+            await asyncio.sleep(0.2)
+            assert lengths(engine) == before
+            await engine.resume()
+            await asyncio.gather(*asked)
 
     asyncio.run(main())

@@ -6,8 +6,10 @@ import asyncio
 import dataclasses
 import json
 import os
+import random
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ import jsonschema_rs
 import pytest
 
 from hexad import LLM, SamplingParams, StructuredOutputs
+from hexad.bench import skills
 from hexad.config import Config, resolve
 from hexad.engine import grammar_process, grammars
-from hexad.errors import BadRequest, Overloaded
+from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded
 
 from .test_supervisor import answer, running, until
 
@@ -124,17 +127,26 @@ def test_a_compiler_that_dies_or_hangs_costs_one_request(config: Config, monkeyp
                 return process.pid
 
             numbers = iter(range(1, 100))
+            large = StructuredOutputs(choice=["x" * 2000 + str(i) for i in range(400)])
+            small = "import hexad.engine.grammar_worker as worker; worker.MEMORY_BYTES = 2**20; "
+            at = grammar_process.BOOTSTRAP.index("from hexad")
+            narrow = grammar_process.BOOTSTRAP[:at] + small + grammar_process.BOOTSTRAP[at:]
+            monkeypatch.setattr(grammar_process, "BOOTSTRAP", narrow)
+            with pytest.raises(BadRequest, match="512 MiB"):
+                await answer(engine, asking(large))
+            monkeypatch.undo()
             first = await pid()
             limit = int(Path(f"/proc/{first}/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.prlimit(first, resource.RLIMIT_AS, (limit + 2**20, limit + 2**20))
-            with pytest.raises(BadRequest, match="512 MiB"):
-                await answer(engine, asking(StructuredOutputs(choice=["x" * 2000 + str(i) for i in range(400)])))
+            resource.prlimit(first, resource.RLIMIT_AS, (limit + 2**20, limit + 2**20))  # as if others had used it up
+            larger = StructuredOutputs(choice=["x" * 2000 + str(i) for i in range(9)])
+            assert (await answer(engine, asking(larger, max_tokens=5))).outputs[0].text == "xxxxx"
             second = await pid()
             os.kill(second, signal.SIGSTOP)
             monkeypatch.setattr(grammar_process, "TIMEOUT_S", 0.5)
-            with pytest.raises(BadRequest, match="2 s"):
-                await answer(engine, asking(StructuredOutputs(regex="hang")))
+            with pytest.raises(Overloaded, match="busy"):
+                await answer(engine, asking(StructuredOutputs(choice=["hang"])))
             monkeypatch.undo()
+            assert (await answer(engine, asking(StructuredOutputs(choice=["hang"])))).outputs[0].text == "hang"
             third = await pid()
             os.kill(third, signal.SIGKILL)
             await until(lambda: engine._grammars._process is None or engine._grammars._process.returncode is not None)
@@ -145,6 +157,50 @@ def test_a_compiler_that_dies_or_hangs_costs_one_request(config: Config, monkeyp
             assert (await answer(engine, asking(StructuredOutputs(choice=["after all"])))).outputs[
                 0
             ].text == "after all"
+
+    asyncio.run(main())
+
+
+def test_nobody_else_is_held_up_by_a_compiler_that_is_busy_or_killed(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            known = StructuredOutputs(choice=["known"])
+            assert (await answer(engine, asking(known))).outputs[0].text == "known"
+            process = engine._grammars._process
+            assert process is not None
+            os.kill(process.pid, signal.SIGSTOP)
+            stuck = asyncio.create_task(answer(engine, asking(StructuredOutputs(choice=["stuck"]))))
+            await until(lambda: engine._grammars._waiting == 1)
+            assert (await asyncio.wait_for(answer(engine, asking(known)), 5)).outputs[0].text == "known"
+            late = engine.generate([5, 9], asking(StructuredOutputs(regex="late")), deadline=time.monotonic() + 0.2)
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.wait_for(anext(aiter(late)), 5)
+            assert not stuck.done()
+            os.kill(process.pid, signal.SIGKILL)
+            assert (await stuck).outputs[0].text == "stuck"
+
+    asyncio.run(main())
+
+
+def test_a_compiler_does_not_outlive_its_engine(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            await answer(engine, asking(StructuredOutputs(choice=["a"])))
+            process = engine._grammars._process
+            assert process is not None
+            os.kill(process.pid, signal.SIGSTOP)
+            asked = [asyncio.create_task(answer(engine, asking(StructuredOutputs(choice=[text])))) for text in "bc"]
+            await until(lambda: engine._grammars._waiting == 2)
+        for each in asked:
+            with pytest.raises(EngineUnavailable):
+                await each
+        assert engine._grammars._process is None
+        monkeypatch.setattr(grammar_process, "BOOTSTRAP", "raise SystemExit(3)")
+        async with running(config) as engine:
+            with pytest.raises(EngineUnavailable, match="start"):
+                await answer(engine, asking(StructuredOutputs(choice=["d"])))
+            monkeypatch.undo()
+            assert (await answer(engine, asking(StructuredOutputs(choice=["d"])))).outputs[0].text == "d"
 
     asyncio.run(main())
 
@@ -199,6 +255,21 @@ def test_it_composes_with_every_other_parameter(tiny_model: Path) -> None:
             if each.finish_reason == "stop" and each.stop_reason is None:
                 text = each.text.removesuffix("\x01")
                 assert jsonschema_rs.is_valid(PERSON, json.loads(text)), (other, text)
+
+
+def test_a_schema_does_not_lead_a_model_astray() -> None:
+    """The demo model was trained to extract fields as JSON; held to the schema of the answer it must be as good."""
+    rng = random.Random(7)
+    examples = [skills.example("extract", rng, held_out=True) for _ in range(20)]
+    llm = LLM("demo", kv_memory="64MiB")
+    right = 0
+    for example in examples:
+        fields = {key: {"type": "string" if isinstance(value, str) else "integer"} for key, value in
+                  json.loads(example.answer).items()}  # fmt: skip
+        schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+        params = SamplingParams(temperature=0, max_tokens=100, structured_outputs=StructuredOutputs(json=schema))
+        right += skills.is_correct(example, llm.chat(list(example.messages), params)[0].outputs[0].text)
+    assert right >= 18
 
 
 def test_a_grammar_is_not_compiled_again_while_it_is_walked(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,9 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-import httpx2
 import ollama
-from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
-from openai import DefaultAsyncHttpxClient as OpenAIHttpClient
 
 MODEL = "tiny-chat"
 SCHEMA = {
@@ -37,18 +34,14 @@ class Clients:
     ollama: ollama.AsyncClient
 
     @classmethod
-    def of(cls, url: str, key: str, connections: int) -> Clients:
-        """With room for so many connections of each; nothing is tried twice."""
+    def of(cls, url: str, key: str) -> Clients:
+        """Nothing is tried twice."""
         common: Any = {"api_key": key, "max_retries": 0, "timeout": 120}
-        limits = httpx.Limits(max_connections=connections)
+        bearer = {"Authorization": f"Bearer {key}"}
         return cls(
-            AsyncOpenAI(
-                base_url=f"{url}/v1",
-                http_client=OpenAIHttpClient(limits=httpx2.Limits(max_connections=connections)),
-                **common,
-            ),
-            AsyncAnthropic(base_url=url, http_client=DefaultAsyncHttpxClient(limits=limits), **common),
-            ollama.AsyncClient(host=url, headers={"Authorization": f"Bearer {key}"}, limits=limits, timeout=120),
+            AsyncOpenAI(base_url=f"{url}/v1", **common),
+            AsyncAnthropic(base_url=url, **common),
+            ollama.AsyncClient(host=url, headers=bearer, timeout=120),
         )
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ from tests.server.running import Server, serving
 
 ALICE, BOB, BOSS = "alice-secret-key-1234", "bob-secret-key-123456", "boss-secret-key-12345"
 KEYS = f"# who may\nalice:{ALICE}\nbob:{BOB}\n\nboss:{BOSS}:admin\n"
-OPEN = {"/health", "/", "/web/{version}/{file}"}
+OPEN = {"/health", "/", "/docs", "/web/{version}/{file}"}
 
 
 @pytest.fixture(scope="module")

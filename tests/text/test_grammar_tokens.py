@@ -31,7 +31,9 @@ def test_text_inside_an_answer_is_spelled_without_anything_in_front(tokenizer_di
 
 def test_walks_spell_valid_answers(tokenizer_directory: Path) -> None:
     tokenizer = Tokenizer.load(tokenizer_directory)
-    vocabulary = Vocabulary(tokenizer, tokenizer.eos_token_ids)
+    eos = tokenizer.token_id(tokenizer.special_tokens["eos_token"])
+    assert eos is not None
+    vocabulary = Vocabulary(tokenizer, [eos])
     matcher = vocabulary.compile(vocabulary.grammar(StructuredOutputs(json=SCHEMA)))
     for seed in range(10):
         rng, walk = random.Random(seed), Walk(matcher)

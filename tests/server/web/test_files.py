@@ -13,7 +13,7 @@ import hexad
 from tests.server.running import Server
 
 FOLDER = Path(hexad.__file__).parent / "server" / "web"
-FILES = sorted(path for path in FOLDER.iterdir() if path.name != "index.html")
+FILES = sorted(path for path in FOLDER.iterdir() if path.suffix != ".html")
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -21,6 +21,11 @@ TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 @pytest.fixture(scope="module")
 def page(server: Server) -> httpx.Response:
     return server.http.get(server.url + "/", headers=BROWSER)
+
+
+@pytest.fixture(scope="module")
+def docs(server: Server) -> httpx.Response:
+    return server.http.get(server.url + "/docs")
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +94,23 @@ def test_the_page_is_not_sent_again_to_who_has_it(server: Server, page: httpx.Re
     assert again.headers["content-security-policy"] == page.headers["content-security-policy"]
 
 
-def test_what_the_files_refer_to_is_served_and_no_file_is_left_over(base: str, page: httpx.Response) -> None:
-    needed = {value[len(base) :] for _, a in _Tags(page.text).tags for value in a.values() if value and base in value}
+def test_what_the_files_refer_to_is_served_and_no_file_is_left_over(
+    base: str, page: httpx.Response, docs: httpx.Response
+) -> None:
+    tags = [*_Tags(page.text).tags, *_Tags(docs.text).tags]
+    needed = {value[len(base) :] for _, a in tags for value in a.values() if value and base in value}
     for path in FILES:
         needed |= set(re.findall(r'from "\./([\w.]+)"', path.read_text()))
     assert needed == {path.name for path in FILES}
 
 
-def test_no_file_names_another_server(page: httpx.Response) -> None:
-    for text in [page.text, *(path.read_text() for path in FILES)]:
+def test_the_docs_have_the_pages_policy(page: httpx.Response, docs: httpx.Response) -> None:
+    assert docs.headers["content-type"] == "text/html; charset=utf-8"
+    assert docs.headers["content-security-policy"] == page.headers["content-security-policy"]
+
+
+def test_no_file_names_another_server(page: httpx.Response, docs: httpx.Response) -> None:
+    for text in [page.text, docs.text, *(path.read_text() for path in FILES)]:
         named = set(re.findall(r"https?://[\w.-]+[^\s\"'`]*|[\"'(]//[\w.-]+", text))
         assert named <= {"http://www.w3.org/2000/svg"}
 
