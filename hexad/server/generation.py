@@ -133,6 +133,7 @@ async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOu
     grown: dict[int, RequestOutput] = {}
     wake = asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
+    everything: asyncio.Future[list[None]] | None = None
     try:
         for index in range(len(job.prompts)):
             tasks.append(asyncio.create_task(_follow(service, job, index, grown, wake)))
@@ -148,7 +149,7 @@ async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOu
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *([everything] if everything else []), return_exceptions=True)
 
 
 async def _follow(service: Service, job: Job, index: int, grown: dict[int, RequestOutput], wake: asyncio.Event) -> None:
