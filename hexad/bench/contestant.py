@@ -68,7 +68,7 @@ class Contestant:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         answer = self._ask(self._settings)
         return float(answer["first_token_at"]) - started
@@ -139,7 +139,7 @@ class Contestant:
         return "its process ended. " + next((line for line in reversed(lines) if line.strip()), "")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A stopped process whose parent was killed would stay for ever."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hexad.bench.contestant import die_with_parent
 from hexad.bench.peers import protocol
 from hexad.errors import HexadError
 
@@ -34,7 +35,8 @@ def start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], int]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     flags = [*_flags(settings), "--port", str(port), "--served-model-name", MODEL_NAME]
-    process = subprocess.Popen([sys.executable, "-m", "hexad.cli.main", "serve", *flags], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "hexad.cli.main", "serve", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
     deadline = time.monotonic() + START_TIMEOUT_S
     while not _answers(port):
         if process.poll() is not None or time.monotonic() > deadline:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -139,12 +140,24 @@ def test_bench_writes_figures_for_machines(tmp_path: Path) -> None:
     assert row["ttft_ms"] > 0 and row["decode_tps"] > 0 and row["peak_rss_mib"] > 10 and row["cold_start_s"] > 0
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended while we looked
+        return b""
+
+
 def test_bench_serve_measures_through_the_socket(tmp_path: Path) -> None:
     report = tmp_path / "out.json"
     words = ("--input-len", "32", "--output-len", "8", "--num-prompts", "4", "--repeats", "1", "--json", str(report))
-    shown = hexad("bench", "serve", "demo", "--concurrency", "2", *words)
+    shown = hexad("bench", "serve", "demo", "--concurrency", "2", "--max-num-seqs", "61", *words)
     assert shown.returncode == 0, shown.stderr
     assert json.loads(report.read_text())["results"][0]["output_tps"] > 0
+    for _ in range(50):
+        if not (left := [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"61\0--port" in _content(path)]):
+            break
+        time.sleep(0.1)
+    assert not left  # the server is gone with what measured it
 
 
 def test_bench_jump_compares_the_answers() -> None:
