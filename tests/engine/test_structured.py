@@ -276,9 +276,8 @@ def test_a_grammar_is_not_compiled_again_while_it_is_walked(tiny_model: Path, mo
     monkeypatch.setattr(grammars, "MAX_COMPILED", 2)
     llm = LLM(str(tiny_model), threads=1, kv_memory="16MiB", max_model_len=256)
     compiled: list[str] = []
-    inside = llm._loop.runner.grammars
-    monkeypatch.setattr(inside, "_compile", lambda grammar: (compiled.append(grammar), _compile(grammar))[1])
-    _compile = type(inside)._compile.__get__(inside)
+    compile = Vocabulary.compile
+    monkeypatch.setattr(Vocabulary, "compile", lambda self, text: (compiled.append(text), compile(self, text))[1])
     wanted = [StructuredOutputs(regex=f"[a-z{i}]{{20}}") for i in range(5)]
     alone = [llm.generate([[5, 9]], asking(each))[0].outputs[0].token_ids for each in wanted]
     compiled.clear()
