@@ -19,6 +19,7 @@ import pytest
 from hexad import LLM, SamplingParams, StructuredOutputs
 from hexad.bench import skills
 from hexad.config import Config, resolve
+from hexad.decoding.grammar import Vocabulary
 from hexad.engine import grammar_process, grammars
 from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded
 
