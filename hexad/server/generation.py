@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -42,7 +42,6 @@ class Service:
     engine: AsyncLLM
     model_name: str
     metrics: Metrics
-    started: int = field(default_factory=now)
     _longest_token: int = 0
 
     @property

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import hexad
-from hexad.testing.zoo import write_model
 from tests.server.running import Server, serving
 from tests.server.variants import QWEN, write_variant
 
@@ -18,18 +16,7 @@ MAX_MODEL_LEN = 2048
 
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    demo = Path(hexad.__file__).parent / "checkpoints" / "demo"
-    config = {
-        "model_type": "llama",
-        "vocab_size": 3072,
-        "max_position_embeddings": MAX_MODEL_LEN,
-        "bos_token_id": None,
-        "eos_token_id": 2,
-    }
-    directory = write_model(tmp_path_factory.mktemp("served") / "tiny-chat", config)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(demo / name, directory)
-    return directory
+    return write_variant(tmp_path_factory.mktemp("served") / "tiny-chat", context=MAX_MODEL_LEN)
 
 
 @pytest.fixture(scope="session")

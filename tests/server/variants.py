@@ -1,4 +1,4 @@
-"""The shared tiny chat model with a larger vocabulary."""
+"""Tiny chat models: random weights with the demo model's tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|
 """The tokens with which Qwen's models fill in the middle."""
 
 
-def write_variant(directory: Path, *, added: Sequence[str] = (), context: int = 2048) -> Path:
-    """A model of random weights; `added`: tokens that its tokenizer has beside the demo model's."""
+def write_variant(directory: Path, *, added: Sequence[str] = (), context: int = 2048, eos: int | None = 2) -> Path:
+    """`added`: tokens that its tokenizer has beside the demo model's. Without `eos` an answer never ends by itself."""
     backend = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
     backend.add_tokens([AddedToken(name, special=False, normalized=False) for name in added])
     config = {
@@ -25,7 +25,7 @@ def write_variant(directory: Path, *, added: Sequence[str] = (), context: int = 
         "vocab_size": backend.get_vocab_size(with_added_tokens=True),
         "max_position_embeddings": context,
         "bos_token_id": None,
-        "eos_token_id": 2,
+        "eos_token_id": eos,
     }
     write_model(directory, config)
     backend.save(str(directory / "tokenizer.json"))

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-import hexad
-from hexad.testing.zoo import write_model
 from tests.server.running import Server, serving
+from tests.server.variants import write_variant
 
 
 @pytest.fixture(scope="package")
@@ -23,12 +22,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="package")
 def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights and no token that ends: an answer is as long as it may be."""
-    demo = Path(hexad.__file__).parent / "checkpoints" / "demo"
-    config = {"model_type": "llama", "vocab_size": 3072, "max_position_embeddings": 8192, "bos_token_id": None}
-    directory = write_model(tmp_path_factory.mktemp("served") / "endless", config | {"eos_token_id": None})
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(demo / name, directory)
-    return directory
+    return write_variant(tmp_path_factory.mktemp("served") / "endless", context=8192, eos=None)
 
 
 @pytest.fixture(scope="package")
