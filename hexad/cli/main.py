@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from hexad import __version__
 from hexad.cli.options import add_settings
@@ -75,6 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _VerbParser(argparse.ArgumentParser):
+    """Options may stand between the words, too: `serve a --port 1 b`. Where a `--` is given, they stand before."""
+
+    _is_asked = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        if self._is_asked or "--" in args:
+            return super().parse_known_args(args, namespace)
+        self._is_asked = True  # argparse comes back twice: for the options, then for the words
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_asked = False
+
+
 def parser_of(show_all: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hexad",
@@ -84,7 +100,7 @@ def parser_of(show_all: bool) -> argparse.ArgumentParser:
         epilog="`hexad VERB --help` shows a verb's options, `hexad VERB --help-all` all of them.",
     )
     parser.add_argument("-V", "--version", action="version", version=f"hexad {__version__}")
-    verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", prog="hexad")
+    verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", prog="hexad", parser_class=_VerbParser)
     for verb, help in VERBS.items():
         usage = f"hexad {verb} {POSITIONALS[verb]} [options]".replace("  ", " ")
         raw = argparse.RawDescriptionHelpFormatter

@@ -160,7 +160,7 @@ class AsyncLLM:
         """
         if params.structured_outputs is not None:
             self._check_open(options)
-            compiling = self._grammars.compile(params.structured_outputs)
+            compiling = self._grammars.compile(params.structured_outputs, options.get("client", ""))
             try:
                 options["grammar"] = await asyncio.wait_for(compiling, _left(deadline))
             except asyncio.TimeoutError:

@@ -28,6 +28,9 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "prompts": ("/v1/completions", {"prompt": [LONG] * 1024, "max_tokens": 1}),
     "arrays": ("/v1/completions", {"prompt": "a", "metadata": {"a": [[1]] * 2_000_000}}),
     "tokens": ("/detokenize", {"tokens": [77] * 4_000_000}),
+    "integers": ("/v1/completions", {"prompt": "a", "metadata": {"a": [1] * 11_000_000}}),
+    "texts": ("/v1/completions", {"prompt": "a", "metadata": {"a": ["abc"] * 4_000_000}}),
+    "keys": ("/v1/completions", {"prompt": "a", "metadata": {f"k{i}": 1 for i in range(1_500_000)}}),
     "a suffix": ("/v1/completions", {"prompt": "a", "suffix": "lighthouse " * 13_000, "max_tokens": 1}),
     "a tool": (
         "/v1/messages",
