@@ -19,7 +19,7 @@ def _byte_level_table() -> dict[str, int]:
     """GPT-2's `bytes_to_unicode`, inverted."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     table = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in set(printable))
+    others = sorted(set(range(256)) - set(printable))
     return table | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
