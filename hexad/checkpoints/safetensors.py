@@ -10,11 +10,11 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
+import msgspec
 import numpy as np
 
 from hexad.errors import CheckpointError
@@ -29,8 +29,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(msgspec.Struct, frozen=True):
     """Where a tensor lies: bytes [start, stop) after the header."""
 
     dtype: np.dtype[Any]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from hexad.checkpoints.config import ModelConfig
@@ -55,8 +54,7 @@ def no_progress(fraction: float) -> None:
     """For callers who show none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True):
     """Everything that is known before a weight is read; `hexad explain` prints it."""
 
     directory: Path
@@ -143,7 +141,7 @@ def build_engine(
     """
     loaded, weights, started = opened
     # A rotary table no longer than needed.
-    model_config = dataclasses.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
+    model_config = msgspec.structs.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
     total = num_linear_weights(model_config)
     model = build(model_config, _Counted(weights, total, progress), loaded.ops, resolved.precision)
     if isinstance(weights, PackedWeights) and not weights.sound():

@@ -9,8 +9,9 @@ module does not know vocabularies.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hexad.errors import CheckpointError
 
@@ -28,8 +29,7 @@ BYTE_LEVEL = _byte_level_table()
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRules:
+class ByteRules(msgspec.Struct, frozen=True):
     """How a token's content becomes bytes. Text is the concatenation, decoded as UTF-8."""
 
     byte_level: bool = False
