@@ -6,6 +6,7 @@ A verb's module is imported when it is called; each has `run(args) -> int`.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -61,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return int(importlib.import_module(f"hexad.cli.{args.verb}").run(args))
+        gc.disable()  # nothing that is imported is garbage
+        verb = importlib.import_module(f"hexad.cli.{args.verb}")
+        gc.freeze()
+        gc.enable()
+        return int(verb.run(args))
     except HexadError as error:
         print(f"hexad: {error}", file=sys.stderr)
         return 2

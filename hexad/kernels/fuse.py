@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from hexad.kernels.ops import TILE_OUTPUTS
 from hexad.kernels.record import Add, Instruction, Linear, Norm, Rope, Silu, Slice, TakeRows, Value, reads
