@@ -10,9 +10,8 @@ _ENCODED = "%[0-9A-Fa-f]{2}"
 _WORD = "[0-9A-Fa-f]{1,4}"
 _V6 = [f"({_WORD}:){{{n}}}(:{_WORD}){{1,{7 - n}}}" for n in range(1, 7)]
 _V6 += [f"({_WORD}:){{7}}{_WORD}", f"({_WORD}:){{1,7}}:", f":((:{_WORD}){{1,7}}|:)"]
-_UCS = "\u00a0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef" + "".join(
-    f"{chr(plane << 16)}-{chr((plane << 16) + 0xFFFD)}" for plane in range(1, 15)
-)
+_UCS = "\u00a0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef"
+_UCS += "".join(f"{chr(plane)}-{chr(plane + 0xFFFD)}" for plane in range(0x10000, 0xE0000, 0x10000))
 _PRIVATE = "\ue000-\uf8ff"
 _LETTERS = "a-z0-9ß-öø-ÿά-ώа-џぁ-ゔ一-龥가-힣"
 _LABEL = f"([a-zA-Z0-9](-?[a-zA-Z0-9]){{0,30}}|[{_LETTERS}](-?[{_LETTERS}]){{0,10}})"

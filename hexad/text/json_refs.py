@@ -22,7 +22,6 @@ _LISTS = {"prefixItems", "allOf", "anyOf", "oneOf"}
 _SINGLES = {"additionalProperties", "items", "contains", "not", "if", "then", "else", "propertyNames"}
 _SINGLES |= {"unevaluatedProperties", "unevaluatedItems"}
 _DROPPED = {"$schema", "$id", "$anchor", "$dynamicAnchor", "$vocabulary", "$defs", "definitions"}
-_DIALECTS = "https?://json-schema.org/"
 _Place = tuple[Schema, str]
 """A schema, and the base URI around it."""
 _Scope = tuple[str, ...]
@@ -36,7 +35,12 @@ def refusal(keyword: str, why: str) -> BadRequest:
 def with_plain_references(root: Schema, spend: Callable[[], None]) -> tuple[Schema, dict[str, Schema]]:
     """`root`, whose references are `#` or `#/$defs/NAME`, and the schemas of these names. `spend` is called for each
     schema that is read or written. Raises BadRequest for a reference that leads out of `root`, naming it."""
-    return _References(root, spend).resolved(root)
+    references = _References(root, spend)
+    main, definitions = references.copied((root, ""), ()), dict[str, Schema]()
+    while references.pending:
+        name, place, scope = references.pending.pop()
+        definitions[name] = references.copied(place, scope)
+    return main, definitions
 
 
 def with_subschemas(schema: dict[str, Any], change: Callable[[Schema], Schema]) -> dict[str, Any]:
@@ -55,12 +59,12 @@ def with_subschemas(schema: dict[str, Any], change: Callable[[Schema], Schema]) 
 class _References:
     def __init__(self, root: Schema, spend: Callable[[], None]) -> None:
         self._spend = spend
-        self._resources: dict[str, _Place] = {"": (root, "")}
-        self._anchors: dict[tuple[str, str], _Place] = {}
+        self._places: dict[str, _Place] = {"#": (root, "")}
         self._dynamic: dict[str, set[str]] = {}
-        self._names: dict[tuple[int, str, _Scope], str] = {}
-        self._pending: list[tuple[str, _Place, _Scope]] = []
+        """The dynamic anchors of a resource."""
+        self.pending: list[tuple[str, _Place, _Scope]] = []
         self._collect(root, "")
+        self._names = {(id(root), *self._enter((root, ""), ())): ""}
 
     def _collect(self, schema: Schema, around: str) -> None:
         """Write down what references can name."""
@@ -68,13 +72,12 @@ class _References:
             return
         self._spend()
         base, dialect = _base(schema, around), str(schema.get("$schema", ""))
-        if dialect and not re.match(_DIALECTS, dialect):
+        if dialect and not re.match("https?://json-schema.org/", dialect):
             raise refusal("$schema", f"is {dialect!r}; nothing is fetched, so leave it out for draft 2020-12")
-        if "$id" in schema:
-            self._put(self._resources, base, (schema, around), "$id")
-        for key in ("$anchor", "$dynamicAnchor"):
-            if key in schema:
-                self._put(self._anchors, (base, schema[key]), (schema, around), key)
+        for key in schema.keys() & {"$id", "$anchor", "$dynamicAnchor"}:
+            name = f"{base}#{'' if key == '$id' else schema[key]}"
+            if self._places.setdefault(name, (schema, around))[0] is not schema:
+                raise refusal(key, f"{schema[key]!r} stands at two schemas; give each its own")
         if "$dynamicAnchor" in schema:
             self._dynamic.setdefault(base, set()).add(schema["$dynamicAnchor"])
         with_subschemas(schema, lambda each: self._collect(each, base))
@@ -83,18 +86,7 @@ class _References:
         base = _base(*place)
         return base, scope if base in scope or base not in self._dynamic else (*scope, base)
 
-    def resolved(self, root: Schema) -> tuple[Schema, dict[str, Schema]]:
-        if not isinstance(root, dict):
-            return root, {}
-        base, scope = self._enter((root, ""), ())
-        self._names[id(root), base, scope] = ""
-        main, definitions = self._copy((root, ""), ()), {}
-        while self._pending:
-            name, place, scope = self._pending.pop()
-            definitions[name] = self._copy(place, scope)
-        return main, definitions
-
-    def _copy(self, place: _Place, scope: _Scope) -> Schema:
+    def copied(self, place: _Place, scope: _Scope) -> Schema:
         schema = place[0]
         self._spend()
         if not isinstance(schema, dict):
@@ -111,7 +103,7 @@ class _References:
                     return False
                 out |= {} if found is True else found
             elif key not in _DROPPED:
-                out |= with_subschemas({key: value}, lambda each: self._copy((each, base), scope))
+                out |= with_subschemas({key: value}, lambda each: self.copied((each, base), scope))
         return out
 
     def _named(self, place: _Place, scope: _Scope, ref: str) -> Schema:
@@ -119,41 +111,27 @@ class _References:
             return place[0]
         key = (id(place[0]), *self._enter(place, scope))
         if key not in self._names:
-            word = re.sub(r"\W+", "_", re.split(r"[/#]", ref)[-1], flags=re.ASCII) or "root"
+            word = re.sub(r"\W+", "_", re.split(r"[/#]", ref)[-1], flags=re.ASCII)
             self._names[key] = word if word not in self._names.values() else f"{word}.{len(self._names)}"
-            self._pending.append((self._names[key], place, scope))
+            self.pending.append((self._names[key], place, scope))
         return {"$ref": f"#/$defs/{self._names[key]}" if self._names[key] else "#"}
 
     def _target(self, key: str, ref: str, base: str, scope: _Scope) -> _Place:
         uri, _, fragment = (base + ref if ref.startswith("#") else urljoin(base, ref)).partition("#")
         fragment = unquote(fragment)
-        if fragment and not fragment.startswith("/"):
-            place = self._anchors.get((uri, fragment))
-        else:
-            place = self._resources.get(uri) and self._at(self._resources[uri], fragment)
-        if place is None or not isinstance(place[0], (dict, bool)):
+        anchor, *pointer = fragment.split("/")
+        found, around = self._places.get(f"{uri}#{anchor}", (None, ""))
+        for part in pointer:
+            part = part.replace("~1", "/").replace("~0", "~")
+            around = _base(found, around)
+            is_index = isinstance(found, list) and part.isdecimal() and int(part) < len(found)
+            found = found[int(part)] if is_index else found.get(part) if isinstance(found, dict) else None
+        if not isinstance(found, (dict, bool)):
             raise refusal(key, f"to {ref!r} leads out of the schema; nothing is fetched, so put it under $defs")
         if key == "$dynamicRef" and fragment in self._dynamic.get(uri, ()):
-            uri = next((each for each in scope if fragment in self._dynamic[each]), uri)
-            return self._anchors[uri, fragment]
-        return place
-
-    def _at(self, place: _Place, pointer: str) -> _Place | None:
-        found, around = place
-        for part in pointer.split("/")[1:]:
-            part = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, dict) and part in found:
-                found, around = found[part], _base(found, around)
-            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
-                found = found[int(part)]
-            else:
-                return None
+            outermost = next((each for each in scope if fragment in self._dynamic[each]), uri)
+            return self._places[f"{outermost}#{fragment}"]
         return found, around
-
-    @staticmethod
-    def _put(known: dict[Any, _Place], name: Any, place: _Place, keyword: str) -> None:
-        if known.setdefault(name, place)[0] is not place[0]:
-            raise refusal(keyword, f"{place[0][keyword]!r} stands at two schemas; give each its own")
 
 
 def _base(schema: Schema, around: str) -> str:

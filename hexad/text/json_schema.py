@@ -18,16 +18,15 @@ from hexad.text.json_refs import Schema, refusal, with_plain_references, with_su
 
 MAX_STEPS = 20_000
 """Schemas that one may become: alternatives multiply."""
+MAX_SIZE = 2**19
+"""Values and characters in them, where one schema stands in many alternatives."""
 WITHIN = 8
 """What `contains` counts stands among so many first items, and so does what breaks a negated `items`."""
-MAX_ARRAYS = 400
-"""Of different values, that `uniqueItems` may leave."""
 FRACTIONS = 100
 """What is not an integer where `integer` is negated lies between this and its negative."""
 _TYPES = ("null", "boolean", "object", "array", "number", "string")
 _COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
-_ANNOTATIONS = {"$schema", "$id", "$anchor", "$comment", "$defs", "$vocabulary", "definitions", "title", "description"}
-_ANNOTATIONS |= {"default", "deprecated", "examples", "readOnly", "writeOnly"}
+_ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
 _FOREIGN = {"nullable": "a type null", "dependencies": "dependentRequired or dependentSchemas"}
 _FOREIGN |= {"additionalItems": "items, behind prefixItems", "$recursiveRef": "$ref"}
 _OPPOSITES = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
@@ -88,8 +87,8 @@ class _Rewriter:
         self._named: dict[str, None] = {}
         """The definitions that what is written refers to."""
 
-    def _spend(self) -> None:
-        self._left -= 1
+    def _spend(self, steps: int = 1) -> None:
+        self._left -= steps
         if self._left < 0:
             raise BadRequest(
                 f"the JSON schema has more than {MAX_STEPS} parts when its conditions are written out; use fewer",
@@ -100,8 +99,9 @@ class _Rewriter:
         main, definitions = self.rewrite(self._main), dict[str, Schema]()
         while left := [name for name in self._named if name not in definitions]:
             definitions |= {name: self.rewrite(self._definitions[name]) for name in left}
-        main = main if isinstance(main, dict) else {"allOf": [main]}
-        return main | {"$defs": definitions} if definitions else main
+        if _size([main, definitions], {}) > MAX_SIZE:
+            self._spend(MAX_STEPS)
+        return {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
 
     def rewrite(self, schema: Schema) -> Schema:
         self._spend()
@@ -119,10 +119,10 @@ class _Rewriter:
                 raise refusal("items", "is a list; draft 2020-12 calls it prefixItems")
             if key == "$ref" and value != "#":
                 self._named[value.removeprefix("#/$defs/")] = None
-            if key in ("items", "prefixItems") and schema.get("uniqueItems"):
-                continue  # the values are listed
             if key == "patternProperties" and "additionalProperties" not in schema:  # patterns may not overlap
                 value = {pattern: each for pattern, each in value.items() if each not in (True, {})}
+            if key == "uniqueItems" and value:
+                raise refusal(key, "cannot be enforced while an array is written; leave it out, or list the values")
             if key not in _REWRITTEN and not (key == "format" and value in FORMATS):
                 out |= with_subschemas({key: value}, self.rewrite)
         also = list(self._assertions(schema))
@@ -175,8 +175,6 @@ class _Rewriter:
                 yield {"anyOf": [*_not_of_type(["array"]), *self._containing(schema["contains"], least, most)]}
         if schema.get("format") in FORMATS:
             yield {"pattern": FORMATS[schema["format"]]}
-        if schema.get("uniqueItems"):
-            yield {"anyOf": [*_not_of_type(["array"]), *self._without_repetition(schema)]}
 
     def _containing(self, wanted: Schema, least: int, most: float | None) -> Iterable[Schema]:
         """Arrays with `least` to `most` items like `wanted`. An alternative says where the first of these stand, and
@@ -192,35 +190,6 @@ class _Rewriter:
                 length = max(*places, *free, -1, -1) + 1
                 items = [like if i in places else i in free or other for i in range(length)]
                 yield {"type": "array", "prefixItems": items, "items": other, "minItems": behind.start}
-
-    def _without_repetition(self, schema: dict[str, Any]) -> Iterable[Schema]:
-        """The arrays of different values, one by one."""
-        left, longer = MAX_ARRAYS, [list[Any]()]
-        while longer:
-            yield from ({"const": array} for array in longer)
-            left -= len(longer)
-            if left < 0:
-                raise refusal(
-                    "uniqueItems", f"leaves more than {MAX_ARRAYS} arrays; list fewer values, or leave it out"
-                )
-            values = self._listed(schema, len(longer[0]))
-            longer = [[*array, value] for array in longer for value in values if value not in array]
-
-    def _listed(self, schema: dict[str, Any], index: int) -> list[Any]:
-        """The values that an item may have."""
-        prefix = schema.get("prefixItems", ())
-        item = prefix[index] if index < len(prefix) else schema.get("items", True)
-        if item is False or index >= schema.get("maxItems", index + 1):
-            return []
-        item = self._target(item["$ref"]) if isinstance(item, dict) and item.keys() == {"$ref"} else item
-        rules = {key: value for key, value in item.items() if key not in _ANNOTATIONS} if item is not True else {}
-        kind = rules.pop("type", "string")
-        values = rules.get("enum", [rules.get("const")])
-        if kind == "boolean" and not rules:
-            return [False, True]
-        if kind != "string" or len(rules) != 1 or not all(isinstance(value, str) for value in values):
-            raise refusal("uniqueItems", "can be enforced only where items have an enum of texts; or leave it out")
-        return list(values)
 
     def negate(self, schema: Schema) -> Schema:
         """Whatever does not match `schema`."""
@@ -287,8 +256,7 @@ class _Rewriter:
         return self._main if ref == "#" else self._definitions[ref.removeprefix("#/$defs/")]
 
     def _without_unevaluated(self, schema: dict[str, Any]) -> Schema:
-        keep = {key: schema[key] for key in _ANNOTATIONS & schema.keys()}
-        return keep | {"anyOf": [{"allOf": list(case.all_of)} for case in self._cases(schema)]}
+        return {"anyOf": [{"allOf": list(case.all_of)} for case in self._cases(schema)]}
 
     def _cases(self, schema: Schema) -> list[_Case]:
         """The ways in which `schema` can hold; what it leaves unevaluated is closed in each."""
@@ -346,11 +314,13 @@ class _Rewriter:
         return case._replace(all_of=case.all_of + more, every_property=every, every_item=every_item)
 
 
-def _values(schema: Any, key: str) -> list[str]:
-    """Every text that stands under `key`, however deep."""
-    inside = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
-    own = [schema[key]] if isinstance(schema, dict) and isinstance(schema.get(key), str) else []
-    return own + [text for each in inside for text in _values(each, key)]
+def _size(value: Any, known: dict[int, int]) -> int:
+    """Of `value` as text, at least. Parts of it are the same object, and are looked at once."""
+    if id(value) not in known:
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        own = len(value) if isinstance(value, str) else 1
+        known[id(value)] = own + sum(_size(each, known) for each in inside)
+    return known[id(value)]
 
 
 def _without(branches: list[Schema], index: int) -> list[Schema]:
