@@ -12,6 +12,10 @@ constexpr int kMaxRowsPerItem = 96;
 constexpr int kMaxRowsWithLeaves = 48;
 // Weights that a thread walks for a single row before it looks for its next item.
 constexpr int64_t kStreamBytes = 128 << 10;
+// Weights that stay in L2 while many rows meet them, beside an item's rows.
+constexpr int64_t kKeptBytes = 256 << 10;
+// Whole blocks of rows of every instruction set, nearly.
+constexpr int64_t kRowStep = 12;
 // Weights that a thread fetches while it waits for its next op.
 constexpr int64_t kAheadBytes = 128 << 10;
 
@@ -25,17 +29,17 @@ struct Cut {
 Cut cut(const LinearWeight& w, int64_t rows, Finish finish, int panel_tiles, int threads) {
     Cut c{};
     c.row_items = int(ceil_div(rows, w.leaf_units.size() == 2 ? kMaxRowsPerItem : kMaxRowsWithLeaves));
-    c.rows_per_item = int(ceil_div(rows, c.row_items));
+    c.rows_per_item = int(ceil_div(ceil_div(rows, c.row_items), kRowStep) * kRowStep);
     c.row_items = int(ceil_div(rows, c.rows_per_item));
     // A single row waits for memory, and memory is fastest in one stream a thread.
     c.panel_tiles = rows > 1 ? panel_tiles : finish == Finish::silu_mul ? 2 : 1;
     while (c.panel_tiles > 2 && ceil_div(w.num_tiles(), c.panel_tiles) * c.row_items < 2 * threads) c.panel_tiles /= 2;
     c.panels = ceil_div(w.num_tiles(), c.panel_tiles);
     c.panels_per_item = 1;
-    if (rows == 1) {
+    if (rows == 1 || c.row_items > 1) {
         int64_t panel_bytes = std::max<int64_t>(1, int64_t(w.units()) * 64 * c.panel_tiles);
-        int64_t fair = std::max<int64_t>(1, c.panels / (4 * threads));
-        c.panels_per_item = std::clamp(kStreamBytes / panel_bytes, int64_t(1), fair);
+        int64_t fair = std::max<int64_t>(1, c.panels * c.row_items / (4 * threads));
+        c.panels_per_item = std::clamp((rows == 1 ? kStreamBytes : kKeptBytes) / panel_bytes, int64_t(1), fair);
     }
     return c;
 }

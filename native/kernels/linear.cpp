@@ -385,7 +385,8 @@ HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Pa
 }
 
 template <typename F>
-HEXAD_INLINE void linear(const LinearArgs& a, int64_t item) {
+HEXAD_INLINE void linear(const LinearArgs& args, int64_t item) {
+    const LinearArgs a = args;  // or what is written might change it, and each field is read again
     int64_t first_row = item % a.row_items * a.rows_per_item;
     int rows = int(a.rows - first_row < a.rows_per_item ? a.rows - first_row : a.rows_per_item);
     int64_t first = item / a.row_items * a.panels_per_item;
