@@ -290,6 +290,9 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
             const char* tile = t < (Tiles + 1) / 2 ? all.w + t * a.tile_bytes : all.up + (t - Tiles / 2) * a.tile_bytes;
             a.later[i] = all.next && blocks > 1 ? tile + (all.next - all.w) : all.w;
         }
+        if (b + 1 < blocks)
+            for (int r = first + count; r < int(int64_t(rows) * (b + 2) / blocks); ++r)
+                for (int i = 0; i < 4; ++i) __builtin_prefetch(all.x + r * a.x_stride + i * 64, 0, 3);
         walk_rows<F, Tiles>(count, a);
         done(first, first + count);
     }
