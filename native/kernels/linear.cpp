@@ -290,6 +290,9 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
             const char* tile = t < (Tiles + 1) / 2 ? all.w + t * a.tile_bytes : all.up + (t - Tiles / 2) * a.tile_bytes;
             a.later[i] = all.next && blocks > 1 ? tile + (all.next - all.w) : all.w;
         }
+        if (b + 1 < blocks)
+            for (int r = first + count; r < int(int64_t(rows) * (b + 2) / blocks); ++r)
+                for (int i = 0; i < 4; ++i) __builtin_prefetch(all.x + r * a.x_stride + i * 64, 0, 3);
         walk_rows<F, Tiles>(count, a);
         done(first, first + count);
     }
@@ -385,7 +388,8 @@ HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Pa
 }
 
 template <typename F>
-HEXAD_INLINE void linear(const LinearArgs& a, int64_t item) {
+HEXAD_INLINE void linear(const LinearArgs& args, int64_t item) {
+    const LinearArgs a = args;  // or what is written might change it, and each field is read again
     int64_t first_row = item % a.row_items * a.rows_per_item;
     int rows = int(a.rows - first_row < a.rows_per_item ? a.rows - first_row : a.rows_per_item);
     int64_t first = item / a.row_items * a.panels_per_item;
