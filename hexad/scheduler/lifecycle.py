@@ -45,8 +45,8 @@ def refuse_unservable(request: Request, config: SchedulerConfig) -> None:
         )
     if prompt + new > config.max_model_len:
         raise ContextTooLong(
-            f"the prompt has {prompt} tokens and max_tokens is {new}, together {prompt + new}; this model's context "
-            f"holds {config.max_model_len}; lower max_tokens to {config.max_model_len - prompt}, or shorten the prompt",
+            f"the prompt has {prompt} tokens and max_tokens is {new}, together {prompt + new}; the context holds "
+            f"{config.max_model_len}; lower max_tokens to at most {config.max_model_len - prompt}, or send less",
             param="max_tokens",
         )
     needed = -(-(prompt + new) // config.page_size)

@@ -32,7 +32,7 @@ PROMPT = (
         note="roles `user`, `assistant`, `system`; blocks `text`, `tool_use`, `tool_result`, `thinking`; others "
         "(`image`, `document`, `redacted_thinking`, ...) are refused. Messages of one role in a row are one; a last "
         "message of the assistant is gone on with; texts are joined by newlines; a failed result begins with "
-        "`Error: `. A `system` behind the first message is refused where the model's template refuses it or leaves it out",
+        "`Error: `. A `system` behind the first message is refused where the model's template refuses it or drops it",
         accepted=([SAYS, SAYS], _with(TEXT), [SAYS, THOUGHT, SAYS], [SAYS, CALLS, *_with(RESULT)],
                   [SAYS, {"role": "assistant", "content": "He"}]),
         refused=([], _with({"type": "image"}), _with({"type": "document"}), _with({"type": "redacted_thinking"}),
