@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from hexad.errors import BadRequest
 from hexad.server.conversation import arguments_of
 from hexad.server.responses_types import OPEN, FunctionCallItem, InputMessage, InputText, Item, ReasoningItem, full_name
 
@@ -20,7 +21,7 @@ def text_part(text: str) -> dict[str, Any]:
 
 
 def stored_item(item: Item | str) -> dict[str, Any]:
-    """A whole item with an id, in the words of OpenAI's description."""
+    """A whole item with an id, in the words of OpenAI's description. Raises BadRequest."""
     if isinstance(item, str):
         item = InputMessage(role="user", content=item)
     whole: dict[str, Any] = {"type": item.type, "id": item.id or new_id(item.type), "status": "completed"}
@@ -31,9 +32,13 @@ def stored_item(item: Item | str) -> dict[str, Any]:
             content = [{"type": "input_text", "text": text} for text in _texts(item.content)]
         return whole | {"role": item.role, "content": content}
     if isinstance(item, ReasoningItem):
-        hidden = [item.encrypted_content.removeprefix(OPEN)] if item.encrypted_content else []
-        texts = [part.text for part in item.content or ()] or hidden
-        content = [{"type": "reasoning_text", "text": text} for text in texts]
+        hidden = item.encrypted_content or OPEN
+        if not item.content and not hidden.startswith(OPEN):
+            raise BadRequest(
+                "this encrypted_content was not made here: Hexad cannot read it; leave it out", param="input"
+            )
+        texts = [part.text for part in item.content or ()] or [hidden.removeprefix(OPEN)]
+        content = [{"type": "reasoning_text", "text": text} for text in texts if text]
         return whole | {"summary": [], "content": content}
     if isinstance(item, FunctionCallItem):
         return whole | item.model_dump(include={"call_id", "name", "namespace", "arguments"}, exclude_none=True)

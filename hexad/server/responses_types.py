@@ -65,7 +65,7 @@ class ReasoningItem(Wire):
     id: Id | None = None
     summary: Annotated[list[Any], Field(max_length=0)] | None = None
     content: Annotated[list[ReasoningText], FIRST] | None = None
-    encrypted_content: Annotated[str, Field(pattern=f"^{OPEN}")] | None = None
+    encrypted_content: str | None = None
     status: Status | None = None
 
 
@@ -183,13 +183,13 @@ class ResponseRequest(Wire):
     @property
     def functions(self) -> list[tuple[ResponseTool, str | None]]:
         """As the model knows them, each with its namespace."""
-        found: list[tuple[ResponseTool, str | None]] = []
-        for given in self.tools or ():
-            if isinstance(given, ResponseTool):
-                found.append((given, None))
-                continue
-            for tool in given.tools:
-                told = f"{given.description}\n{tool.description or ''}".strip()
-                known = {"name": full_name(tool.name, given.name), "description": told}
-                found.append((tool.model_copy(update=known), given.name))
+        given = self.tools or ()
+        found: list[tuple[ResponseTool, str | None]] = [
+            (tool, None) for tool in given if isinstance(tool, ResponseTool)
+        ]
+        for space in (tool for tool in given if isinstance(tool, NamespaceTool)):
+            for tool in space.tools:
+                told = f"{space.description}\n{tool.description or ''}".strip()
+                known = {"name": full_name(tool.name, space.name), "description": told}
+                found.append((tool.model_copy(update=known), space.name))
         return found
