@@ -35,7 +35,7 @@ def stored_item(item: Item | str) -> dict[str, Any]:
         hidden = item.encrypted_content or OPEN
         if not item.content and not hidden.startswith(OPEN):
             raise BadRequest(
-                "this encrypted_content was not made here: Hexad cannot read it; leave it out", param="input"
+                "encrypted_content was not made here and cannot be read; leave the item out", param="input"
             )
         texts = [part.text for part in item.content or ()] or [hidden.removeprefix(OPEN)]
         content = [{"type": "reasoning_text", "text": text} for text in texts if text]

@@ -85,7 +85,6 @@ class NamespaceTool(Wire):
 
 
 def full_name(name: str, namespace: str | None) -> str:
-    """What the model knows a function as."""
     return f"{namespace}__{name}" if namespace else name
 
 
@@ -181,12 +180,10 @@ class ResponseRequest(Wire):
         return self.top_logprobs is not None or LOGPROBS in (self.include or ())
 
     @property
-    def functions(self) -> list[tuple[ResponseTool, str | None]]:
+    def functions(self) -> list[tuple[ResponseTool, str]]:
         """As the model knows them, each with its namespace."""
         given = self.tools or ()
-        found: list[tuple[ResponseTool, str | None]] = [
-            (tool, None) for tool in given if isinstance(tool, ResponseTool)
-        ]
+        found = [(tool, "") for tool in given if isinstance(tool, ResponseTool)]
         for space in (tool for tool in given if isinstance(tool, NamespaceTool)):
             for tool in space.tools:
                 told = f"{space.description}\n{tool.description or ''}".strip()
