@@ -56,13 +56,13 @@ async def create_message(models: Models, request: Request) -> Response:
 async def count_tokens(models: Models, request: Request) -> Response:
     body = await read_body(request, CountTokensRequest)
     async with models.use(body.model, deadline=request.state.caller.deadline) as service:
-        _, tokens = await prompt_of(service, _turn(body, SamplingParams(), ""))
+        _, tokens = await prompt_of(service, _turn(service, body, SamplingParams(), ""))
         return json_response({"input_tokens": len(tokens)})
 
 
 async def _events(models: Models, body: MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     async with models.use(body.model, deadline=caller.deadline) as service:
-        turn = _turn(body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
+        turn = _turn(service, body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
         gained: Gained | None = None
         async with contextlib.aclosing(_growth(service, turn, caller)) as growth:
@@ -125,7 +125,7 @@ async def _growth(service: Service, turn: Turn, caller: Caller) -> AsyncGenerato
                 yield gained
 
 
-def _turn(body: CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
+def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
     tools = [
         Tool(name=tool.name, description=tool.description, parameters=tool.input_schema, strict=tool.strict)
         for tool in body.tools
@@ -146,7 +146,8 @@ def _turn(body: CountTokensRequest, params: SamplingParams, request_id: str) -> 
         structured=StructuredOutputs(json=wanted.schema_) if wanted else None,
         thinking=None if body.thinking.type == "adaptive" else body.thinking.type == "enabled",
         thinking_budget=body.thinking.budget_tokens if isinstance(body.thinking, wire.BudgetedThinking) else None,
-        effort=body.output_config.effort,
+        # A hint for all that a model writes, and `high` the default: nothing is asked of one that does not reason.
+        effort=body.output_config.effort if service.format.reasoning else None,
         template={"add_generation_prompt": not begun, "continue_final_message": begun},
         names=_NAMES,
     )
