@@ -336,12 +336,13 @@ class AsyncLLM:
         try:
             while True:
                 try:
-                    report = await self._process.receive()
+                    reports = await self._process.receive()
                 except EngineDied as death:
                     if not await self._restart(str(death)):
                         return
                     continue
-                await self._hear(report)
+                for report in reports:
+                    await self._hear(report)
         except Exception:  # a defect of ours: better an error to everybody than silence
             logger.exception("the supervision of the engine failed")
             self._ready = False
