@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from hexad.bench import plot
 from hexad.bench.document import WORKLOADS, Document, Row
 
@@ -71,13 +73,14 @@ def _ratios(document: Document, widths: list[int]) -> Table:
 
 
 def _floor(document: Document) -> Table:
-    floor = document.floor
-    rates = {"reads, GB/s": floor.read_gb, "int8, TOP/s": floor.int8, "bfloat16, TFLOP/s": floor.bfloat16,
-             "float32, TFLOP/s": floor.float32}  # fmt: skip
+    head = ["", "reads, GB/s", "int8, TOP/s", "bfloat16, TFLOP/s", "float32, TFLOP/s"]
+    best = msgspec.structs.replace(document.floor, when="best") if len(document.floors) > 1 else None
+    lines = [[f.when, *map(_show, (f.read_gb, f.int8, f.bfloat16, f.float32))] for f in [*document.floors, best] if f]
     text = (
-        "Measured in the same run by all cores: reads of 2 GB, and chains of multiply-adds with no memory in the way."
+        "Measured in the same run by all cores: reads of 2 GB, and chains of multiply-adds with no memory in the way. "
+        "Shares below are of the best; where the reads differ, so did the memory while others were measured."
     )
-    return Table("What the machine can do", text, list(rates), [[_show(rate) for rate in rates.values()]])
+    return Table("What the machine can do", text, head, lines)
 
 
 def _figures(document: Document, bits: int) -> Table:
@@ -85,7 +88,7 @@ def _figures(document: Document, bits: int) -> Table:
 
     def cell(workload: str, name: str, show: Callable[[Row], str]) -> str:
         row = cells.get((workload, name))
-        return "-" if row is None or row.error else show(row)
+        return "-" if row is None else f"died: {_briefly(row)}" if row.error else show(row)
 
     lines = []
     for entry in (entry for entry in document.entries if entry.bits == bits):
@@ -111,6 +114,11 @@ def _figures(document: Document, bits: int) -> Table:
         "machine's int8 rate (bfloat16's at 16 bits). *: with the first request ahead of the others, which was faster."
     )
     return Table(f"{bits}-bit weights", text, head, lines)
+
+
+def _briefly(row: Row) -> str:
+    """The first words of an error; all of it stands with what did not run."""
+    return row.error.removeprefix(f"{row.name}: ").partition(". ")[0][:40]
 
 
 def _read_share(document: Document, row: Row) -> str:

@@ -178,7 +178,7 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "  hexad bench offline demo --input-len 128 --output-len 128 --num-prompts 1 --json out.json\n"
         "  hexad bench serve demo --num-prompts 64 --concurrency 16\n"
         "  hexad bench offline --shape qwen3-0.5b --num-prompts 32 --peer transformers\n"
-        "  hexad bench compare --peers openvino,llama.cpp --bits 8,4 --out report\n"
+        "  hexad bench compare --peers openvino,llama.cpp --bits 8,4 --out report --resume\n"
         "  hexad bench growth --shape qwen3-0.5b --dtype bfloat16 --out report\n"
         "  hexad bench quality demo --examples 300 --out report\n"
         "  hexad bench jump demo --num-prompts 8\n"
@@ -215,6 +215,7 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
     workloads = "W1,W2,W3,W4,W5,W6,concurrency,load"
     group.add_argument("--workloads", default=workloads, metavar="NAMES", help="(default %(default)s)")
     group.add_argument("--bits", default="16,8,4", metavar="BITS", help="weight bits (default %(default)s)")
+    group.add_argument("--resume", action="store_true", help="go on with a run that ended too soon, in the same --out")
     group.add_argument(
         "--out",
         default="bench-report",

@@ -1,0 +1,70 @@
+"""How long a comparison will take: a guess from what each contestant took on the machine of docs/performance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from hexad.bench.document import LOADS, WORKLOADS, workloads
+from hexad.bench.group import FAR_BEHIND, Group, runs_of
+
+REFERENCE_WEIGHTS = 473e6
+UNKNOWN = (8.0, 5.0, 60.0, 25.0, 5.0)
+SECONDS: Mapping[tuple[str, int], tuple[float, float, float, float, float]] = {
+    ("hexad", 8): (1.4, 0.8, 6, 2, 0.4),
+    ("hexad", 4): (0.9, 0.8, 6, 2, 0.3),
+    ("openvino", 8): (2.1, 1.2, 13, 5, 1.4),
+    ("openvino", 4): (1.8, 1.1, 12, 5, 2),
+    ("vllm", 8): (2, 0.9, 9.5, 3.3, 20),
+    ("vllm", 4): (4.4, 2.6, 22, 7, 27),
+    ("llama.cpp", 8): (2.4, 4, 40, 16, 0.3),
+    ("llama.cpp", 4): (1.6, 2.4, 25, 13, 0.4),
+    ("onnxruntime-genai", 4): (1.7, 2.8, 34, 12, 0.6),
+    ("ctranslate2", 8): (7.4, 2.9, 145, 90, 0.6),
+}
+"""One run of W1, W2, W3 and W4 of the 0.5B model, and a start."""
+
+
+def plan(groups: Iterable[Group], names: Sequence[str], repeats: int, weights: int) -> dict[tuple[int, str], float]:
+    """Seconds for each number of bits and workload that is not done yet."""
+    left = {}
+    for group in groups:
+        scale = weights / REFERENCE_WEIGHTS
+        taken = {c.name: [s * scale for s in SECONDS.get((c.name, group.bits), UNKNOWN)] for c in group.contestants}
+        near = [taken[c.name][2] for c in group.contestants[1:] if c.continuous]
+        near = [seconds for seconds in near if seconds <= FAR_BEHIND * min(near)]
+        for name in sorted(set(names), key=list(WORKLOADS).index):
+            if not group.done(name):
+                left[group.bits, name] = (
+                    _under_load(name, near)
+                    if name in LOADS
+                    else sum(_seconds(name, seconds, repeats) for seconds in taken.values())
+                )
+    return left
+
+
+def _seconds(name: str, taken: Sequence[float], repeats: int) -> float:
+    """Of one contestant; W4 with the two runs that decide whether a request goes ahead."""
+    if name == "W6":
+        return taken[4] * (1 + runs_of(taken[4], repeats))
+    if name == "concurrency":
+        return taken[2]
+    one = taken[list(workloads(1)).index(name)]
+    return one * (runs_of(one, repeats) + {"W1": 1, "W2": 1, "W3": 0.2, "W4": 2}[name])
+
+
+def _under_load(name: str, near: Sequence[float]) -> float:
+    """Requests that arrive at a share of a peer's throughput take that peer's time over the share."""
+    if not near:
+        return 0.0
+    if name == "W5":
+        return sum(2 * 2 * seconds / share for seconds in near for share in LOADS[name])
+    return sum(max(seconds, min(near) / share) for share in LOADS[name] for seconds in [min(near), *near])
+
+
+def shown(left: Mapping[tuple[int, str], float]) -> str:
+    """A line for each number of bits, and the sum."""
+    lines = []
+    for bits in dict.fromkeys(bits for bits, _ in left):
+        cells = [f"{name} {seconds:.0f} s" for (width, name), seconds in left.items() if width == bits]
+        lines.append(f"{bits} bits: {', '.join(cells)}")
+    return "\n".join([*lines, f"about {sum(left.values()) / 60:.0f} minutes on a quiet machine like ours"])
