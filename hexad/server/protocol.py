@@ -45,6 +45,7 @@ class Protocol(HttpToolsProtocol):
     _headers_seen = 0
     _in_body = False
     _body_bytes = 0
+    _address = ""
     _waits: Waits | None = None
     _since = 0.0
     _mark = 0
@@ -56,6 +57,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._address = self.client[0] if self.client else "unix"
         self._timer = self.loop.call_later(LOOK_S, self._look)
         self._begin("head")
         if len(self.connections) > MAX_CONNECTIONS and not self._make_room():
@@ -66,20 +68,19 @@ class Protocol(HttpToolsProtocol):
             self._timer.cancel()
         super().connection_lost(exc)
 
-    @property
-    def _address(self) -> str:
-        return self.client[0] if self.client else "unix"
-
     def _make_room(self) -> bool:
         """Close a connection that waits for its client: of the address that has most such ones, one that rests
         between requests before one that has begun, the one that has waited for longest. False when there is none."""
-        others = [each for each in self.connections if isinstance(each, Protocol) and each is not self]
-        waiting = [each for each in others if each._waits_for() and not each.transport.is_closing()]
+        held, waiting = Counter[str](), list[tuple[Protocol, Waits]]()
+        for each in self.connections:
+            assert isinstance(each, Protocol)
+            if each is not self and (waits := each._waits_for()) and not each.transport.is_closing():
+                held[each._address] += 1
+                waiting.append((each, waits))
         if not waiting:
             return False
-        held = Counter(each._address for each in waiting)
-        last = min(waiting, key=lambda each: (-held[each._address], each._waits_for() != "next", each._since))
-        last._hang_up(last._waits_for(), 503, FULL, "too_busy")
+        last, waits = min(waiting, key=lambda each: (-held[each[0]._address], each[1] != "next", each[0]._since))
+        last._hang_up(waits, 503, FULL, "too_busy")
         return True
 
     # Limits on heads.
