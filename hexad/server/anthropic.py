@@ -39,7 +39,10 @@ _NAMES = {"structured": "output_config.format", "effort": "output_config.effort"
 
 def error_body(exc: HexadError) -> dict[str, Any]:
     kind = _ERRORS.get(exc.status) or ("api_error" if exc.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": str(exc)}}
+    error: dict[str, Any] = {"type": kind, "message": str(exc)}
+    if exc.param == "thread":  # upon this the clients' tool runners send whole conversations
+        error["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return {"type": "error", "error": error}
 
 
 ANTHROPIC = Dialect(error_body, EVENT_STREAM, named_event)
@@ -249,13 +252,8 @@ class _Blocks:
 
 
 def _opening(service: Service, turn: Turn, gained: Gained) -> dict[str, Any]:
-    opening = {
-        "id": turn.request_id,
-        "type": "message",
-        "role": "assistant",
-        "model": service.model_name,
-        "content": [],
-    }
+    model = service.model_name
+    opening = {"id": turn.request_id, "type": "message", "role": "assistant", "model": model, "content": []}
     return opening | {"stop_reason": None, "stop_sequence": None, "usage": _usage(gained)}
 
 
