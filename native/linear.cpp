@@ -65,6 +65,8 @@ void Engine::pack_rows(const LinearWeight& w, const float* x, int64_t x_stride, 
     auto pack_row = kernels_.pack_row[int(w.format)];
     each_row(pool_, rows, double(w.inputs) / (norm.weight ? 2.5 : 4.0), [&](int64_t row) {
         const float* values = x + row * x_stride;
+        if (row + 1 < rows)
+            for (int64_t k = 0; k < w.inputs; k += 16) __builtin_prefetch(values + x_stride + k, 0, 3);
         if (norm.weight) {
             static thread_local std::vector<float> normed;
             normed.resize(size_t(w.inputs));
