@@ -126,6 +126,8 @@ def _write(document: Document, out: Path) -> None:
     (out / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)))
     (out / "report.md").write_text(report.markdown(document))
     (out / "report.html").write_text(report.html(document))
+    for file, svg in report.plots(document).items():
+        (out / file).write_text(svg)
 
 
 def _add_peer(

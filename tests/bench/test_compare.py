@@ -96,7 +96,7 @@ def test_a_contestant_that_gives_too_few_tokens_is_refused(tmp_path: Path) -> No
     [
         ("print(json.dumps({'error': 'out of luck'}), flush=True)", "fake: out of luck"),
         ("sys.exit('the last words')", "fake: ended with status 1. the last words"),
-        ("import os; os.kill(os.getpid(), 9)", "fake: killed, as the system does when memory is gone"),
+        ("import os; os.kill(os.getpid(), 9)", "fake: out of memory: the system killed it"),
         ("sys.stdout.write('{\"sec'); sys.stdout.flush(); sys.exit(3)", "fake: ended with status 3"),
     ],
 )
