@@ -151,7 +151,7 @@ def test_who_is_killed_for_memory_runs_again_with_the_others_closed(tmp_path: Pa
     assert [(row.name, row.error, row.seconds) for row in both.rows] == [("hungry", "", [1])] and saved == [1]
 
 
-@pytest.mark.parametrize(("seconds", "runs"), [(1, 3), (20, 2), (40, 1), (400, 1)])
+@pytest.mark.parametrize(("seconds", "runs"), [(1, 3), (12, 2), (25, 1), (400, 1)])
 def test_the_slow_run_less_often(tmp_path: Path, seconds: int, runs: int) -> None:
     c = script(tmp_path, (ANSWER % 0).replace("'seconds': 1", f"'seconds': {seconds}"))
     one = group([c], [])
