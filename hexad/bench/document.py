@@ -72,7 +72,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     layer_weights: int
     head_weights: int
     floors: list[Floor]
-    """At the begin, after each number of bits, at the end: the state of the memory changes."""
+    """At the start and after each number of bits: the state of the memory changes."""
     entries: list[Entry]
     rows: list[Row]
 
