@@ -69,7 +69,7 @@ def compare(
             group.rows += found.find_all(group.bits)
     left = plan.plan(groups.values(), names, repeats, layer_weights(model) + model.vocab_size * model.hidden_size)
     say(plan.shown(left))
-    floors.append(measure_floor(threads, f"begin, {_now()}"))
+    floors.append(measure_floor(threads, f"start, {_now()}"))
     for group in groups.values():
         try:
             group.run(names)
@@ -85,7 +85,7 @@ def _earlier(out: Path, now: Document, say: Say) -> Document | None:
     """What an earlier run left. Raises ConfigError where it compared something else."""
     file = out / "results.json"
     if not file.is_file():
-        say(f"{file} does not exist: nothing to resume, starting at the begin")
+        say(f"{file} does not exist: nothing to resume, starting from nothing")
         return None
     try:
         found = msgspec.json.decode(file.read_bytes(), type=Document)
@@ -123,9 +123,13 @@ def _now() -> str:
 
 
 def _write(document: Document, out: Path) -> None:
-    (out / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)))
+    unfinished = out / "results.json.unfinished"  # who is killed here leaves the last one whole
+    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(document)))
+    unfinished.replace(out / "results.json")
     (out / "report.md").write_text(report.markdown(document))
     (out / "report.html").write_text(report.html(document))
+    for file, svg in report.plots(document).items():
+        (out / file).write_text(svg)
 
 
 def _add_peer(

@@ -149,7 +149,7 @@ class Contestant:
             if late.is_set():
                 raise HexadError(f"{self.name}: no answer in {TIMEOUT_S:g} s")
             if status == -signal.SIGKILL:
-                raise OutOfMemory(f"{self.name}: killed, as the system does when memory is gone")
+                raise OutOfMemory(f"{self.name}: out of memory: the system killed it")
             raise HexadError(f"{self.name}: {answer.get('error') or self._last_words(status)}")
         os.killpg(process.pid, signal.SIGSTOP)
         return answer

@@ -11,13 +11,14 @@ WORKLOADS = {
     "W2": "prefill of 1,024 tokens",
     "W3": "32 requests at once, prompts 64 to 256, outputs 32 to 96",
     "W4": "16 requests that share 1,024 tokens, 32 of their own, 32 new",
-    "W5": "64 of W3's requests arriving at 70 % of the peer's best throughput",
+    "W5": "48 of W3's requests arriving at 70 % of the peer's best throughput",
     "W6": "process start to first token, files cached",
     "concurrency": "W3's requests, 1 to 32 at once",
-    "load": "32 of W3's requests arriving at 40 %, 100 % and 130 % of the best peer's best throughput",
+    "load": "24 of W3's requests arriving at 40 %, 100 % and 130 % of the best peer's best throughput",
 }
 CONCURRENCIES = (1, 2, 4, 8, 16, 32)
 LOADS = {"W5": (0.7,), "load": (0.4, 1.0, 1.3)}
+ARRIVALS = {"W5": 48, "load": 24}
 SHARED = 1024
 
 
@@ -71,7 +72,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     layer_weights: int
     head_weights: int
     floors: list[Floor]
-    """At the begin, after each number of bits, at the end: the state of the memory changes."""
+    """At the start and after each number of bits: the state of the memory changes."""
     entries: list[Entry]
     rows: list[Row]
 

@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 
 from hexad.bench.contestant import Contestant, OutOfMemory
-from hexad.bench.document import CONCURRENCIES, LOADS, WORKLOADS, Row, workloads
+from hexad.bench.document import ARRIVALS, CONCURRENCIES, LOADS, WORKLOADS, Row, workloads
 from hexad.bench.workload import Run, Workload, figures
 from hexad.errors import HexadError
 from hexad.placement.memory import available_memory
 
-FAR_BEHIND = 2.0
+FAR_BEHIND = 1.5
 """A peer this many times slower than the best one on W3 is not measured under load: it would take hours."""
-ENOUGH_S = 45.0
+ENOUGH_S = 30.0
 """As many runs of a contestant as fit in it, at least one: the slow do not hold up the others."""
 
 Say = Callable[[str], None]
@@ -124,13 +124,13 @@ class Group:
         near = [c for c in peers if best[c.name] <= FAR_BEHIND * least]
         for c in peers:
             if c not in near and not self.done(name, name=c.name):
-                note = f"{c.name}: not run, for W3 takes over {FAR_BEHIND:.0f} times as long as the best peer's"
+                note = f"{c.name}: not run, for W3 takes over {FAR_BEHIND:g} times as long as the best peer's"
                 self.rows.append(Row(workload=name, bits=self.bits, name=c.name, peer=c.name, error=note))
         for share in loads:
             pairs = [[c] for c in near] if name == "W5" else [sorted(near, key=lambda c: best[c.name])]
             for pair in filter(None, pairs):
                 rate = share * workload.num_prompts / best[pair[0].name]
-                arriving = msgspec.structs.replace(workload, num_prompts=64 if name == "W5" else 32, rate=rate)
+                arriving = msgspec.structs.replace(workload, num_prompts=ARRIVALS[name], rate=rate)
                 contestants = [self.contestants[0], *pair]
                 repeats = max(1, self.repeats // 2) if name == "W5" else 1
                 self.turns(name, arriving, contestants, repeats, peer=pair[0].name, rate=rate)

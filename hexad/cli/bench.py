@@ -109,7 +109,7 @@ def _compare(args: argparse.Namespace) -> int:
         print(line, flush=True)
 
     document = compare.compare(checkpoint, peers, names, bits, args.repeats, out, say, resume=args.resume)
-    print("\n" + report.markdown(document) + f"\nwritten: {out}/results.json, report.md, report.html")
+    print("\n" + report.markdown(document) + f"\nwritten: {out}/results.json, report.md, report.html and plots")
     return 0
 
 
