@@ -118,6 +118,11 @@ class Crowd:
         self.process.stdin.write(json.dumps(told) + "\n")
         self.process.stdin.flush()
 
+    def vanishes(self) -> None:
+        """With all its connections, in the middle of what they are doing."""
+        self.process.kill()
+        self.process.communicate()
+
     def goes_home(self, timeout_s: float) -> dict[str, Any]:
         """What it tells. To send several home at the same time, ask each in a thread."""
         told: dict[str, Any] = json.loads(self.process.communicate(timeout=timeout_s)[0])
