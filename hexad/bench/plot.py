@@ -97,8 +97,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     parts = (1, 2, 5) if last - first <= 2 else (1,)
     ticks = [part * 10.0**power for power in range(first, max(last, first + 1) + 1) for part in parts]
-    begin = max(i for i, tick in enumerate(ticks) if tick <= low)
-    return ticks[begin : max(begin + 2, 1 + min(i for i, tick in enumerate(ticks) if tick >= high))]
+    begin = max(i for i, tick in enumerate(ticks) if tick <= low * (1 + 1e-9))
+    return ticks[begin : max(begin + 2, 1 + min(i for i, tick in enumerate(ticks) if tick >= high * (1 - 1e-9)))]
 
 
 def _apart(xs: Sequence[float], place: Callable[[float], float]) -> list[float]:

@@ -63,6 +63,7 @@ def test_the_command_compares_hexad_alone_too(
     assert not any(row.error for row in document.rows)
     assert (tmp_path / "report.md").read_text() in capsys.readouterr().out
     assert (tmp_path / "report.html").read_text().count("<circle") == 6
+    assert (tmp_path / "throughput-16.svg").read_text() in (tmp_path / "report.html").read_text()
 
 
 def script(tmp_path: Path, body: str) -> Contestant:

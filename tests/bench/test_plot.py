@@ -6,8 +6,10 @@ import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from hexad.bench.plot import Series, chart, number
+from hexad.bench.plot import Series, _log_ticks, chart, number
 
 SVG = "{http://www.w3.org/2000/svg}"
 CURVES = [
@@ -41,6 +43,15 @@ def test_points_lie_where_the_ticks_say(log_y: bool) -> None:
         assert share == pytest.approx((bend(value) - bend(low)) / (bend(high) - bend(low)), abs=0.005)
         assert float(circle.get("cx", 0)) == pytest.approx(x_ticks[at], abs=0.1)
     assert len(list(root.iter(f"{SVG}circle"))) == 6
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1, 1e5))
+@example(0.009999999999999999, 1.0)
+def test_logarithmic_ticks_ascend_around_all_points(low: float, span: float) -> None:
+    ticks = _log_ticks(low, low * span)
+    assert ticks[0] <= low * (1 + 1e-9) and ticks[-1] >= low * span * (1 - 1e-9) and 2 <= len(ticks) <= 12
+    assert ticks == sorted(set(ticks))
+    assert all(f"{tick:.0e}"[0] in "125" for tick in ticks)
 
 
 def test_names_are_at_the_curves_ends_and_do_not_cover_each_other() -> None:

@@ -147,6 +147,18 @@ def test_html_shows_every_cell_and_point_and_needs_nothing_from_elsewhere() -> N
     assert "A CPU &lt;of&gt; ours" in report.html(DOCUMENT)
 
 
+def test_a_reason_is_told_once_with_all_that_it_cost() -> None:
+    same = [Row(workload=name, bits=8, name="c", error="c: out of memory") for name in ("W4", "W6")]
+    text = report.markdown(msgspec.structs.replace(DOCUMENT, rows=[*DOCUMENT.rows, *same]))
+    assert grid(text, "What did not run")[3:] == [["c", "8 bits", "W4, W6", "c: out of memory"]]
+
+
+def test_plots_are_files_named_by_what_they_show() -> None:
+    drawn = report.plots(DOCUMENT)
+    assert list(drawn) == ["throughput-8.svg", "first-token-8.svg", "between-tokens-8.svg"]
+    assert all(svg in report.html(DOCUMENT) and svg.startswith("<svg") for svg in drawn.values())
+
+
 def test_a_document_survives_its_file() -> None:
     assert msgspec.json.decode(msgspec.json.encode(DOCUMENT), type=Document) == DOCUMENT
 
