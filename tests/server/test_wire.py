@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hexad.errors import BadRequest
 from hexad.server.protocol import MAX_HEAD_BYTES
-from hexad.server.wire import MAX_BODY_BYTES, MAX_DEPTH, MAX_KEYS, parse_json
+from hexad.server.wire import MAX_BODY_BYTES, MAX_DEPTH, MAX_KEYS, MOST, parse_json
 from tests.server.running import Server
 
 JSON = st.recursive(
@@ -26,6 +26,16 @@ JSON = st.recursive(
 @given(JSON, st.booleans())
 def test_json_is_read_as_it_is(value: object, ascii_only: bool) -> None:
     assert parse_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@pytest.mark.parametrize("sign", MOST)
+def test_signs_are_counted_outside_texts(sign: str) -> None:
+    """Where they make the parser work: a long text may hold as many as it likes."""
+    value = {"a": [f'{sign}"\\' * (MOST[sign] + 1)]}
+    assert parse_json(json.dumps(value).encode()) == value
+    most = {"[": "[" * MOST[sign], ",": "[0" + ",0" * MOST[sign] + "]", ":": '{"":0}' * MOST[sign]}[sign]
+    with pytest.raises(BadRequest, match="outside its texts"):
+        parse_json(b'["\\"", ' + most.encode() + b'{"": [0, 0]}')
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)
