@@ -100,6 +100,10 @@ def test_reasoning_tools_and_a_schema_together(served: tuple[Server, bool]) -> N
             .chat.completions.create(**asked(thinks, tool_choice="auto", response_format=form, seed=seed))
             .choices
         )
+        if found.finish_reason == "length" and not found.message.content:
+            # Random weights may spell harmony's word "analysis" in other tokens than the budget looks for.
+            assert getattr(found.message, "reasoning_content", None)
+            continue
         if found.message.tool_calls:
             kinds.add("call")
             check(found.message.tool_calls)
