@@ -155,13 +155,15 @@ PROCESSORS: tuple[Processor, ...] = (
 def _end_of_thought(state: RowState) -> int | None:
     """The token that must come because a reasoning section is over its budget, and is not closed."""
     budget, start, end = state.params.thinking_budget, state.request.reasoning_start, state.request.reasoning_end
-    spent = state.num_generated - len(start)
+    # GLM begins a line first.
+    lead = 1 if start and list(state.generated[1 : 1 + len(start)]) == start else 0
+    spent = state.num_generated - lead - len(start)
     if budget is None or not budget <= spent < budget + len(end):
         return None
     generated = list(state.generated)
-    inside = generated[len(start) :]
+    inside = generated[lead + len(start) :]
     is_closed = any(inside[at : at + len(end)] == end for at in range(spent))
-    if generated[: len(start)] != start or is_closed:
+    if generated[lead : lead + len(start)] != start or is_closed:
         return None
     return end[max(length for length in range(len(end)) if _ends_with(inside, end[:length]))]
 

@@ -172,7 +172,9 @@ async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     literals = Literals(service.engine.tokenizer)
 
     def render() -> str:
-        shown = [_shown(tool) for tool in turn.tools] if turn.shown_tools is None else turn.shown_tools()
+        # gpt-oss's template fails without a description.
+        is_own = turn.shown_tools is None or service.format.style == "harmony"
+        shown = [_shown(tool) for tool in turn.tools] if is_own or not turn.shown_tools else turn.shown_tools()
         tools = literals.marked(shown) if turn.tool_choice != "none" else None
         messages = turn.messages()
         late = any(message["role"] == "system" for message in messages[1:])

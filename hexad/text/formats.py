@@ -40,8 +40,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     between: str = ""
     """Name and arguments."""
     close: str = ""
-    number: str = ""
-    """A regular expression of what stands behind the name: Kimi counts its calls."""
+    extra: str = ""
+    """A regular expression of what else a call holds: Kimi's number behind the name, Mistral's id at the end."""
     function: tuple[str, str, str] = ("", "", "")
     """In style "xml": before the name, behind it, and behind the arguments."""
     parameter: tuple[str, str, str] = ("", "", "")
@@ -86,18 +86,20 @@ MARKER = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
 """The parts of a literal that may be tokens of their own."""
 
 _CALLS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+_ID = ', "id": "[a-zA-Z0-9]{9}"'
 _ROWS = (
     Format(name="plain"),
     # Hermes 2 Pro, Qwen2.5, Qwen3, and the built-in demo model.
     Format(name="hermes", style="object", open="<tool_call>\n", close="\n</tool_call>", separator="\n"),
     # Llama 3.1 to 3.3, and Llama 4 with its own template.
     Format(name="llama3", style="object", open="<|python_tag|>", separator="; ", arguments="parameters", bare="{"),
-    # Mistral's tokenizers from v11 on, then the older ones.
+    # Mistral's tokenizers from v11 on, then the older ones: SentencePiece and Tekken.
     Format(
         name="mistral", style="named", open="[TOOL_CALLS]", between="[ARGS]", hidden=("[CALL_ID]",),
         reasoning=("[THINK]", "[/THINK]"),
     ),
-    Format(name="mistral-list", style="object", section=("[TOOL_CALLS] [", "]"), separator=", "),
+    Format(name="mistral-list", style="object", section=("[TOOL_CALLS] [", "]"), separator=", ", extra=_ID),
+    Format(name="mistral-nemo", style="object", section=("[TOOL_CALLS][", "]"), separator=", ", extra=_ID),
     # DeepSeek V3 and R1, then V3.1.
     Format(
         name="deepseek", style="named", section=_CALLS, open="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
@@ -125,7 +127,7 @@ _ROWS = (
     # Kimi K2, whose numbers count the calls of a conversation.
     Format(
         name="kimi", style="named", section=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
-        open="<|tool_call_begin|>functions.", number=":[0-9]{1,6}", between="<|tool_call_argument_begin|>",
+        open="<|tool_call_begin|>functions.", extra=":[0-9]{1,6}", between="<|tool_call_argument_begin|>",
         close="<|tool_call_end|>",
     ),
     Format(
@@ -155,6 +157,7 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ("deepseek", r"(?s)<｜tool▁calls▁begin｜>.*```json"),
     ("deepseek-v3.1", r"<｜tool▁calls▁begin｜>"),
     ("mistral", r"\[ARGS\]"),
+    ("mistral-nemo", r"\[TOOL_CALLS\]\["),
     ("mistral-list", r"\[TOOL_CALLS\]"),
     ("kimi", r"<\|tool_calls_section_begin\|>"),
     ("minimax", r"<minimax:tool_call>"),

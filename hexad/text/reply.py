@@ -244,7 +244,7 @@ class ReplyParser:
     def _named(self, must_be_known: bool) -> Steps[None]:
         """A name, for Mistral perhaps an id, a marker, and an object."""
         read, form = self._reader, self._format
-        name = re.sub(f"{form.number}$", "", (yield from self._name()))
+        name = re.sub(f"{form.extra}$", "", (yield from self._name()))
         self._checked(name, must_be_known)
         between = form.between.strip()
         while (yield from read.choose(between, *form.hidden)) != between:

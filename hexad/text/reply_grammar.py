@@ -97,8 +97,8 @@ class _Writer:
             return '""'
         begin, end = self._format.reasoning
         rest = f"{self._text_to(end)} {_SPACE}"
-        space = _SPACE if self._format.style != "harmony" else ""  # GLM begins a line
-        return rest if is_opened else f"({space} {self._literal(begin)} {rest})?"
+        line = r'"\n"?' if self._format.style != "harmony" else ""  # GLM begins one
+        return rest if is_opened else f"({line} {self._literal(begin)} {rest})?"
 
     def content(self, tools: Sequence[Tool], parallel: bool, choice: str, answer: str) -> str:
         form = self._format
@@ -139,9 +139,11 @@ class _Writer:
         arguments = _json(tool, tool.parameters)
         if form.style == "object":
             head = f'{{"name": {quoted(tool.name)}, "{form.arguments}": '
-            return f"{quoted(head)} {arguments} {quoted('}')}"
-        number = f"/{form.number}/" if form.number else ""
-        return f"{quoted(tool.name)} {number} {self._literal(form.between)} {arguments}"
+            return f"{quoted(head)} {arguments} {f'(/{form.extra}/)?' if form.extra else ''} {quoted('}')}"
+        extra = f"/{form.extra}/" if form.extra else ""
+        if form.style == "named":
+            extra += "".join(f"({self._literal(marker)} /[a-zA-Z0-9]{{1,40}}/)?" for marker in form.hidden)
+        return f"{quoted(tool.name)} {extra} {self._literal(form.between)} {arguments}"
 
     def _keywords(self, tool: Tool) -> str:
         """`a=1, b=2`: those that are required, then any of the others."""

@@ -40,8 +40,14 @@ def test_a_reasoning_over_budget_is_ended() -> None:
 
 
 def test_an_answer_without_reasoning_has_no_budget() -> None:
-    wishes = [1, START, 2, 3, 4, 5]
+    wishes = [1, 1, START, 2, 3, 4, 5]
     assert replay(wishes, 1, [START], [END]) == wishes
+
+
+def test_one_token_may_come_before_a_reasoning() -> None:
+    """GLM begins a line."""
+    assert replay([1, START, 2, 3, 4, 5], 1, [START], [END]) == [1, START, 2, END, 4, 5]
+    assert replay([1, START, 2, END, 4, 5], 1, [START], [END]) == [1, START, 2, END, 4, 5]
 
 
 def test_an_end_of_several_tokens_is_forced_one_after_another_and_completed_where_it_has_begun() -> None:

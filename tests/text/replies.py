@@ -97,6 +97,11 @@ def _mistral_list(reasoning: str, content: str, calls: Calls) -> str:
     return _think(reasoning) + content + (f"[TOOL_CALLS] {dumps(objects)}" if calls else "")
 
 
+def _mistral_nemo(reasoning: str, content: str, calls: Calls) -> str:
+    text = _mistral_list(reasoning, content, calls).replace("[TOOL_CALLS] ", "[TOOL_CALLS]")
+    return text if len(calls) != 1 else text[:-2] + ', "id": "aZ09aZ09a"}]'
+
+
 def _deepseek(reasoning: str, content: str, calls: Calls) -> str:
     each = [
         f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{dumps(arguments)}\n```<｜tool▁call▁end｜>"
@@ -222,6 +227,7 @@ WRITERS: dict[str, tuple[str, Callable[[str, str, Calls], str]]] = {
     "mistral": ("mistral", _mistral),
     "mistral with ids": ("mistral", _mistral_with_ids),
     "mistral-list": ("mistral-list", _mistral_list),
+    "mistral-nemo": ("mistral-nemo", _mistral_nemo),
     "deepseek": ("deepseek", _deepseek),
     "deepseek-v3.1": ("deepseek-v3.1", _deepseek_v31),
     "harmony": ("harmony", _harmony),

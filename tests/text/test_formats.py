@@ -26,6 +26,7 @@ SIGNS = {
     "lfm2": "{{- '<|tool_call_start|>[' + calls + ']<|tool_call_end|>' }}",
     "granite": "respond only with <|tool_call|> followed by a JSON list of tools used",
     "nemotron": "{{- '<TOOLCALL>[' -}}",
+    "mistral-nemo": '{{- "[TOOL_CALLS][" }}',
     "harmony": "{{- '<|start|>assistant<|channel|>analysis<|message|>' + message.content + '<|end|>' }}",
     "pythonic": "[func_name1(params_name1=params_value1, params_name2=params_value2...), func_name2(params)]",
     "llama3": "{{- '<|python_tag|>' + tool_call.name + '.call(' }}",
