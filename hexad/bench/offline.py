@@ -3,10 +3,14 @@ server, each in a process, in turns."""
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+import hexad
 from hexad.bench import contestant
 from hexad.bench.workload import Figures, Run, Workload, figures
 from hexad.kernels.threads import default_threads
@@ -47,3 +51,18 @@ def _in_turns(contestants: Sequence[contestant.Contestant], workload: Workload, 
         for c in contestants:
             c.close()
     return [figures(c.name, workload, runs[c.name], cold_start_s[c.name]) for c in contestants]
+
+
+def document(
+    kind: str, model: str, settings: dict[str, Any], workload: Workload, rows: Sequence[Figures]
+) -> dict[str, Any]:
+    """What was measured of what, for a file."""
+    return {
+        "hexad": hexad.__version__,
+        "kind": kind,
+        "machine": {"processor": platform.processor() or platform.machine(), "python": platform.python_version()},
+        "model": model,
+        "settings": {name: value for name, value in settings.items() if name != "model"},
+        "workload": msgspec.to_builtins(workload),
+        "results": [msgspec.to_builtins(row) for row in rows],
+    }

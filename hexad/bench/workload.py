@@ -172,3 +172,11 @@ def table(rows: Sequence[Figures]) -> str:
     cells = [[head for head, _ in columns], *[[show(row) for _, show in columns] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def ratio(ours: Figures, peer: Figures) -> str:
+    return (
+        f"{ours.name} over {peer.name}: time per token {ours.tpot_ms / peer.tpot_ms:.3f}x, "
+        f"decode {ours.decode_tps / peer.decode_tps:.2f}x, "
+        f"prefill {ours.prefill_tps / peer.prefill_tps:.2f}x, total {ours.total_tps / peer.total_tps:.2f}x"
+    )

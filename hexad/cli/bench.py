@@ -6,14 +6,10 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import platform
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-import hexad
 import hexad.config
 from hexad.bench import compare, growth, offline, report
 from hexad.bench.compare import DTYPES
@@ -21,7 +17,7 @@ from hexad.bench.document import WORKLOADS
 from hexad.bench.install import PEERS, cache_dir
 from hexad.bench.shapes import SHAPES, random_checkpoint, shape_directory
 from hexad.bench.start import measure_start
-from hexad.bench.workload import Figures, Workload, parse_span, table
+from hexad.bench.workload import Figures, Workload, parse_span, ratio, table
 from hexad.checkpoints.hub import resolve
 from hexad.checkpoints.read_config import read_model_config
 from hexad.cli.options import settings
@@ -69,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
             vocab_size=read_model_config(resolve(config.model, config.revision)).vocab_size,
         )
         rows = _offline(args, config, given, workload) if args.kind == "offline" else _serve(args, given, workload)
-        print(table(rows))
-        if len(rows) > 1:
-            print("\n".join(_ratio(rows[0], other) for other in rows[1:]))
+        print("\n".join([table(rows), *(ratio(rows[0], other) for other in rows[1:])]))
         if args.json:
-            Path(args.json).write_text(json.dumps(_document(args, given, workload, rows), indent=2))
+            model = args.shape or given.get("model", "demo")
+            found = offline.document(args.kind, model, given, workload, rows)
+            Path(args.json).write_text(json.dumps(found, indent=2))
     return 0
 
 
@@ -104,8 +100,12 @@ def _compare(args: argparse.Namespace) -> int:
         checkpoint = resolve(config.model, config.revision)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    document = compare.compare(checkpoint, peers, names, bits, args.repeats, out, lambda line: print(line, flush=True))
-    print("\n" + report.markdown(document) + f"\nwritten: {out}/results.json, report.md, report.html")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    document = compare.compare(checkpoint, peers, names, bits, args.repeats, out, say, resume=args.resume)
+    print("\n" + report.markdown(document) + f"\nwritten: {out}/results.json, report.md, report.html and plots")
     return 0
 
 
@@ -155,25 +155,3 @@ def _serve(args: argparse.Namespace, given: dict[str, Any], workload: Workload) 
     if args.peer:
         raise ConfigError("--peer goes with `hexad bench offline`", param="peer")
     return offline.behind_http(given, workload, args.repeats)
-
-
-def _ratio(ours: Figures, peer: Figures) -> str:
-    return (
-        f"{ours.name} over {peer.name}: time per token {ours.tpot_ms / peer.tpot_ms:.3f}x, "
-        f"decode {ours.decode_tps / peer.decode_tps:.2f}x, "
-        f"prefill {ours.prefill_tps / peer.prefill_tps:.2f}x, total {ours.total_tps / peer.total_tps:.2f}x"
-    )
-
-
-def _document(
-    args: argparse.Namespace, given: dict[str, Any], workload: Workload, rows: list[Figures]
-) -> dict[str, Any]:
-    return {
-        "hexad": hexad.__version__,
-        "kind": args.kind,
-        "machine": {"processor": platform.processor() or platform.machine(), "python": platform.python_version()},
-        "model": args.shape or given.get("model", "demo"),
-        "settings": {name: value for name, value in given.items() if name != "model"},
-        "workload": msgspec.to_builtins(workload),
-        "results": [msgspec.to_builtins(row) for row in rows],
-    }

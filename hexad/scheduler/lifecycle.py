@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from hexad.errors import BadRequest, ContextTooLong
 from hexad.kernels.ops import PAGE_SIZE
@@ -11,8 +11,7 @@ from hexad.scheduler.sequence import Sequence
 from hexad.types import FinishReason, Request
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
+class SchedulerConfig(msgspec.Struct, frozen=True):
     """All sizes, known before the first request."""
 
     num_pages: int
