@@ -252,9 +252,8 @@ class _Blocks:
 
 
 def _opening(service: Service, turn: Turn, gained: Gained) -> dict[str, Any]:
-    model = service.model_name
-    opening = {"id": turn.request_id, "type": "message", "role": "assistant", "model": model, "content": []}
-    return opening | {"stop_reason": None, "stop_sequence": None, "usage": _usage(gained)}
+    opening = {"id": turn.request_id, "type": "message", "role": "assistant", "model": service.model_name}
+    return opening | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": _usage(gained)}
 
 
 def _ending(gained: Gained, body: MessagesRequest) -> dict[str, Any]:

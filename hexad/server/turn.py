@@ -171,7 +171,7 @@ async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     options = _thinking(service, turn).template | turn.template
     literals = Literals(service.engine.tokenizer)
 
-    def render() -> str:
+    def render() -> tuple[str, str]:
         # gpt-oss's template fails without a description.
         is_own = turn.shown_tools is None or service.format.style == "harmony"
         shown = [_shown(tool) for tool in turn.tools] if is_own or not turn.shown_tools else turn.shown_tools()
@@ -180,19 +180,20 @@ async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
         late = any(message["role"] == "system" for message in messages[1:])
         try:
             text = service.engine.frontend.render(literals.marked(messages), tools=tools or None, **options)
-            prompt = literals.unmarked(text) if late else ""
-            if late and any(each["role"] == "system" and each["content"].strip() not in prompt for each in messages):
-                raise BadRequest("the model's chat template leaves a system message out", param="messages")
+            prompt, place = literals.unmarked(text), 0
+            for said in (each["content"].strip() for each in messages if late and each["role"] == "system"):
+                if (place := prompt.find(said, place)) < 0:
+                    raise BadRequest("the model's chat template leaves a system message out", param="messages")
         except BadRequest as error:
-            if late:  # in words upon which Claude Code asks again without one
+            if late and error.param == "messages":  # in words upon which Claude Code asks again without one
                 error.args = (f"{error}; role 'system' is not supported by it behind the first message: say all there",)
             raise
-        return text
+        return text, prompt
 
     # A template is slow on purpose-built input: what it costs is bounded, and not paid by other requests.
-    text = await asyncio.to_thread(render)
+    text, prompt = await asyncio.to_thread(render)
     tokens = await service.beside(len(text), lambda: literals.encode(text, turn.add_special_tokens))
-    return literals.unmarked(text), tokens
+    return prompt, tokens
 
 
 def _shown(tool: Tool) -> dict[str, Any]:
