@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hexad.bench import run_serve
+from hexad.bench.contestant import with_bytecode
 from hexad.errors import HexadError
 
 REPEATS = 9
@@ -43,7 +44,10 @@ def seconds_to_output(words: list[str]) -> float:
     for _ in range(REPEATS):
         started = time.perf_counter()
         with subprocess.Popen(
-            [sys.executable, "-m", "hexad.cli.main", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "hexad.cli.main", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=with_bytecode(),
         ) as process:
             assert process.stdout is not None
             process.stdout.read(1)

@@ -5,14 +5,14 @@ This module knows numbers and names only: no arrays, no weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 CheckpointDtype = Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rope:
+class Rope(msgspec.Struct, frozen=True):
     """Rotary embedding; the fields of a scaling kind other than `kind` are unused."""
 
     theta: float = 10000.0
@@ -29,8 +29,7 @@ class Rope:
     truncate: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ModelConfig(msgspec.Struct, frozen=True):
     """The dimensions of a decoder-only model.
 
     `windows[i]` is the sliding window of layer i, 0 where it attends to everything.

@@ -6,15 +6,15 @@ and a request's own values replace them. This module does not know requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hexad.checkpoints.fields import Fields
 from hexad.json_file import read_json_object
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationDefaults:
+class GenerationDefaults(msgspec.Struct, frozen=True):
     """By the names of SamplingParams; None where the author said nothing."""
 
     eos_token_ids: tuple[int, ...] = ()

@@ -15,6 +15,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ STALE_S = 3600
 _BYTES = {"U8": np.dtype(np.uint8)}
 _MADE_FROM, _DIGEST = "made_from", "digest"
 _LANES, _CHUNK_ROWS = 512, 4096
+_MLOCK_ONFAULT = 1
+"""Of Linux's mlock2, since 4.4."""
 
 
 def made_from(files: Sequence[Path], config: ModelConfig, precision: Precision, layout: str) -> bytes:
@@ -63,25 +66,16 @@ class PackedFiles:
     def path(self, origin: bytes) -> Path:
         return self.directory / f"{hashlib.sha256(origin).hexdigest()[:32]}.safetensors"
 
-    def open(self, origin: bytes) -> tuple[Mapping[str, np.ndarray], bool]:
-        """The file made from `origin`, mapped and checked whole, and whether it is locked in memory; empty where
-        there is none.
+    def open(self, origin: bytes) -> MappedFile | None:
+        """The file made from `origin`, mapped, its header checked; None where there is none.
 
         Raises CheckpointError, saying why, for a file or a directory that must not be used.
         """
         path = self.path(origin)
         if not path.exists():
-            return {}, False
+            return None
         self._check_private()
-        file = SafetensorsFile(path, _BYTES, _open_private)
-        if list(file)[-2:] != [_MADE_FROM, _DIGEST] or file[_MADE_FROM].tobytes() != origin:
-            raise CheckpointError(f"{path} was made from something else than its name says")
-        data = file.populate()
-        if file[_DIGEST].tobytes() != digest(data[: len(data) - len(file[_DIGEST])]):
-            raise CheckpointError(f"{path} is damaged: its bytes are not those that were written")
-        with contextlib.suppress(OSError):
-            os.utime(path)  # what is used last is removed last
-        return file, _keep_in_memory(data)
+        return MappedFile(path, origin)
 
     def save(self, origin: bytes, arrays: Mapping[str, np.ndarray]) -> None:
         """Write uint8 vectors under another name, then rename the file; older files make room.
@@ -139,6 +133,33 @@ class PackedFiles:
             total -= size
 
 
+class MappedFile(SafetensorsFile):
+    """A file of the cache. While others start, a thread reads it whole, which brings it into memory."""
+
+    def __init__(self, path: Path, origin: bytes) -> None:
+        """Raises CheckpointError for a file of another `origin`, or one that others could have written."""
+        super().__init__(path, _BYTES, _open_private)
+        if list(self)[-2:] != [_MADE_FROM, _DIGEST] or self[_MADE_FROM].tobytes() != origin:
+            raise CheckpointError(f"{path} was made from something else than its name says")
+        with contextlib.suppress(OSError):
+            os.utime(path)  # what is used last is removed last
+        data = self.data()
+        self.locked = _keep_in_memory(data)
+        """Kept in memory by the system."""
+        self._found = b""
+        self._reader = threading.Thread(target=self._read, args=(data[: len(data) - len(self[_DIGEST])],))
+        self._reader.start()
+
+    def _read(self, data: np.ndarray) -> None:
+        self._found = digest(data)
+
+    def check(self) -> None:
+        """Waits until all is read. Raises CheckpointError if it is not what was written."""
+        self._reader.join()
+        if self._found != self[_DIGEST].tobytes():
+            raise CheckpointError(f"{self.path} is damaged: its bytes are not those that were written")
+
+
 class PackedWeights(Tensors):
     """A checkpoint's tensors; what is packed of them comes out of the cache, or can be kept there."""
 
@@ -148,11 +169,11 @@ class PackedWeights(Tensors):
         self._parts: dict[str, dict[str, np.ndarray]] = {}
         self.refused = ""
         """Why a file that was there is not used."""
-        self.locked = False
-        """Mapped, and kept in memory by the system."""
+        self.mapped: MappedFile | None = None
+        """The cache's file, where the packed weights are those of it."""
         try:
-            mapped, self.locked = files.open(origin)
-            for name, array in mapped.items():
+            self.mapped = files.open(origin)
+            for name, array in (self.mapped or {}).items():
                 weight, _, part = name.rpartition("/")
                 self._parts.setdefault(weight, {})[part] = array
         except (CheckpointError, OSError) as error:
@@ -162,10 +183,15 @@ class PackedWeights(Tensors):
     def path(self) -> Path:
         return self._files.path(self._origin)
 
-    @property
-    def mapped(self) -> bool:
-        """Whether the packed weights are those of the cache's file."""
-        return bool(self._parts)
+    def sound(self) -> bool:
+        """Whether what was packed may be used: known when the cache's file is read. If not, `pack` packs again."""
+        try:
+            if self.mapped:
+                self.mapped.check()
+        except CheckpointError as error:
+            self.mapped, self.refused = None, str(error)
+            return False
+        return True
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return self._weights.take(name, shape)
@@ -178,14 +204,14 @@ class PackedWeights(Tensors):
         return self._packed[name]
 
     def _adopt(self, name: str, outputs: Mapping[str, int], inputs: int, format: WeightFormat, leaves: int) -> Any:
-        if not self.mapped:
+        if self.mapped is None:
             return None
         for tensor, count in outputs.items():  # they must be there all the same
             self._weights.take(tensor, (count, inputs))
         try:
             return self._ops.adopt_linear(self._parts.get(name, {}), sum(outputs.values()), inputs, format, leaves)
         except KernelError as error:
-            self._parts, self.refused = {}, f"{self.path}: {name}: {error}"
+            self.mapped, self.refused = None, f"{self.path}: {name}: {error}"
             return None
 
     def unused(self) -> list[str]:
@@ -198,9 +224,13 @@ class PackedWeights(Tensors):
 
 
 def _keep_in_memory(data: np.ndarray) -> bool:
-    """Mapped pages are the first that a system short of memory drops. Locking may be forbidden (`ulimit -l`)."""
+    """From when they are read on. Mapped pages are the first that a system short of memory drops.
+
+    Locking may be forbidden (`ulimit -l`).
+    """
     with contextlib.suppress(OSError, AttributeError):
-        return bool(ctypes.CDLL(None).mlock(ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes)) == 0)
+        start, size = ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes)
+        return bool(ctypes.CDLL(None).mlock2(start, size, _MLOCK_ONFAULT) == 0)
     return False
 
 
@@ -211,9 +241,11 @@ def digest(data: np.ndarray) -> bytes:
     would need to write where only this user can.
     """
     words = data[: len(data) // (8 * _LANES) * (8 * _LANES)].view("<u8").reshape(-1, _LANES)
-    hashed = hashlib.sha256()
-    for start in range(0, len(words), _CHUNK_ROWS):
-        hashed.update(np.add.reduce(words[start : start + _CHUNK_ROWS], axis=0).tobytes())
+    whole = len(words) // _CHUNK_ROWS * _CHUNK_ROWS
+    # One call, which needs no GIL until all is read.
+    hashed = hashlib.sha256(np.add.reduce(words[:whole].reshape(-1, _CHUNK_ROWS, _LANES), axis=1).tobytes())
+    if whole < len(words):
+        hashed.update(np.add.reduce(words[whole:], axis=0).tobytes())
     hashed.update(data[words.nbytes :].tobytes())
     return hashed.digest()
 

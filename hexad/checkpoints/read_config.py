@@ -8,9 +8,10 @@ numbers are used for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+import msgspec
 
 from hexad.checkpoints.config import CheckpointDtype, ModelConfig, Rope
 from hexad.checkpoints.fields import Fields
@@ -21,8 +22,7 @@ from hexad.json_file import read_json_object
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-@dataclass(frozen=True)
-class _Family:
+class _Family(msgspec.Struct, frozen=True):
     """What transformers assumes of a family where `config.json` is silent."""
 
     max_position: int

@@ -7,15 +7,14 @@ module does not know what the tensors mean.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
+import msgspec
 import numpy as np
 
 from hexad.errors import CheckpointError
@@ -23,8 +22,6 @@ from hexad.json_file import parse_json_object
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
-_POPULATE_READ = 22
-"""Linux's MADV_POPULATE_READ, since 5.14; elsewhere pages are read when they are touched."""
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -32,8 +29,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(msgspec.Struct, frozen=True):
     """Where a tensor lies: bytes [start, stop) after the header."""
 
     dtype: np.dtype[Any]
@@ -157,10 +153,8 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         view = np.frombuffer(self._map, np.uint8, info.stop - info.start, self._data_start + info.start)
         return view.view(info.dtype).reshape(info.shape)
 
-    def populate(self) -> np.ndarray:
-        """All bytes of the file, header and tensors, read in at once where the system can."""
-        with contextlib.suppress(OSError):
-            self._map.madvise(_POPULATE_READ)
+    def data(self) -> np.ndarray:
+        """All bytes of the file, header and tensors."""
         return np.frombuffer(self._map, np.uint8)
 
     def release(self, name: str) -> None:

@@ -107,7 +107,7 @@ class AsyncLLM:
             await process.stop()
             raise
         # The engine planned by itself, a moment later: what it has is what counts.
-        frontend.limits = dataclasses.replace(
+        frontend.limits = msgspec.structs.replace(
             resolved.scheduler, num_pages=info.memory.num_pages, max_model_len=info.max_model_len
         )
         return cls(config, frontend, process, info)
@@ -160,7 +160,7 @@ class AsyncLLM:
         """
         if params.structured_outputs is not None:
             self._check_open(options)
-            compiling = self._grammars.compile(params.structured_outputs)
+            compiling = self._grammars.compile(params.structured_outputs, options.get("client", ""))
             try:
                 options["grammar"] = await asyncio.wait_for(compiling, _left(deadline))
             except asyncio.TimeoutError:

@@ -5,13 +5,11 @@ All refusals that need no engine happen here, before anything is queued.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import random
 import secrets
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +37,7 @@ _TAIL_TOKENS = 32
 _TAIL_BYTES = 64 * 2**10
 
 
-@dataclass(slots=True)
-class Frontend:
+class Frontend(msgspec.Struct):
     config: Config
     model_config: ModelConfig
     tokenizer: Tokenizer
@@ -170,5 +167,5 @@ def _fingerprint(resolved: Resolved) -> str:
 
 def sampling_fields(defaults: GenerationDefaults) -> dict[str, Any]:
     """What the model's author set, by the names of SamplingParams."""
-    given = dataclasses.asdict(defaults)
+    given = msgspec.structs.asdict(defaults)
     return {name: value for name, value in given.items() if name != "eos_token_ids" and value is not None}

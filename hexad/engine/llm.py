@@ -12,7 +12,7 @@ from hexad.config import Config, resolve
 from hexad.engine.frontend import Frontend, Prompt
 from hexad.engine.loop import Loop
 from hexad.engine.messages import Abort, Add, Audited, Command, Outputs
-from hexad.engine.setup import Progress, build_engine, no_progress, resolve_settings
+from hexad.engine.setup import Progress, build_engine, no_progress, open_weights, resolve_settings
 from hexad.engine.stream import Stream
 from hexad.errors import BadRequest, RequestFailed
 from hexad.kernels.ops import Ops
@@ -60,8 +60,9 @@ class LLM:
         else:
             given, _ = resolve([("arguments", {"model": model, **settings})])
         resolved = resolve_settings(given)
-        scheduler, runner, self.info = build_engine(given, resolved, progress, ops)
-        self.frontend = Frontend.load(given, resolved)
+        opened = open_weights(given, resolved, ops)
+        self.frontend = Frontend.load(given, resolved)  # while the weights are read
+        scheduler, runner, self.info = build_engine(given, resolved, opened, progress)
         self._mail = _Mailbox()
         self._loop = Loop(scheduler, runner, self._mail, self._mail)
         self._live: dict[str, Stream] = {}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from hexad.decoding.sampler import Pick, pick, prompt_logprobs
@@ -23,8 +23,7 @@ from hexad.scheduler.sequence import Sequence
 from hexad.types import TokenLogprobs
 
 
-@dataclass(frozen=True, slots=True)
-class Runner:
+class Runner(msgspec.Struct, frozen=True):
     ops: Ops
     forward: Callable[[Step], Array]
     """Logits float32 [R, V]; writes keys and values to `kvs`. The logits stay as they are until the next call."""

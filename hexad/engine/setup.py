@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from hexad.checkpoints.config import ModelConfig
@@ -43,6 +42,7 @@ RESERVING, SAVING = BACKGROUND_THREADS = ("kv-memory", "packed-cache")
 """What goes on beside the first answers."""
 JUMP_FORWARD = "jump-forward"
 """The optimisation that is ours to leave out; the others are the kernels'."""
+RESERVED_AFTER_S = 0.25
 RESERVED_AT_ONCE = 64
 """Pages of KV cache."""
 IDLE_NICENESS = 19
@@ -54,8 +54,7 @@ def no_progress(fraction: float) -> None:
     """For callers who show none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True):
     """Everything that is known before a weight is read; `hexad explain` prints it."""
 
     directory: Path
@@ -70,6 +69,10 @@ def resolve_precision(config: Config, model: ModelConfig) -> Precision:
     """What is asked for, or else the checkpoint's own; float16 runs as bfloat16."""
     own = "float32" if model.dtype == "float32" else "bfloat16"
     return Precision.of(own if config.dtype == "auto" else config.dtype, model.dtype)
+
+
+def _without(config: Config) -> set[str]:
+    return {name.strip() for name in config.without.split(",") if name.strip()}
 
 
 def _maps_table(config: Config, model: ModelConfig, precision: Precision) -> bool:
@@ -113,24 +116,36 @@ def resolve_settings(config: Config, *, available: int | None = None, sharers: i
     return Resolved(directory, model, precision, threads, memory, limits)
 
 
+class Opened(NamedTuple):
+    """What there is before a model is built: weights that a thread may still read into memory."""
+
+    kernels: Loaded
+    weights: Tensors
+    since: float
+
+
+def open_weights(config: Config, resolved: Resolved, ops: Ops | None = None) -> Opened:
+    """`ops` stands in for the kernel set that the settings name. Raises CheckpointError."""
+    started = time.perf_counter()
+    without = sorted(_without(config) - {JUMP_FORWARD})
+    loaded = Loaded(ops, "") if ops else load(config.kernels, resolved.threads, config.device, without)
+    return Opened(loaded, _open_weights(config, resolved, loaded.ops), started)
+
+
 def build_engine(
-    config: Config, resolved: Resolved, progress: Progress, ops: Ops | None = None
+    config: Config, resolved: Resolved, opened: Opened, progress: Progress
 ) -> tuple[Scheduler, Runner, EngineInfo]:
-    """Load the weights and allocate the pages; `ops` stands in for the kernel set that the settings name.
+    """Bind the weights and allocate the pages.
 
     Raises CheckpointError for a weight that is missing or left over.
     """
-    started = time.perf_counter()
+    loaded, weights, started = opened
     # A rotary table no longer than needed.
-    model_config = dataclasses.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
-    without = {name.strip() for name in config.without.split(",") if name.strip()}
-    if ops is None:
-        loaded = load(config.kernels, resolved.threads, config.device, sorted(without - {JUMP_FORWARD}))
-    else:
-        loaded = Loaded(ops, "")
-    weights = _open_weights(config, resolved, loaded.ops)
-    counted = _Counted(weights, num_linear_weights(model_config), progress)
-    model = build(model_config, counted, loaded.ops, resolved.precision)
+    model_config = msgspec.structs.replace(resolved.model, max_position=resolved.scheduler.max_model_len)
+    total = num_linear_weights(model_config)
+    model = build(model_config, _Counted(weights, total, progress), loaded.ops, resolved.precision)
+    if isinstance(weights, PackedWeights) and not weights.sound():
+        model = build(model_config, _Counted(weights, total, progress), loaded.ops, resolved.precision)
     spare = {HEAD} if model_config.tie_word_embeddings else set()  # saved by some, used by none
     if left := sorted(set(weights.unused()) - spare):
         raise CheckpointError(
@@ -154,7 +169,9 @@ def build_engine(
     eos = read_generation_defaults(resolved.directory).eos_token_ids
     tokenizer = tokenizer_directory(config, resolved)
     grammars = Grammars(
-        lambda: load_vocabulary(Tokenizer.open(tokenizer), eos), JUMP_FORWARD not in without, config.max_num_seqs
+        lambda: load_vocabulary(Tokenizer.open(tokenizer), eos),
+        JUMP_FORWARD not in _without(config),
+        config.max_num_seqs,
     )
     runner = Runner(loaded.ops, loaded.ops.compile(model.forward, kvs), kvs, grammars)
     return Scheduler(resolved.scheduler), runner, info
@@ -194,7 +211,9 @@ def _keep_packed(weights: Tensors) -> str:
     if not isinstance(weights, PackedWeights):
         return "packed"
     if weights.mapped:
-        return f"mapped from {weights.path}" + ("" if weights.locked else ", not locked in memory (see ulimit -l),")
+        return f"mapped from {weights.path}" + (
+            "" if weights.mapped.locked else ", not locked in memory (see ulimit -l),"
+        )
     if weights.refused:
         logger.warning("hexad: the packed weights cannot be used, and are made again: %s", weights.refused)
     threading.Thread(target=_save, args=(weights,), name=SAVING).start()
@@ -202,7 +221,11 @@ def _keep_packed(weights: Tensors) -> str:
 
 
 def _reserve(ops: Ops, kvs: list[KV], num_pages: int) -> None:
-    """Touching memory for the first time is slow (milliseconds a huge page on a virtual machine); do it beside."""
+    """Touching memory for the first time is slow (milliseconds a huge page on a virtual machine); do it beside.
+
+    But not beside the first token: who waits for that has use for all cores.
+    """
+    threading.main_thread().join(RESERVED_AFTER_S)
     for first in range(0, num_pages, RESERVED_AT_ONCE):
         for kv in kvs:
             if not threading.main_thread().is_alive():  # the interpreter waits for this thread

@@ -29,7 +29,7 @@ from hexad.engine.messages import (
     decode_command,
     encode,
 )
-from hexad.engine.setup import build_engine, resolve_settings
+from hexad.engine.setup import build_engine, open_weights, resolve_settings
 from hexad.errors import HexadError
 
 PARENT_CHECK_MS = 1000
@@ -84,8 +84,10 @@ def main(address: str, supervisor_pid: int) -> int:
     socket = _Socket(address, supervisor_pid)
     config = Config(**socket.first().settings)
     try:
+        resolved = resolve_settings(config)
+        opened = open_weights(config, resolved)
         scheduler, runner, info = build_engine(
-            config, resolve_settings(config), lambda fraction: socket.send(Loading(fraction))
+            config, resolved, opened, lambda fraction: socket.send(Loading(fraction))
         )
     except Exception as error:
         if not isinstance(error, HexadError):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from hexad.kernels.ops import TILE_OUTPUTS
 from hexad.kernels.record import Add, Instruction, Linear, Norm, Rope, Silu, Slice, TakeRows, Value, reads
@@ -151,7 +152,8 @@ def _merge_takes(code: list[Instruction]) -> list[Instruction]:
     for i in code:
         if isinstance(i, TakeRows):
             same[i.out] = first.setdefault(i.x, i.out)
-    return list(_renamed(code, {old: kept for old, kept in same.items() if old != kept}))
+    changed = {old: kept for old, kept in same.items() if old != kept}
+    return list(_renamed(code, changed)) if changed else code
 
 
 def _renamed(code: list[Instruction], same: dict[Value, Value]) -> Iterator[Instruction]:

@@ -12,9 +12,9 @@ number of threads. (The torch set does not promise it.)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 
 Array = Any
@@ -36,8 +36,7 @@ LEAVES = 8
 parallelism over 1, 2, 4 or 8 ranks gives the same bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One forward pass over T tokens of S sequences, each sequence's tokens contiguous and ascending."""
 
     token_ids_T: Array

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
+
+import msgspec
 
 from hexad.kernels.ops import Dtype, WeightFormat
 
 FLOATS: tuple[Dtype, ...] = ("float32", "bfloat16")
 
 
-@dataclass(frozen=True, slots=True)
-class Precision:
+class Precision(msgspec.Struct, frozen=True):
     """What is held in which format. Activations are float32 between ops, whatever this says."""
 
     linear: WeightFormat

@@ -7,9 +7,9 @@ its value is not read any more. Knows nothing of models.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from hexad.kernels import _native
@@ -79,13 +79,12 @@ class Clock(NamedTuple):
     by_op: dict[str, float]
 
 
-@dataclass(slots=True)
-class _Places:
+class _Places(msgspec.Struct):
     """Where each value lies. `slots` are the widths of the arenas' slots, by whether rows are wanted ones."""
 
     widths: list[int]
-    slots: dict[bool, list[int]] = field(default_factory=lambda: {False: [], True: []})
-    homes: dict[Value, tuple[bool, int]] = field(default_factory=dict)
+    slots: dict[bool, list[int]] = msgspec.field(default_factory=lambda: {False: [], True: []})
+    homes: dict[Value, tuple[bool, int]] = {}
 
     @classmethod
     def of(cls, code: list[Instruction], widths: list[int]) -> _Places:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hexad.checkpoints.weights import Tensors
 from hexad.kernels.ops import KV, LEAVES, Array, Ops, Step, WeightFormat
@@ -11,8 +12,7 @@ from hexad.layers.linear import Linear, Part
 from hexad.layers.norm import RMSNorm
 
 
-@dataclass(frozen=True, slots=True)
-class Heads:
+class Heads(msgspec.Struct, frozen=True):
     """H query heads share G key-value heads; each head is E wide."""
 
     query: int

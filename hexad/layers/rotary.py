@@ -18,7 +18,10 @@ def rope_table(rope: Rope, head_dim: int, max_position: int) -> np.ndarray:
     """float32 [max_position, E]: the cosines of E/2 angles, then their sines."""
     frequencies, amplitude = rope_frequencies(rope, head_dim)
     angles = np.arange(max_position, dtype=np.float32)[:, None] * frequencies
-    table: np.ndarray = np.concatenate((np.cos(angles), np.sin(angles)), axis=1) * np.float32(amplitude)
+    table = np.empty((max_position, 2 * len(frequencies)), np.float32)
+    np.cos(angles, out=table[:, : len(frequencies)])
+    np.sin(angles, out=table[:, len(frequencies) :])
+    table *= np.float32(amplitude)
     return table
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from hexad.cache.tree import Node
 from hexad.types import Request
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
+class Sequence(msgspec.Struct, eq=False):
     """One choice of one request.
 
     `tokens` are known (prompt and generated); the KV of the first `computed` of them lies in
@@ -24,13 +23,13 @@ class Sequence:
     tag: int = 0
     """Start in the virtual time of `FairQueue`."""
     computed: int = 0
-    pages: list[int] = field(default_factory=list)
+    pages: list[int] = []
     num_cached: int = 0
     """Prompt tokens whose KV was found in the cache when it was first admitted."""
     node: Node | None = None
     """The deepest node of the prefix tree on this sequence's path, while it runs. None: it neither
     reads nor publishes."""
-    forks: list[Sequence] = field(default_factory=list)
+    forks: list[Sequence] = []
     """The other choices, until the prompt that they share is computed."""
     parent: Sequence | None = None
     """Whose fork it will be."""

@@ -139,10 +139,10 @@ def _check_update(old: Config, directory: Path) -> None:
     except HexadError as error:
         raise BadRequest(str(error), param="directory") from None
     before = read_model_config(present)
-    for field in dataclasses.fields(ModelConfig):
-        if getattr(before, field.name) != getattr(found, field.name):
+    for name in ModelConfig.__struct_fields__:
+        if getattr(before, name) != getattr(found, name):
             raise BadRequest(
-                f"{field.name} is {getattr(found, field.name)!r} in {directory} and {getattr(before, field.name)!r} "
+                f"{name} is {getattr(found, name)!r} in {directory} and {getattr(before, name)!r} "
                 "in the model that is served; serve it as another model",
                 param="directory",
             )

@@ -9,8 +9,9 @@ module does not know vocabularies.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hexad.errors import CheckpointError
 
@@ -19,7 +20,7 @@ def _byte_level_table() -> dict[str, int]:
     """GPT-2's `bytes_to_unicode`, inverted."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     table = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in set(printable))
+    others = sorted(set(range(256)) - set(printable))
     return table | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
@@ -28,8 +29,7 @@ BYTE_LEVEL = _byte_level_table()
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRules:
+class ByteRules(msgspec.Struct, frozen=True):
     """How a token's content becomes bytes. Text is the concatenation, decoded as UTF-8."""
 
     byte_level: bool = False

@@ -58,7 +58,7 @@ class Tokenizer:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             raise CheckpointError(f"{path} has {path.stat().st_size} bytes; at most {MAX_TOKENIZER_BYTES} are read")
         try:
-            backend = Backend.from_file(str(path))
+            backend = Backend.from_buffer(path.read_bytes())
             backend.no_truncation()
             backend.no_padding()
             decoder = None if backend.decoder is None else json.loads(backend.decoder.__getstate__())

@@ -6,12 +6,12 @@ Caches are full of NaN but for what the step's tokens wrote, also behind their w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 
 import ml_dtypes
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 pytest.importorskip("hexad.kernels._native")
 

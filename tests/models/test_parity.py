@@ -4,11 +4,11 @@ Both read the same directory of random float32 weights. Greedy tokens are compar
 transformers' own choice after the same tokens: by induction that is its greedy answer.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -115,7 +115,7 @@ def test_a_step_whose_logits_nobody_wants_still_fills_the_cache(zoo: Zoo, kind: 
     """As in the middle of a long prompt: R is 0, and the next step goes on from there."""
     replay, prompt, pages = zoo.replay("llama", ops_of(kind)), PROMPTS[13], list(range(9))
     first = make_step(replay.ops, [Piece(prompt[:100], 0, pages)])
-    unwanted = dataclasses.replace(first, output_rows_R=replay.ops.array(np.zeros(0, np.int32)))
+    unwanted = msgspec.structs.replace(first, output_rows_R=replay.ops.array(np.zeros(0, np.int32)))
     assert replay.ops.to_host(replay.forward(unwanted)).shape == (0, 512)
     second = make_step(replay.ops, [Piece(prompt[100:], 100, pages)])
     got = replay.ops.to_host(replay.forward(second))
@@ -141,7 +141,7 @@ def test_bfloat16_is_at_least_as_exact_as_transformers(zoo: Zoo, variant: str, k
 
 
 def _rope(**fields: float) -> Callable[[ModelConfig], ModelConfig]:
-    return lambda config: dataclasses.replace(config, rope=dataclasses.replace(config.rope, **fields))
+    return lambda config: msgspec.structs.replace(config, rope=msgspec.structs.replace(config.rope, **fields))
 
 
 MUTATIONS: dict[str, tuple[str, Callable[[ModelConfig], ModelConfig]]] = {
@@ -150,10 +150,10 @@ MUTATIONS: dict[str, tuple[str, Callable[[ModelConfig], ModelConfig]]] = {
     "llama3 low factor": ("llama-llama3", _rope(low_freq_factor=1.01)),
     "yarn ramp": ("llama-yarn", _rope(beta_fast=30.0, truncate=False)),
     "yarn amplitude": ("llama-yarn", _rope(attention_factor=1.139)),
-    "epsilon": ("llama", lambda config: dataclasses.replace(config, rms_norm_eps=1.1e-5)),
-    "window one wider": ("mistral-window", lambda config: dataclasses.replace(config, windows=(17, 17))),
-    "window one narrower": ("qwen2-window", lambda config: dataclasses.replace(config, windows=(0, 39))),
-    "window on the wrong layer": ("qwen2-window", lambda config: dataclasses.replace(config, windows=(40, 0))),
+    "epsilon": ("llama", lambda config: msgspec.structs.replace(config, rms_norm_eps=1.1e-5)),
+    "window one wider": ("mistral-window", lambda config: msgspec.structs.replace(config, windows=(17, 17))),
+    "window one narrower": ("qwen2-window", lambda config: msgspec.structs.replace(config, windows=(0, 39))),
+    "window on the wrong layer": ("qwen2-window", lambda config: msgspec.structs.replace(config, windows=(40, 0))),
 }
 
 
@@ -188,6 +188,6 @@ def test_one_head_scaled_by_a_thousandth_shows(zoo: Zoo, part: str) -> None:
 
 
 def test_an_unknown_family_is_refused_with_the_known_ones(zoo: Zoo) -> None:
-    config = dataclasses.replace(read_model_config(zoo.directory("llama")), model_type="names")
+    config = msgspec.structs.replace(read_model_config(zoo.directory("llama")), model_type="names")
     with pytest.raises(CheckpointError, match=r"'names'.*llama, mistral, qwen2, qwen3"):
         build(config, Weights.open(zoo.directory("llama")), ops_of("reference"), FLOAT32)
