@@ -168,7 +168,12 @@ async def _echo(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], se
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _run(scenario: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch, app: App = _echo) -> None:
+def _run(
+    scenario: Callable[[int], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+    app: App = _echo,
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
+) -> None:
     async def main() -> None:
         async with listening(app, monkeypatch) as port:
             await asyncio.wait_for(scenario(port), 20)
@@ -234,7 +239,7 @@ def test_who_was_quick_is_not_refused_because_the_server_was_not(monkeypatch: py
         assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
         writer.close()
 
-    _run(scenario, monkeypatch, uvloop.run)  # as the server does
+    _run(scenario, monkeypatch, run=uvloop.run)  # as the server does
 
 
 def test_a_new_connection_gets_the_place_of_one_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
