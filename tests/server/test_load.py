@@ -149,7 +149,7 @@ async def alone(server: Server, tokens: tuple[int, int]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("streams", "seconds", "tokens"),
-    [(48, 8, (60, 180)), pytest.param(256, 300, (200, 500), marks=pytest.mark.slow)],
+    [(48, 5, (60, 180)), pytest.param(256, 300, (200, 500), marks=pytest.mark.slow)],
     ids=["short", "five minutes"],
 )
 def test_surviving_streams_are_whole_and_right(
