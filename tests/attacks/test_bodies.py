@@ -242,18 +242,28 @@ def test_overload_is_refused_at_once_and_everything_accepted_is_answered(target:
     short: dict[str, Any] = {"prompt": [5], "max_tokens": 30, "ignore_eos": True}
     before = target.memory_mb()
     errors = target.metrics(ADMIN).get("hexad:http_errors_total", 0)
-    flood = [raw.sent(target, raw.post("/v1/completions", short | {"max_tokens": 800}, KEY)) for _ in range(620)]
+    long = short | {"max_tokens": 800}
+    flood = [raw.sent(target, raw.post("/v1/completions", long, KEY)) for _ in range(620)]
     with raw.all_closed(flood):
-        target.until(lambda found: found.get("hexad:http_errors_total", 0) >= errors + 70, ADMIN, timeout_s=30)
-        refusals = []
-        for _ in range(20):
+        target.until(lambda found: found.get("hexad:http_errors_total", 0) >= errors + 70, ADMIN, timeout_s=60)
+        refusals: list[float] = []
+        looks: list[float] = []
+        for _ in range(200):
             answer = target.http.post(target.url + "/v1/completions", json=short)
+            if answer.status_code == 200:  # one of the flood has ended meanwhile, and another takes its place
+                flood.append(raw.sent(target, raw.post("/v1/completions", long, KEY)))
+                continue
             assert answer.status_code == 429 and answer.json()["error"]["code"] == "client_queue_full"
             assert answer.headers["retry-after"] == "1"
             refusals.append(answer.elapsed.total_seconds())
+            looks.append(target.http.get(target.url + "/health").elapsed.total_seconds())
+            if len(refusals) == 20:
+                break
+        assert len(refusals) == 20, "there is always room"
         urgent = {"prompt": "a", "max_tokens": 1, "priority": -1}
         answer = target.http.post(target.url + "/v1/completions", json=urgent, headers={"x-api-key": ADMIN})
-        assert answer.status_code == 200 and answer.elapsed.total_seconds() < 2, "there is room for others"
+        assert answer.status_code == 200, "there is room for others"
+        assert target.metrics(ADMIN)["hexad:num_requests_waiting"] > 100, "who is urgent does not wait for the flood"
         for each in flood:
             each.setblocking(False)
         early = {each: received for each in flood if (received := _already(each))}
@@ -266,7 +276,7 @@ def test_overload_is_refused_at_once_and_everything_accepted_is_answered(target:
             assert raw.status(received) == 200 and b'"finish_reason":"length"' in received
     refused = [received for received in early.values() if raw.status(received) == 429]
     assert len(refused) >= 70 and {raw.status(each) for each in early.values()} <= {200, 429}
-    assert statistics.median(refusals) < 0.05, refusals
+    assert statistics.median(refusals) < 0.05 + 2 * statistics.median(looks), (refusals, looks)
     assert target.memory_mb() - before < 150
     target.until_idle(timeout_s=10, key=ADMIN)
 

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+import uvloop
 
 from hexad.server import protocol
 from tests.attacks.conftest import ADMIN, OTHER, USER, Target
@@ -167,12 +168,17 @@ async def _echo(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], se
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _run(scenario: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch, app: App = _echo) -> None:
+def _run(
+    scenario: Callable[[int], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+    app: App = _echo,
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
+) -> None:
     async def main() -> None:
         async with listening(app, monkeypatch) as port:
             await asyncio.wait_for(scenario(port), 20)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_connection_that_is_used_and_used_again_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +226,20 @@ def test_the_head_of_a_second_request_has_its_deadline_too(monkeypatch: pytest.M
         writer.close()
 
     _run(scenario, monkeypatch)
+
+
+def test_who_was_quick_is_not_refused_because_the_server_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived is read before deadlines are looked at."""
+
+    async def scenario(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(0.1)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.6)  # holds up the server's event loop, longer than a head may take
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    _run(scenario, monkeypatch, run=uvloop.run)  # as the server does
 
 
 def test_a_new_connection_gets_the_place_of_one_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,3 +293,31 @@ def _is_running(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def sleeps(pid: int) -> bool:
+    """A process that waits, at every one of many looks, has nothing to do."""
+    looks = []
+    for _ in range(50):
+        looks.append(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        time.sleep(0.01)
+    return set(looks) == {"S"}
+
+
+def test_a_supervisor_that_was_held_up_takes_many_steps_as_one(config: Config) -> None:
+    """So it catches up with its engine, instead of being as far behind for ever."""
+
+    async def main() -> None:
+        async with running(config) as engine:
+            params = SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)
+            undisturbed = await answer(engine, params)
+            outputs = engine.generate(PROMPT, params)
+            first = await anext(outputs)
+            assert len(first.outputs[0].token_ids) < 400
+            while not sleeps(engine.engine_pid):  # this holds up the event loop
+                pass
+            assert len(first.outputs[0].token_ids) < 400
+            later = [output async for output in outputs]
+            assert len(later) < 20 and tokens(later[-1]) == tokens(undisturbed)
+
+    asyncio.run(main())

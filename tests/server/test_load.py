@@ -121,8 +121,9 @@ class Watch:
             time.sleep(min(left, 1))
             self.look()
 
-    def kill(self, nth: int) -> None:
-        """Returns when its successor computes."""
+    def kill(self, nth: int, full: int) -> None:
+        """With so many sequences in it; returns when its successor computes."""
+        self.server.until(lambda found: in_engine(found) >= full, ADMIN, 60)
         killed = time.monotonic()
         os.kill(self.server.engine_pid(), signal.SIGKILL)
         self.of_engine.clear()
@@ -148,8 +149,8 @@ async def alone(server: Server, tokens: tuple[int, int]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("streams", "seconds", "tokens"),
-    [(48, 8, (8, 120)), pytest.param(256, 300, (200, 500), marks=pytest.mark.slow), (256, 40, (200, 500))],
-    ids=["short", "five minutes", "trial"],
+    [(48, 5, (60, 180)), pytest.param(256, 300, (200, 500), marks=pytest.mark.slow)],
+    ids=["short", "five minutes"],
 )
 def test_surviving_streams_are_whole_and_right(
     loaded: Server, streams: int, seconds: float, tokens: tuple[int, int], tmp_path: Path
@@ -158,13 +159,14 @@ def test_surviving_streams_are_whole_and_right(
     before = held(loaded.process.pid)
     with looks_at_health(loaded, tmp_path / "looks") as taken:
         told = {"url": loaded.url, "key": ADMIN, "tokens": tokens, "expected": expected}
-        processes = max(2, streams // 64)
+        processes = max(3, streams // 64)
         crowds = [Crowd(numbers=list(range(n, streams, processes)), **told) for n in range(processes)]
-        loaded.until(lambda found: in_engine(found) >= LIVE * streams, ADMIN, 90)
+        full = streams * 3 // 4
+        loaded.until(lambda found: in_engine(found) >= full, ADMIN, 90)
         watch = Watch(loaded)
         for kill in 1, 2:
             watch.until(seconds * kill / 3)
-            watch.kill(kill)
+            watch.kill(kill, full)
         watch.until(seconds * 5 / 6)
         crowds.pop().vanishes()
         watch.until(seconds)
@@ -181,7 +183,7 @@ def test_surviving_streams_are_whole_and_right(
         print(f"{name}: {shown[0]}; {shown[len(shown) // 2]}; {shown[-1]}")
     assert not wrong, "\n".join(wrong[:5])
     assert len(killed) == 2 and min(killed) >= LIVE * streams, killed
-    assert counts["whole"] >= streams and counts["left"] >= streams / 8, counts
+    assert counts["whole"] >= streams / 2 and counts["left"] >= streams / 16, counts
     loaded.until_idle(20, ADMIN)
     audit = loaded.http.get(loaded.url + "/debug/invariants", headers={"x-api-key": ADMIN})
     assert audit.json() == {"ok": True, "broken": {}}
