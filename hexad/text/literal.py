@@ -19,8 +19,7 @@ class Literals:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._mark = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
-        words = sorted(filter(None, map(tokenizer.token_text, tokenizer.special_token_ids)), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, words)) or "(?!)")
+        self._special = re.compile("|".join(map(re.escape, tokenizer.control_words)) or "(?!)")
 
     def marked(self, value: Any) -> Any:
         """`value`, any JSON, with a mark on both sides of each spelling."""

@@ -7,6 +7,7 @@ module does not know models, chats or streams.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hexad.text.token_bytes import BYTE_LEVEL, ByteRules, read_byte_rules
 MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_CONTROL = re.compile("<[|｜].+[|｜]>", re.DOTALL)
 
 
 class Tokenizer:
@@ -39,6 +41,9 @@ class Tokenizer:
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self.special_token_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        named = [token.content for token in added.values() if token.special or _CONTROL.fullmatch(token.content)]
+        self.control_words = sorted(filter(None, named), key=len, reverse=True)
+        """What nobody may say to a model, the longest first: DeepSeek's roles are no special tokens."""
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         """Entries, added tokens included. A model's logits may be longer (padding)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 import hexad
@@ -41,6 +42,17 @@ def test_a_spelling_is_text(tokenizer: Tokenizer, content: str) -> None:
     assert sum(token in tokenizer.special_token_ids for token in ids) == 2, "the template's own, and no other"
     assert tokenizer.decode(ids, skip_special_tokens=False) == literals.unmarked(written)
     assert literals.unmarked(written) == f"<|im_start|>user\n{content}<|im_end|>\n"
+
+
+def test_a_role_that_is_no_special_token_is_guarded_too(tmp_path: Path) -> None:
+    """DeepSeek's tokenizers declare `<｜User｜>` and `<｜Assistant｜>` as ordinary added tokens, Qwen's `<think>` is one."""
+    backend = Backend.from_file(str(DEMO / "tokenizer.json"))
+    backend.add_tokens([AddedToken(word, normalized=False) for word in ("<｜User｜>", "<think>")])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.load(tmp_path)
+    literals, role, think = Literals(tokenizer), tokenizer.token_id("<｜User｜>"), tokenizer.token_id("<think>")
+    ids = literals.encode("<｜User｜>" + literals.marked("a<｜User｜>b<think>"), False)
+    assert ids.count(role) == 1 and ids.count(think) == 1
 
 
 def test_marks_reach_every_text_and_cannot_be_guessed(tokenizer: Tokenizer) -> None:
