@@ -34,7 +34,7 @@ def refusal(keyword: str, why: str) -> BadRequest:
 
 def with_plain_references(root: Schema, spend: Callable[[], None]) -> tuple[Schema, dict[str, Schema]]:
     """`root`, whose references are `#` or `#/$defs/NAME`, and the schemas of these names. `spend` is called for each
-    schema that is read or written. Raises BadRequest for a reference that leads out of `root`, naming it."""
+    schema that is written. Raises BadRequest for a reference that leads out of `root`, naming it."""
     references = _References(root, spend)
     main, definitions = references.copied((root, ""), ()), dict[str, Schema]()
     while references.pending:
@@ -70,7 +70,6 @@ class _References:
         """Write down what references can name."""
         if not isinstance(schema, dict):
             return
-        self._spend()
         base, dialect = _base(schema, around), str(schema.get("$schema", ""))
         if dialect and not re.match("https?://json-schema.org/", dialect):
             raise refusal("$schema", f"is {dialect!r}; nothing is fetched, so leave it out for draft 2020-12")
