@@ -84,7 +84,8 @@ class _Rewriter:
     def __init__(self, root: Schema) -> None:
         self._left = MAX_STEPS
         self._main, self._definitions = with_plain_references(root, self._spend)
-        self._named: dict[str, None] = {}  # what is written refers to these
+        self._left = MAX_STEPS
+        self._named: list[str] = []  # what is written refers to these
 
     def _spend(self, steps: int = 1) -> None:
         self._left -= steps
@@ -96,8 +97,9 @@ class _Rewriter:
 
     def document(self) -> dict[str, Any]:
         main, definitions = self.rewrite(self._main), dict[str, Schema]()
-        while left := [name for name in self._named if name not in definitions]:
-            definitions |= {name: self.rewrite(self._definitions[name]) for name in left}
+        for name in self._named:  # which grows meanwhile
+            if name not in definitions:
+                definitions[name] = self.rewrite(self._definitions[name])
         if _size([main, definitions], {}) > MAX_SIZE:
             self._spend(MAX_STEPS)
         return {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
@@ -117,7 +119,7 @@ class _Rewriter:
             if key == "items" and isinstance(value, list):
                 raise refusal("items", "is a list; draft 2020-12 calls it prefixItems")
             if key == "$ref" and value != "#":
-                self._named[value.removeprefix("#/$defs/")] = None
+                self._named.append(value.removeprefix("#/$defs/"))
             if key == "patternProperties" and "additionalProperties" not in schema:  # patterns may not overlap
                 value = {pattern: each for pattern, each in value.items() if each not in (True, {})}
             if key == "uniqueItems" and value:
@@ -176,8 +178,7 @@ class _Rewriter:
             yield {"pattern": FORMATS[schema["format"]]}
 
     def _containing(self, wanted: Schema, least: int, most: float | None) -> Iterable[Schema]:
-        """Arrays with `least` to `most` items like `wanted`. An alternative says where the first of these stand, and
-        where more may; what stands elsewhere is not like it, if there is a `most`."""
+        """Arrays with `least` to `most` items like `wanted`, by where the first of these stand and where more may."""
         if least > WITHIN:
             raise refusal("minContains", f"is {least}; at most {WITHIN} items can be counted while an array is written")
         like, other = self.rewrite(wanted), True if most is None else self.negate(wanted)

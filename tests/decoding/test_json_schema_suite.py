@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_the_share_of_accepted_schemas(judged: Suite, capsys: pytest.CaptureFixt
 def test_a_refusal_names_the_keyword(judged: Suite) -> None:
     for case, message in judged.refused:
         named = [key for key in _keywords(case.schema) if key in message]
-        unmeetable = any(word in message for word in ("Unsatisfiable", "matches no text", "Resource", "Anchor"))
+        unmeetable = any(word in message for word in ("Unsatisfiable", "matches no text"))
         assert named or unmeetable or "not disjoint" in message or "Unknown format" in message, message
 
 
@@ -110,6 +111,13 @@ def test_what_nothing_can_match_is_refused() -> None:
 def test_a_refusal_says_what_and_why(schema: dict[str, Any], named: str) -> None:
     with pytest.raises(BadRequest, match=re.escape(named)):
         to_grammar(StructuredOutputs(json=schema))
+
+
+def test_thousands_of_references_take_no_time() -> None:
+    chain = {f"d{i}": {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(6000)}
+    started = time.process_time()
+    to_grammar(StructuredOutputs(json={"$ref": "#/$defs/d0", "$defs": chain | {"d6000": {"type": "string"}}}))
+    assert time.process_time() - started < 2
 
 
 def test_what_contains_counts_stands_among_the_first_items() -> None:
