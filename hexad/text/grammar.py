@@ -36,7 +36,8 @@ def to_grammar(wanted: StructuredOutputs, special_tokens: Collection[str] = ()) 
         lark = _lark_of(wanted.grammar) if wanted.grammar is not None else ""
         text = _prepared(lark or f"%llguidance {{}}\nstart: {expression(wanted, special_tokens)}")
     except RecursionError:
-        raise BadRequest("structured_outputs is nested too deeply; use $defs and $ref", param=PARAM) from None
+        why = "is nested too deeply, or negates what refers to itself; use $defs and $ref without not, if and oneOf"
+        raise BadRequest(f"structured_outputs {why}", param=PARAM) from None
     if len(text) > MAX_CHARS:
         raise BadRequest(
             f"structured_outputs has {len(text)} characters as a grammar; at most {MAX_CHARS} are read", param=PARAM

@@ -1,9 +1,8 @@
 """References in JSON schemas, all made plain: `#/$defs/NAME` in one document without `$id`, anchors and dynamic scopes.
 
-As JSON Schema 2020-12 has it (core, sections 8 and 9): `$id` and references are resolved by RFC 3986, pointers are
-those of RFC 6901, and what a `$dynamicRef` stands for depends on the resources entered on the way to it, so a schema is
-copied for each dynamic scope in which it is met. Nothing is fetched. This module knows where schemas stand in others,
-and no more of what these mean.
+By sections 8 and 9 of JSON Schema 2020-12, RFC 3986 (URIs) and RFC 6901 (pointers). What a `$dynamicRef` stands for
+depends on the resources entered on the way to it, so a schema is copied for each dynamic scope in which it is met.
+Nothing is fetched. This module knows where schemas stand in others, and no more of what these mean.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def refusal(keyword: str, why: str) -> BadRequest:
 
 def with_plain_references(root: Schema, spend: Callable[[], None]) -> tuple[Schema, dict[str, Schema]]:
     """`root`, whose references are `#` or `#/$defs/NAME`, and the schemas of these names. `spend` is called for each
-    schema that is read or written. Raises BadRequest for a reference that leads out of `root`, naming it."""
+    schema that is written. Raises BadRequest for a reference that leads out of `root`, naming it."""
     references = _References(root, spend)
     main, definitions = references.copied((root, ""), ()), dict[str, Schema]()
     while references.pending:
@@ -70,7 +69,6 @@ class _References:
         """Write down what references can name."""
         if not isinstance(schema, dict):
             return
-        self._spend()
         base, dialect = _base(schema, around), str(schema.get("$schema", ""))
         if dialect and not re.match("https?://json-schema.org/", dialect):
             raise refusal("$schema", f"is {dialect!r}; nothing is fetched, so leave it out for draft 2020-12")
@@ -112,7 +110,7 @@ class _References:
         key = (id(place[0]), *self._enter(place, scope))
         if key not in self._names:
             word = re.sub(r"\W+", "_", re.split(r"[/#]", ref)[-1], flags=re.ASCII)
-            self._names[key] = word if word not in self._names.values() else f"{word}.{len(self._names)}"
+            self._names[key] = f"{word}.{len(self._names)}"
             self.pending.append((self._names[key], place, scope))
         return {"$ref": f"#/$defs/{self._names[key]}" if self._names[key] else "#"}
 

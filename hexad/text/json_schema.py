@@ -1,8 +1,8 @@
 """JSON schemas (draft 2020-12) in fewer keywords: those that llguidance knows.
 
-`not`, `if`, `oneOf`, `dependent*`, `propertyNames` and `unevaluated*` are assertions that others can express, as long
-as what they negate can be negated: `if` is "this and then, or not this and else". What cannot be written so is
-refused by name; nothing is left out. This module does not know grammars.
+`not`, `if`, `oneOf`, `dependent*`, `propertyNames`, `contains` and `unevaluated*` are assertions that others can
+express, as long as what they negate can be negated: `if` is "this and then, or not this and else". What cannot be
+written so is refused by name; nothing is left out. This module does not know grammars.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_SIZE = 2**19
 WITHIN = 8
 """What `contains` counts stands among so many first items, and so does what breaks a negated `items`."""
 FRACTIONS = 100
-"""What is not an integer where `integer` is negated lies between this and its negative."""
+"""A number that is no integer, where `integer` is negated, lies between this and its negative."""
 _TYPES = ("null", "boolean", "object", "array", "number", "string")
 _COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 _ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
@@ -84,8 +84,8 @@ class _Rewriter:
     def __init__(self, root: Schema) -> None:
         self._left = MAX_STEPS
         self._main, self._definitions = with_plain_references(root, self._spend)
-        self._named: dict[str, None] = {}
-        """The definitions that what is written refers to."""
+        self._left = MAX_STEPS
+        self._named: list[str] = []  # what is written refers to these
 
     def _spend(self, steps: int = 1) -> None:
         self._left -= steps
@@ -97,8 +97,9 @@ class _Rewriter:
 
     def document(self) -> dict[str, Any]:
         main, definitions = self.rewrite(self._main), dict[str, Schema]()
-        while left := [name for name in self._named if name not in definitions]:
-            definitions |= {name: self.rewrite(self._definitions[name]) for name in left}
+        for name in self._named:  # which grows meanwhile
+            if name not in definitions:
+                definitions[name] = self.rewrite(self._definitions[name])
         if _size([main, definitions], {}) > MAX_SIZE:
             self._spend(MAX_STEPS)
         return {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
@@ -118,7 +119,7 @@ class _Rewriter:
             if key == "items" and isinstance(value, list):
                 raise refusal("items", "is a list; draft 2020-12 calls it prefixItems")
             if key == "$ref" and value != "#":
-                self._named[value.removeprefix("#/$defs/")] = None
+                self._named.append(value.removeprefix("#/$defs/"))
             if key == "patternProperties" and "additionalProperties" not in schema:  # patterns may not overlap
                 value = {pattern: each for pattern, each in value.items() if each not in (True, {})}
             if key == "uniqueItems" and value:
@@ -177,8 +178,7 @@ class _Rewriter:
             yield {"pattern": FORMATS[schema["format"]]}
 
     def _containing(self, wanted: Schema, least: int, most: float | None) -> Iterable[Schema]:
-        """Arrays with `least` to `most` items like `wanted`. An alternative says where the first of these stand, and
-        where more may; what stands elsewhere is not like it, if there is a `most`."""
+        """Arrays with `least` to `most` items like `wanted`, by where the first of these stand and where more may."""
         if least > WITHIN:
             raise refusal("minContains", f"is {least}; at most {WITHIN} items can be counted while an array is written")
         like, other = self.rewrite(wanted), True if most is None else self.negate(wanted)
@@ -247,9 +247,9 @@ class _Rewriter:
         return [_item_at(first + i, broken) for i in range(1 if broken is True else WITHIN)] if broken else []
 
     def _miscounts(self, wanted: Schema, least: int, most: float | None) -> list[Schema]:
-        fewer = [{"minContains": 0, "maxContains": least - 1}] if least else []
-        more = [] if most is None else [{"minContains": int(most) + 1}]
-        return [self.rewrite({"type": "array", "contains": wanted, **limits}) for limits in fewer + more]
+        limits = [{"minContains": 0, "maxContains": least - 1}] if least else []
+        limits += [] if most is None else [{"minContains": int(most) + 1}]
+        return [self.rewrite({"type": "array", "contains": wanted, **each}) for each in limits]
 
     def _target(self, ref: str) -> Schema:
         self._spend()
@@ -318,8 +318,7 @@ def _size(value: Any, known: dict[int, int]) -> int:
     """Of `value` as text, at least. Parts of it are the same object, and are looked at once."""
     if id(value) not in known:
         inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        own = len(value) if isinstance(value, str) else 1
-        known[id(value)] = own + sum(_size(each, known) for each in inside)
+        known[id(value)] = (len(value) if isinstance(value, str) else 1) + sum(_size(each, known) for each in inside)
     return known[id(value)]
 
 

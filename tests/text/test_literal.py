@@ -45,7 +45,7 @@ def test_a_spelling_is_text(tokenizer: Tokenizer, content: str) -> None:
 
 
 def test_a_role_that_is_no_special_token_is_guarded_too(tmp_path: Path) -> None:
-    """DeepSeek's tokenizers declare `<｜User｜>` and `<｜Assistant｜>` as ordinary added tokens, Qwen's `<think>` is one."""
+    """DeepSeek's tokenizers declare `<｜User｜>` and `<｜Assistant｜>` as ordinary added tokens, as Qwen `<think>`."""
     backend = Backend.from_file(str(DEMO / "tokenizer.json"))
     backend.add_tokens([AddedToken(word, normalized=False) for word in ("<｜User｜>", "<think>")])
     backend.save(str(tmp_path / "tokenizer.json"))
