@@ -52,7 +52,7 @@ class Config:
     max_model_len: int | None = _model(None, "Most tokens of prompt and answer together; default: the model's limit.")
     tool_format: Literal[
         "auto", "plain", "hermes", "llama3", "mistral", "mistral-list", "deepseek", "deepseek-v3.1", "harmony",
-        "pythonic", "qwen3-coder",
+        "pythonic", "lfm2", "granite", "nemotron", "kimi", "qwen3-coder", "seed-oss", "glm", "minimax",
     ] = _model(
         "auto", "How the model writes reasoning and tool calls; auto: told by its chat template.", advanced=True
     )  # fmt: skip

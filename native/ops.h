@@ -46,7 +46,11 @@ class Engine {
     size_t packed_row_bytes(const LinearWeight& weight) const;  // a multiple of 64
     void pack_rows(const LinearWeight& weight, const float* x, int64_t x_stride, int64_t rows, char* packed,
                    NormSpec norm = {});
-    void multiply(const LinearWeight& weight, const char* packed, int64_t rows, const LinearOut& out);
+    // `ahead` is what the threads read first in the op after this (Pool::run), or null.
+    void multiply(const LinearWeight& weight, const char* packed, int64_t rows, const LinearOut& out,
+                  const Ahead* ahead = nullptr);
+    // Adds to `ahead`, an entry a thread, what they read first when this weight meets `rows`.
+    void expect_linear(const LinearWeight& weight, int64_t rows, Finish finish, Ahead* ahead) const;
     void embedding(const EmbeddingArgs& args, int64_t tokens);
     void norm(const NormArgs& args, int64_t tokens);
     void silu_mul(const SiluArgs& args, int64_t tokens);
@@ -55,7 +59,8 @@ class Engine {
     // be filled in. A plan holds for every layer of a step.
     AttentionPlan plan_attention(const AttentionArgs& args, const int32_t* starts, int64_t sequences,
                                  bool cascade) const;
-    void attention(AttentionArgs args, const AttentionPlan& plan);
+    void attention(AttentionArgs args, const AttentionPlan& plan, const Ahead* ahead = nullptr);
+    void expect_attention(const AttentionArgs& args, const AttentionPlan& plan, Ahead* ahead) const;
     void attention(const AttentionArgs& args, const int32_t* starts, int64_t sequences, bool cascade = true) {
         attention(args, plan_attention(args, starts, sequences, cascade));
     }

@@ -26,6 +26,12 @@ void relax() {
 #endif
 }
 
+constexpr size_t kLine = 64;
+// Fetched between two looks at what the others do.
+constexpr size_t kLinesAtOnce = 8;
+// Fetched by the caller before it goes on alone: as many as it need not wait for.
+constexpr int kCallerTurns = 4;
+
 void pin_to([[maybe_unused]] int cpu) {
 #if defined(__linux__)
     cpu_set_t set;
@@ -114,6 +120,17 @@ PlainFloats::~PlainFloats() {
 #endif
 }
 
+bool Ahead::fetch() {
+    if (done == count) return false;
+    Span& span = spans[done];
+    size_t bytes = span.bytes < kLinesAtOnce * kLine ? span.bytes : kLinesAtOnce * kLine;
+    for (size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(span.at + at, 0, 2);
+    span.at += bytes;
+    span.bytes -= bytes;
+    if (span.bytes == 0) ++done;
+    return true;
+}
+
 std::vector<int> physical_cores() {
     std::vector<int> cores;
 #if defined(__linux__)
@@ -142,6 +159,7 @@ struct Pool::Shared {
     std::vector<Range> ranges;  // what is left of each thread's items; the caller's first
     Body body = nullptr;
     const void* context = nullptr;
+    const Ahead* aheads = nullptr;
     std::mutex callers;
     std::vector<std::thread> workers;
     int caller_cpu = -1;  // where workers are pinned: the core left for the caller
@@ -174,7 +192,7 @@ struct Pool::Shared {
     }
 
     // Spins, then sleeps, until a job other than `last` is open and this worker is in it.
-    uint32_t join_job(uint32_t last) {
+    uint32_t join_job(uint32_t last, Ahead& ahead) {
         for (;;) {
             auto give_up = std::chrono::steady_clock::now() + kSpin;
             uint32_t seen = state.load(std::memory_order_acquire);
@@ -183,7 +201,7 @@ struct Pool::Shared {
                 bool fresh = (seen & kOpen) && (seen & ~(kOpen | kWorkers)) != last;
                 if (fresh && state.compare_exchange_weak(seen, seen + kWorker, std::memory_order_acq_rel)) return seen;
                 if (!fresh && turn % 16 == 0 && std::chrono::steady_clock::now() > give_up) break;
-                relax();
+                if (!ahead.fetch()) relax();
                 seen = state.load(std::memory_order_acquire);
             }
             state.wait(seen, std::memory_order_acquire);
@@ -194,32 +212,38 @@ struct Pool::Shared {
         if (cpu >= 0) pin_to(cpu);
         PlainFloats floats;
         uint32_t last = 0;
+        Ahead ahead;
         for (;;) {
-            uint32_t joined = join_job(last);
+            uint32_t joined = join_job(last, ahead);
             if (stop.load(std::memory_order_relaxed)) return;
             last = joined & ~(kOpen | kWorkers);
+            ahead = aheads ? aheads[self] : Ahead();
             take_items(self);
             state.fetch_sub(kWorker, std::memory_order_acq_rel);
         }
     }
 
-    void run_with_workers(int64_t count, Body fn, const void* what) {
+    void run_with_workers(int64_t count, Body fn, const void* what, const Ahead* ahead) {
         if (caller_cpu >= 0) step_aside_to(caller_cpu);
         auto threads = int64_t(ranges.size());
         for (int64_t i = 0; i < threads; ++i)
             ranges[size_t(i)].set(uint32_t(count * i / threads), uint32_t(count * (i + 1) / threads));
         body = fn;
         context = what;
+        aheads = ahead;
         state.fetch_add(kJob + kOpen, std::memory_order_acq_rel);
         state.notify_all();
         take_items(0);
+        Ahead own = ahead ? ahead[0] : Ahead();
         uint32_t now = state.fetch_sub(kOpen, std::memory_order_acq_rel) - kOpen;
         for (int turn = 0; now & kWorkers; ++turn) {
-            if (turn < 2000)
-                relax();
-            else
+            if (turn >= 2000)
                 std::this_thread::yield();
+            else if (!own.fetch())
+                relax();
             now = state.load(std::memory_order_acquire);
+        }
+        for (int turn = 0; turn < kCallerTurns && own.fetch(); ++turn) {
         }
     }
 };
@@ -237,14 +261,14 @@ Pool::Pool(int threads) : shared_(std::make_unique<Shared>()), threads_(threads)
 
 Pool::~Pool() = default;
 
-void Pool::run_raw(int64_t items, Body body, const void* context) {
+void Pool::run_raw(int64_t items, Body body, const void* context, const Ahead* ahead) {
     // A second Python thread that calls while an op runs does its own op alone.
     std::unique_lock<std::mutex> lock(shared_->callers, std::defer_lock);
     if (items <= 1 || threads_ == 1 || !lock.try_lock()) {
         for (int64_t item = 0; item < items; ++item) body(context, item);
         return;
     }
-    shared_->run_with_workers(items, body, context);
+    shared_->run_with_workers(items, body, context, ahead);
 }
 
 }  // namespace hexad

@@ -33,7 +33,7 @@ void Program::Arena::reserve(int64_t rows) {
 }
 
 Program::Program(Engine& engine, std::vector<int64_t> token_slots, std::vector<int64_t> wanted_slots)
-    : engine_(engine), tokens_(token_slots), wanted_(wanted_slots) {}
+    : engine_(engine), tokens_(token_slots), wanted_(wanted_slots), ahead_(size_t(engine.threads())) {}
 
 float* Program::at(const Operand& operand) const {
     const Arena& arena = operand.wanted ? wanted_ : tokens_;
@@ -41,9 +41,20 @@ float* Program::at(const Operand& operand) const {
     return floats + arena.first[size_t(operand.slot)] * arena.capacity + operand.start;
 }
 
-void Program::push(std::function<void()> call, Operand out) {
+void Program::push(std::function<void()> call, Operand out, std::function<void()> expect) {
+    if (expect) {
+        if (unexpecting_ < calls_.size()) expects_[unexpecting_] = std::move(expect);
+        unexpecting_ = calls_.size();
+    }
     calls_.push_back(std::move(call));
+    expects_.push_back(nullptr);
     result_ = out;
+}
+
+void Program::call(size_t index) {
+    for (Ahead& ahead : ahead_) ahead.count = 0;
+    if (expects_[index]) expects_[index]();
+    calls_[index]();
 }
 
 const float* Program::run(const StepArrays& step) {
@@ -53,7 +64,7 @@ const float* Program::run(const StepArrays& step) {
     plans_.clear();
     auto start = now();
     if (clock_.calls.empty())
-        for (const auto& call : calls_) call();
+        for (size_t i = 0; i < calls_.size(); ++i) call(i);
     else
         run_timed();
     clock_.seconds += now() - start;
@@ -64,7 +75,7 @@ const float* Program::run(const StepArrays& step) {
 void Program::run_timed() {
     double before = now();
     for (size_t i = 0; i < calls_.size(); ++i) {
-        calls_[i]();
+        call(i);
         double after = now();
         clock_.calls[i] += after - before;
         before = after;
@@ -111,9 +122,9 @@ void Program::linear(const LinearWeight& weight, Operand x, NormSpec norm, Finis
         int64_t count = rows(out);
         char* packed = scratch(engine_.packed_row_bytes(weight) * size_t(count));
         engine_.pack_rows(weight, at(x), x.stride, count, packed, norm);
-        engine_.multiply(weight, packed, count, {finish, at(out), bias});
+        engine_.multiply(weight, packed, count, {finish, at(out), bias}, ahead_.data());
     };
-    push(call, out);
+    push(call, out, [=, this, &weight] { engine_.expect_linear(weight, rows(out), finish, ahead_.data()); });
 }
 
 void Program::silu_mul(Operand x, int64_t width, Operand out) {
@@ -129,18 +140,31 @@ void Program::rope(RopeArgs args, Operand q, Operand k, Operand v, Operand out) 
     push(call, out);
 }
 
+const AttentionPlan& Program::plan(const AttentionArgs& args, bool cascade) {
+    auto found = plans_.find(args.window);
+    if (found != plans_.end()) return found->second;
+    return plans_
+        .emplace(args.window, engine_.plan_attention(args, step_.query_starts, step_.sequences, cascade))
+        .first->second;
+}
+
 void Program::attention(AttentionArgs args, bool cascade, Operand q, Operand out) {
-    auto call = [=, this]() mutable {
-        args.q = at(q), args.out = at(out);
-        args.positions = step_.positions, args.page_table = step_.page_table;
-        args.page_table_stride = step_.page_table_stride;
-        auto plan = plans_.find(args.window);
-        if (plan == plans_.end())
-            plan = plans_.emplace(args.window, engine_.plan_attention(args, step_.query_starts, step_.sequences, cascade))
-                       .first;
-        engine_.attention(args, plan->second);
+    auto of_step = [=, this] {
+        AttentionArgs filled = args;
+        filled.q = at(q), filled.out = at(out);
+        filled.positions = step_.positions, filled.page_table = step_.page_table;
+        filled.page_table_stride = step_.page_table_stride;
+        return filled;
     };
-    push(call, out);
+    auto call = [=, this] {
+        AttentionArgs filled = of_step();
+        engine_.attention(filled, plan(filled, cascade), ahead_.data());
+    };
+    auto expect = [=, this] {
+        AttentionArgs filled = of_step();
+        engine_.expect_attention(filled, plan(filled, cascade), ahead_.data());
+    };
+    push(call, out, expect);
 }
 
 }  // namespace hexad

@@ -65,11 +65,17 @@ class Program {
     int64_t rows(const Operand& operand) const { return operand.wanted ? step_.outputs : step_.tokens; }
     float* at(const Operand& operand) const;
     void run_timed();
-    void push(std::function<void()> call, Operand out);
+    // `expect` adds to ahead_ what the call reads first, if that is worth fetching ahead.
+    void push(std::function<void()> call, Operand out, std::function<void()> expect = nullptr);
+    void call(size_t index);
+    const AttentionPlan& plan(const AttentionArgs& args, bool cascade);
 
     Engine& engine_;
     Arena tokens_, wanted_;
     std::vector<std::function<void()>> calls_;
+    std::vector<std::function<void()>> expects_;  // beside each call, that of the next that has one, or null
+    size_t unexpecting_ = 0;                      // the last call that has one
+    std::vector<Ahead> ahead_;                    // of each thread, during a call
     Operand result_{};
     StepArrays step_{};
     std::map<int64_t, AttentionPlan> plans_;  // of this step, by window

@@ -23,7 +23,7 @@ CALL_TAGS = ("<tool_call>", "</tool_call>", "<tools>", "</tools>", "<tool_respon
 CHAT_TEMPLATE = """\
 {%- set ns = namespace(system='') -%}
 {%- for message in messages if message.role == 'system' -%}
-{%- set ns.system = message.content -%}
+{%- set ns.system = ns.system + ('\\n' if ns.system else '') + message.content -%}
 {%- endfor -%}
 {%- if tools or ns.system -%}
 {{- '<|im_start|>system\\n' + ns.system -}}

@@ -10,10 +10,10 @@ import contextlib
 import ctypes
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +31,12 @@ UNKNOWN_BYTES = 8 << 30
 SPARE_BYTES = 1 << 30
 PR_SET_PDEATHSIG = 1
 CLOSE_S = 10.0
-TIMEOUT_S = 1200.0
-"""For one answer: several times the slowest run seen."""
+TIMEOUT_S = 600.0
+"""For one answer: four times the slowest run seen on a quiet machine."""
+
+
+class OutOfMemory(HexadError):
+    """The system killed a contestant, as it does when memory is gone."""
 
 
 class Contestant:
@@ -68,7 +72,7 @@ class Contestant:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=_prepare,
                 env=with_bytecode(),
             )
         answer = self._ask(self._settings)
@@ -103,9 +107,10 @@ class Contestant:
             other_cpus=answer["other_cpus"],
         )
 
-    def close(self) -> None:
+    def close(self) -> int:
+        """Returns the exit status, of a process that a signal ended the negative signal; 0 where none ran."""
         if self._process is None:
-            return
+            return 0
         process, self._process = self._process, None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGCONT)
@@ -115,29 +120,43 @@ class Contestant:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+        return process.returncode
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
-        answer: dict[str, Any] = {"error": ""}
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        watch = threading.Timer(TIMEOUT_S, give_up)
+        answer: dict[str, Any] = {}
         try:
-            os.killpg(self._process.pid, signal.SIGCONT)
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], TIMEOUT_S)[0]:
-                answer = {"error": f"no answer in {TIMEOUT_S:.0f} s"}
-            elif line := self._process.stdout.readline():
+            os.killpg(process.pid, signal.SIGCONT)
+            watch.start()
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+            if line := process.stdout.readline():
                 answer = msgspec.json.decode(line, type=dict)
-        except (BrokenPipeError, ProcessLookupError):  # it ended
+        except (BrokenPipeError, ProcessLookupError, msgspec.DecodeError):  # it ended
             pass
-        if "error" in answer:
-            self.close()
-            raise HexadError(f"{self.name}: {answer['error'] or self._last_words()}")
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        finally:
+            watch.cancel()
+        if not answer or "error" in answer:
+            status = self.close()
+            if late.is_set():
+                raise HexadError(f"{self.name}: no answer in {TIMEOUT_S:g} s")
+            if status == -signal.SIGKILL:
+                raise OutOfMemory(f"{self.name}: out of memory: the system killed it")
+            raise HexadError(f"{self.name}: {answer.get('error') or self._last_words(status)}")
+        os.killpg(process.pid, signal.SIGSTOP)
         return answer
 
-    def _last_words(self) -> str:
+    def _last_words(self, status: int) -> str:
         lines = self._log.read_text(errors="replace").split("\n") if self._log.is_file() else []
-        return "its process ended. " + next((line for line in reversed(lines) if line.strip()), "")
+        return f"ended with status {status}. " + next((line for line in reversed(lines) if line.strip()), "")
 
 
 def die_with_parent() -> None:
@@ -149,6 +168,13 @@ def die_with_parent() -> None:
 def with_bytecode() -> dict[str, str]:
     """The environment, where a start leaves compiled modules for the next one, as an installation does."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def _prepare() -> None:
+    """Where memory ends, a contestant is what the system kills, and nothing else of the user's."""
+    die_with_parent()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def hexad(settings: dict[str, Any], **options: Any) -> Contestant:

@@ -11,13 +11,14 @@ WORKLOADS = {
     "W2": "prefill of 1,024 tokens",
     "W3": "32 requests at once, prompts 64 to 256, outputs 32 to 96",
     "W4": "16 requests that share 1,024 tokens, 32 of their own, 32 new",
-    "W5": "W3's requests arriving at 70 % of the peer's best throughput",
+    "W5": "48 of W3's requests arriving at 70 % of the peer's best throughput",
     "W6": "process start to first token, files cached",
     "concurrency": "W3's requests, 1 to 32 at once",
-    "load": "W3's requests arriving at 40 % and 90 % of the peer's best throughput",
+    "load": "24 of W3's requests arriving at 40 %, 100 % and 130 % of the best peer's best throughput",
 }
 CONCURRENCIES = (1, 2, 4, 8, 16, 32)
-LOADS = {"W5": (0.7,), "load": (0.4, 0.9)}
+LOADS = {"W5": (0.7,), "load": (0.4, 1.0, 1.3)}
+ARRIVALS = {"W5": 48, "load": 24}
 SHARED = 1024
 
 
@@ -52,6 +53,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class Floor(msgspec.Struct, frozen=True, kw_only=True):
     """The machine's ceilings: GB/s of reads, T operations/s; 0 where not measured."""
 
+    when: str = ""
     read_gb: float = 0.0
     float32: float = 0.0
     bfloat16: float = 0.0
@@ -69,9 +71,24 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     layer_weights: int
     head_weights: int
-    floor: Floor
+    floors: list[Floor]
+    """At the start and after each number of bits: the state of the memory changes."""
     entries: list[Entry]
     rows: list[Row]
+
+    @property
+    def floor(self) -> Floor:
+        """The best of each."""
+        return Floor(
+            read_gb=max(floor.read_gb for floor in self.floors),
+            float32=max(floor.float32 for floor in self.floors),
+            bfloat16=max(floor.bfloat16 for floor in self.floors),
+            int8=max(floor.int8 for floor in self.floors),
+        )
+
+    @property
+    def contestants(self) -> list[str]:
+        return [f"{entry.name} {entry.bits} ({', '.join(entry.packages)})" for entry in self.entries]
 
     def find(self, workload: str, bits: int) -> list[Row]:
         return [row for row in self.find_all(bits) if row.workload == workload]

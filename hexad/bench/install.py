@@ -16,6 +16,8 @@ from hexad.errors import HexadError
 TORCH = "torch==2.13.0"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 """Beside PyPI, whose torch for Linux brings gigabytes of CUDA."""
+TIMEOUT_S = 1800.0
+"""For one installation or conversion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,9 @@ PEERS = {
     "onnxruntime-genai": Peer(
         (TORCH, "onnxruntime==1.31.1", "onnxruntime-genai==0.18.0", "onnx==1.23.2", "onnx-ir==1.1.0",
          "transformers==5.23.0"),
-        {4: "int4"},
+        {8: "int8 weights", 4: "int4"},
     ),
-    "ctranslate2": Peer((TORCH, "ctranslate2==4.8.5", "transformers==5.23.0"), {8: "int8"}),
+    "ctranslate2": Peer((TORCH, "ctranslate2==4.8.5", "transformers==5.23.0"), {16: "bf16", 8: "int8"}),
     "transformers": Peer(
         (TORCH, "transformers==5.23.0", "accelerate==1.15.0"), {16: "bf16"}, own_format=False
     ),
@@ -108,9 +110,13 @@ def _fingerprint(checkpoint: Path) -> str:
 def _call(command: list[str], log: Path) -> None:
     with log.open("a") as output:
         print("$", *command, file=output, flush=True)
-        status = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=lambda: os.nice(10)
-        ).returncode
+        try:
+            status = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=TIMEOUT_S,
+                preexec_fn=lambda: os.nice(10),
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise HexadError(f"{command[0]}: not done in {TIMEOUT_S:.0f} s, see {log}") from None
     if status:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         raise HexadError(f"{lines[-1][:300]} (status {status}, all of it in {log})")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 62, 128, 62, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, 146, 62, 46
 LABEL_STEP = 15
 STYLE = """
 .plot{font:12px system-ui,sans-serif;--ink:#1b1f24;--soft:#667080;--line:#e3e6ea;--paper:#fff;
@@ -93,9 +93,12 @@ def _linear_ticks(top: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten around [low, high]."""
+    """From below `low` to above `high`: powers of ten, between few of them 2 and 5 times those too."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    return [10.0**power for power in range(first, max(last, first + 1) + 1)]
+    parts = (1, 2, 5) if last - first <= 2 else (1,)
+    ticks = [part * 10.0**power for power in range(first, max(last, first + 1) + 1) for part in parts]
+    begin = max(i for i, tick in enumerate(ticks) if tick <= low)
+    return ticks[begin : max(begin + 2, 1 + min(i for i, tick in enumerate(ticks) if tick >= high))]
 
 
 def _apart(xs: Sequence[float], place: Callable[[float], float]) -> list[float]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html as markup
+import re
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+import msgspec
 
 from hexad.bench import plot
 from hexad.bench.document import WORKLOADS, Document, Row
@@ -71,13 +74,14 @@ def _ratios(document: Document, widths: list[int]) -> Table:
 
 
 def _floor(document: Document) -> Table:
-    floor = document.floor
-    rates = {"reads, GB/s": floor.read_gb, "int8, TOP/s": floor.int8, "bfloat16, TFLOP/s": floor.bfloat16,
-             "float32, TFLOP/s": floor.float32}  # fmt: skip
+    head = ["", "reads, GB/s", "int8, TOP/s", "bfloat16, TFLOP/s", "float32, TFLOP/s"]
+    best = msgspec.structs.replace(document.floor, when="best") if len(document.floors) > 1 else None
+    lines = [[f.when, *map(_show, (f.read_gb, f.int8, f.bfloat16, f.float32))] for f in [*document.floors, best] if f]
     text = (
-        "Measured in the same run by all cores: reads of 2 GB, and chains of multiply-adds with no memory in the way."
+        "Measured in the same run by all cores: reads of 2 GB, and chains of multiply-adds with no memory in the way. "
+        "Shares below are of the best; where the reads differ, so did the memory while others were measured."
     )
-    return Table("What the machine can do", text, list(rates), [[_show(rate) for rate in rates.values()]])
+    return Table("What the machine can do", text, head, lines)
 
 
 def _figures(document: Document, bits: int) -> Table:
@@ -85,7 +89,7 @@ def _figures(document: Document, bits: int) -> Table:
 
     def cell(workload: str, name: str, show: Callable[[Row], str]) -> str:
         row = cells.get((workload, name))
-        return "-" if row is None or row.error else show(row)
+        return "-" if row is None else f"died: {_briefly(row)}" if row.error else show(row)
 
     lines = []
     for entry in (entry for entry in document.entries if entry.bits == bits):
@@ -111,6 +115,11 @@ def _figures(document: Document, bits: int) -> Table:
         "machine's int8 rate (bfloat16's at 16 bits). *: with the first request ahead of the others, which was faster."
     )
     return Table(f"{bits}-bit weights", text, head, lines)
+
+
+def _briefly(row: Row) -> str:
+    """The first words of an error; all of it stands with what did not run."""
+    return re.split("[:.,] ", row.error.removeprefix(f"{row.name}: "))[0][:30]
 
 
 def _read_share(document: Document, row: Row) -> str:
@@ -144,13 +153,21 @@ def _under_load(document: Document) -> Iterable[Table]:
 
 
 def _failures(document: Document) -> Iterable[Table]:
-    lines = [[entry.name, f"{entry.bits} bits", "all", entry.error] for entry in document.entries if entry.error]
-    lines += [[row.name, f"{row.bits} bits", row.workload, row.error] for row in document.rows if row.error]
+    """A line for each reason of a contestant, with all the workloads that it cost."""
+    cost: dict[tuple[str, int, str], list[str]] = {
+        (entry.name, entry.bits, entry.error): ["all"] for entry in document.entries if entry.error
+    }
+    for row in document.rows:
+        if row.error:
+            lost = cost.setdefault((row.name, row.bits, row.error), [])
+            lost += [row.workload] * (row.workload not in lost)
+    lines = [[name, f"{bits} bits", ", ".join(lost), why] for (name, bits, why), lost in cost.items()]
     if lines:
         yield Table("What did not run", "", ["", "weights", "workload", "why"], lines)
 
 
-def plots(document: Document) -> list[str]:
+def plots(document: Document) -> dict[str, str]:
+    """File name -> SVG."""
     colours = {name: i for i, name in enumerate(dict.fromkeys(entry.name for entry in document.entries))}
 
     def curves(rows: Iterable[Row], point: Callable[[Row], tuple[float, float]]) -> list[plot.Series]:
@@ -160,18 +177,20 @@ def plots(document: Document) -> list[str]:
                 points.setdefault(row.name, []).append(point(row))
         return [plot.Series(name, points[name], colours[name]) for name in sorted(points, key=colours.__getitem__)]
 
-    drawn = []
+    drawn = {}
     for bits in sorted({row.bits for row in document.rows}, reverse=True):
         title, what = f"Throughput, {bits}-bit weights", "output tokens a second"
         points = curves(document.find("concurrency", bits), lambda row: (row.concurrency, _figure(row, "output_tps")))
-        drawn.append(plot.chart(title, "requests at once", what, points))
-        loaded = document.find("W5", bits) + document.find("load", bits)
+        drawn[f"throughput-{bits}.svg"] = plot.chart(title, "requests at once", what, points)
+        loaded = document.find("load", bits) or document.find("W5", bits)
         title = f"Latency under load, {bits}-bit weights"
-        points = curves(loaded, lambda row: (row.rate, _figure(row, "ttft_p99_ms")))
-        drawn.append(plot.chart(title, "requests a second", "p99 to first token, ms", points, log_y=True))
-        points = curves(loaded, lambda row: (row.rate, _figure(row, "gap_p99_ms")))
-        drawn.append(plot.chart(title, "requests a second", "p99 between tokens, ms", points, log_y=True))
-    return [svg for svg in drawn if svg]
+        for file, figure, what in (
+            ("first-token", "ttft_p99_ms", "p99 to first token, ms"),
+            ("between-tokens", "gap_p99_ms", "p99 between tokens, ms"),
+        ):
+            points = curves(loaded, lambda row, figure=figure: (row.rate, _figure(row, figure)))  # type: ignore[misc]
+            drawn[f"{file}-{bits}.svg"] = plot.chart(title, "requests a second", what, points, log_y=True)
+    return {file: svg for file, svg in drawn.items() if svg}
 
 
 def _figure(row: Row, name: str) -> float:
@@ -215,11 +234,13 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 :root{{color-scheme:light dark;--ink:#1b1f24;--soft:#667080;--line:#e3e6ea;--paper:#fff;--good:#15803d;--bad:#b91c1c}}
 @media(prefers-color-scheme:dark){{:root{{--ink:#e8eaed;--soft:#9aa4b2;--line:#2d333b;--paper:#15181d;--good:#4ade80;
 --bad:#f87171}}}}
-body{{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1100px;margin:2.5rem auto;
+body{{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1240px;margin:2.5rem auto;
 padding:0 1.2rem}}h1{{font-size:1.7rem;margin:0 0 .4rem}}h2{{font-size:1.15rem;margin:2.2rem 0 .3rem}}
 p,li{{color:var(--soft);margin:.2rem 0}}table{{border-collapse:collapse;width:100%;margin:.6rem 0;font-size:.9rem;
-font-variant-numeric:tabular-nums}}th,td{{padding:.35rem .6rem;text-align:right;border-bottom:1px solid var(--line)}}
+font-variant-numeric:tabular-nums}}th,td{{padding:.35rem .6rem;text-align:right;white-space:nowrap;
+border-bottom:1px solid var(--line)}}
 th{{color:var(--soft);font-weight:500}}th:first-child,td:first-child,.words td,.words th{{text-align:left}}
+.words td{{white-space:normal}}
 .ours td{{font-weight:600}}.good{{color:var(--good);font-weight:600}}.bad{{color:var(--bad);font-weight:600}}
 .wide{{overflow-x:auto}}.plots{{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:1rem}}
 .plots svg{{width:100%;border:1px solid var(--line);border-radius:8px}}</style>
@@ -237,7 +258,7 @@ def html(document: Document) -> str:
     return PAGE.format(
         facts="".join(f"<p>{markup.escape(fact)}</p>" for fact in _facts(document)),
         tables="".join(_html_table(table) for table in tables(document)),
-        plots="".join(plots(document)),
+        plots="".join(plots(document).values()),
         workloads=items(WORKLOADS),
         versions=items(_versions(document)),
     )

@@ -104,8 +104,12 @@ def _compare(args: argparse.Namespace) -> int:
         checkpoint = resolve(config.model, config.revision)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    document = compare.compare(checkpoint, peers, names, bits, args.repeats, out, lambda line: print(line, flush=True))
-    print("\n" + report.markdown(document) + f"\nwritten: {out}/results.json, report.md, report.html")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    document = compare.compare(checkpoint, peers, names, bits, args.repeats, out, say, resume=args.resume)
+    print("\n" + report.markdown(document) + f"\nwritten: {out}/results.json, report.md, report.html and plots")
     return 0
 
 

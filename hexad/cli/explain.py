@@ -7,7 +7,7 @@ import argparse
 from hexad.checkpoints.generation import read_generation_defaults
 from hexad.cli.options import Named, named_models
 from hexad.config import FIELDS, Config
-from hexad.engine.frontend import sampling_fields
+from hexad.engine.frontend import Frontend, sampling_fields
 from hexad.engine.setup import Resolved, packed_file, resolve_settings
 from hexad.kernels.load import load
 from hexad.placement.memory import gib
@@ -64,6 +64,10 @@ def _worked_out(config: Config, resolved: Resolved, kernels: str) -> dict[str, t
         became["max_model_len"] = (resolved.scheduler.max_model_len, f"from {limit}")
     if config.kv_memory is None:
         became["kv_memory"] = (resolved.memory.kv, "from the memory plan")
+    if config.tool_format == "auto":
+        frontend = Frontend.load(config, resolved)
+        source = "for there is no chat template" if frontend.chat_template is None else "from the chat template"
+        became["tool_format"] = (frontend.format.name, source)
     return became
 
 

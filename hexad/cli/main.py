@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from hexad import __version__
 from hexad.cli.options import add_settings
@@ -80,6 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _VerbParser(argparse.ArgumentParser):
+    """Options may stand between the words, too: `serve a --port 1 b`. Where a `--` is given, they stand before."""
+
+    _is_asked = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        if self._is_asked or "--" in args:
+            return super().parse_known_args(args, namespace)
+        self._is_asked = True  # argparse comes back twice: for the options, then for the words
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_asked = False
+
+
 def parser_of(show_all: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hexad",
@@ -89,7 +105,7 @@ def parser_of(show_all: bool) -> argparse.ArgumentParser:
         epilog="`hexad VERB --help` shows a verb's options, `hexad VERB --help-all` all of them.",
     )
     parser.add_argument("-V", "--version", action="version", version=f"hexad {__version__}")
-    verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", prog="hexad")
+    verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", prog="hexad", parser_class=_VerbParser)
     for verb, help in VERBS.items():
         usage = f"hexad {verb} {POSITIONALS[verb]} [options]".replace("  ", " ")
         raw = argparse.RawDescriptionHelpFormatter
@@ -162,7 +178,7 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
         "  hexad bench offline demo --input-len 128 --output-len 128 --num-prompts 1 --json out.json\n"
         "  hexad bench serve demo --num-prompts 64 --concurrency 16\n"
         "  hexad bench offline --shape qwen3-0.5b --num-prompts 32 --peer transformers\n"
-        "  hexad bench compare --peers openvino,llama.cpp --bits 8,4 --out report\n"
+        "  hexad bench compare --peers openvino,llama.cpp --bits 8,4 --out report --resume\n"
         "  hexad bench growth --shape qwen3-0.5b --dtype bfloat16 --out report\n"
         "  hexad bench quality demo --examples 300 --out report\n"
         "  hexad bench jump demo --num-prompts 8\n"
@@ -199,6 +215,7 @@ def _add_bench(parser: argparse.ArgumentParser, show_all: bool) -> None:
     workloads = "W1,W2,W3,W4,W5,W6,concurrency,load"
     group.add_argument("--workloads", default=workloads, metavar="NAMES", help="(default %(default)s)")
     group.add_argument("--bits", default="16,8,4", metavar="BITS", help="weight bits (default %(default)s)")
+    group.add_argument("--resume", action="store_true", help="go on with a run that ended too soon, in the same --out")
     group.add_argument(
         "--out",
         default="bench-report",

@@ -160,7 +160,7 @@ class AsyncLLM:
         """
         if params.structured_outputs is not None:
             self._check_open(options)
-            compiling = self._grammars.compile(params.structured_outputs)
+            compiling = self._grammars.compile(params.structured_outputs, options.get("client", ""))
             try:
                 options["grammar"] = await asyncio.wait_for(compiling, _left(deadline))
             except asyncio.TimeoutError:
@@ -336,12 +336,13 @@ class AsyncLLM:
         try:
             while True:
                 try:
-                    report = await self._process.receive()
+                    reports = await self._process.receive()
                 except EngineDied as death:
                     if not await self._restart(str(death)):
                         return
                     continue
-                await self._hear(report)
+                for report in reports:
+                    await self._hear(report)
         except Exception:  # a defect of ours: better an error to everybody than silence
             logger.exception("the supervision of the engine failed")
             self._ready = False

@@ -12,9 +12,10 @@ import contextlib
 import hashlib
 import signal
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -37,15 +38,18 @@ class GrammarProcess:
         self._arguments = (str(tokenizer or ""), *map(str, eos_token_ids))
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+        """A client's own: each has one that waits for `_turn`, so that they take turns."""
+        self._waiting = Counter[str]()
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._remembered = 0
         self._closed = False
 
-    async def compile(self, wanted: StructuredOutputs) -> str:
+    async def compile(self, wanted: StructuredOutputs, client: str = "") -> str:
         """The grammar that a request carries.
 
-        Raises BadRequest, Overloaded when too many wait or the machine is too busy, and EngineUnavailable.
+        Raises BadRequest, Overloaded when too many wait, in all or of this client, or the machine is too busy, and
+        EngineUnavailable.
         """
         try:
             frame = encode(wanted)
@@ -53,19 +57,32 @@ class GrammarProcess:
             raise BadRequest(f"structured_outputs cannot be read: {error}", param="structured_outputs") from None
         key = hashlib.sha256(frame).digest()
         verdict = self._verdicts.get(key)
-        if verdict is None and self._waiting >= MAX_WAITING:
-            raise Overloaded(f"{self._waiting} structured outputs wait to be compiled; try again later")
         if verdict is None:
-            self._waiting += 1
+            self._check_room(client)
+            self._waiting[client] += 1
+            own = self._turns.setdefault(client, asyncio.Lock())
             try:
-                async with self._turn:
+                async with own, self._turn:
                     verdict = self._verdicts.get(key) or await self._ask(frame)
             finally:
-                self._waiting -= 1
+                self._waiting[client] -= 1
         self._remember(key, verdict)
         if verdict.problem:
             raise BadRequest(verdict.problem, param="structured_outputs")
         return verdict.grammar
+
+    def _check_room(self, client: str) -> None:
+        """As `AsyncLLM.check_room`: a named client may hold no more places than are still free."""
+        self._waiting = +self._waiting
+        held, free = self._waiting[client], MAX_WAITING - self._waiting.total()
+        if not free:
+            raise Overloaded(f"{MAX_WAITING} structured outputs wait to be compiled; try again later")
+        if client and held >= free:
+            raise Overloaded(
+                f"{held} structured outputs of {client} wait to be compiled, and {free} places are free; the rest is "
+                "kept for others; try again later",
+                code="client_queue_full",
+            )
 
     def _remember(self, key: bytes, verdict: Verdict) -> None:
         self._remembered += 0 if key in self._verdicts else verdict.size

@@ -32,6 +32,8 @@ from hexad.engine.setup import Progress
 from hexad.errors import HexadError
 
 SOCKET = "engine.sock"
+MAX_BYTES = 64 * 2**10
+"""Of reports that are read at once, about 500 tokens: everything else in the supervisor waits for them."""
 BOOTSTRAP = (
     "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); "
     "from hexad.engine.worker import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
@@ -80,15 +82,16 @@ class EngineProcess:
 
     async def _ready(self, progress: Progress) -> EngineInfo:
         while True:
-            match await self.receive():
-                case Loading(fraction):
-                    progress(fraction)
-                case Ready(info):
-                    return info
-                case Refused(kind, message):
-                    raise _as_error(kind, message)
-                case other:
-                    raise EngineDied(f"it sent {type(other).__name__} before it was ready")
+            for report in await self.receive():
+                match report:
+                    case Loading(fraction):
+                        progress(fraction)
+                    case Ready(info):
+                        return info
+                    case Refused(kind, message):
+                        raise _as_error(kind, message)
+                    case other:
+                        raise EngineDied(f"it sent {type(other).__name__} before it was ready")
 
     @property
     def pid(self) -> int:
@@ -110,16 +113,24 @@ class EngineProcess:
         with contextlib.suppress(zmq.Again):
             await self._socket.send(encode(command), zmq.NOBLOCK)
 
-    async def receive(self) -> Report:
-        """The next report. Raises EngineDied when the process has ended and all it said was read."""
+    async def receive(self) -> list[Report]:
+        """What it has said meanwhile, one report at least. Raises EngineDied when it has ended and all was read.
+
+        Read at once, so that whoever is behind takes several steps as one and catches up.
+        """
         message: asyncio.Future[bytes] = asyncio.ensure_future(self._socket.recv())
         either: set[asyncio.Future[Any]] = {message, self._exit}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not message.done() and not await self._socket.poll(0):
             message.cancel()
             raise EngineDied(_how_it_ended(self._exit.result()))
-        report: Report = decode_report(await message)
-        return report
+        said = [await message]
+        size = len(said[0])
+        with contextlib.suppress(zmq.Again):
+            while size < MAX_BYTES:
+                said.append(await self._socket.recv(zmq.NOBLOCK))
+                size += len(said[-1])
+        return [decode_report(each) for each in said]
 
     async def stop(self) -> None:
         """End the process, at once: it holds nothing that would be lost."""

@@ -36,11 +36,17 @@ def refuse_unservable(request: Request, config: SchedulerConfig) -> None:
     prompt, new = len(request.prompt_token_ids), max_new_tokens(request, config)
     if prompt == 0:
         raise BadRequest("the prompt is empty; give at least one token", param="prompt")
-    if prompt + new > config.max_model_len or new < 1:
+    if prompt >= config.max_model_len:
         raise ContextTooLong(
-            f"the prompt has {prompt} tokens and max_tokens is {new}, together {prompt + new}; this model's context "
-            f"holds {config.max_model_len}; {_way_out(prompt, config.max_model_len)}",
-            param="max_tokens" if prompt < config.max_model_len else "prompt",
+            f"prompt is too long: {prompt} tokens > {config.max_model_len - 1} maximum, for this model's context holds "
+            f"{config.max_model_len}, the answer's among them; shorten it",
+            param="prompt",
+        )
+    if prompt + new > config.max_model_len:
+        raise ContextTooLong(
+            f"the prompt has {prompt} tokens and max_tokens is {new}, together {prompt + new}; the context holds "
+            f"{config.max_model_len}; lower max_tokens to at most {config.max_model_len - prompt}, or send less",
+            param="max_tokens",
         )
     needed = -(-(prompt + new) // config.page_size)
     if needed > config.num_pages:
@@ -62,12 +68,6 @@ def refuse_unservable(request: Request, config: SchedulerConfig) -> None:
             "resume one choice at a time, and only an unfinished one",
             param="generated",
         )
-
-
-def _way_out(prompt: int, context: int) -> str:
-    if prompt < context:
-        return f"lower max_tokens to at most {context - prompt}, or shorten the prompt"
-    return f"shorten the prompt to at most {context - 1} tokens"
 
 
 def extend(sequence: Sequence, gained: Result, max_new: int) -> tuple[FinishReason | None, int | None]:

@@ -39,7 +39,10 @@ _NAMES = {"structured": "output_config.format", "effort": "output_config.effort"
 
 def error_body(exc: HexadError) -> dict[str, Any]:
     kind = _ERRORS.get(exc.status) or ("api_error" if exc.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": str(exc)}}
+    error: dict[str, Any] = {"type": kind, "message": str(exc)}
+    if exc.param == "thread":  # upon this the clients' tool runners send whole conversations
+        error["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return {"type": "error", "error": error}
 
 
 ANTHROPIC = Dialect(error_body, EVENT_STREAM, named_event)
@@ -56,13 +59,13 @@ async def create_message(models: Models, request: Request) -> Response:
 async def count_tokens(models: Models, request: Request) -> Response:
     body = await read_body(request, CountTokensRequest)
     async with models.use(body.model, deadline=request.state.caller.deadline) as service:
-        _, tokens = await prompt_of(service, _turn(body, SamplingParams(), ""))
+        _, tokens = await prompt_of(service, _turn(service, body, SamplingParams(), ""))
         return json_response({"input_tokens": len(tokens)})
 
 
 async def _events(models: Models, body: MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     async with models.use(body.model, deadline=caller.deadline) as service:
-        turn = _turn(body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
+        turn = _turn(service, body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
         gained: Gained | None = None
         async with contextlib.aclosing(_growth(service, turn, caller)) as growth:
@@ -125,7 +128,7 @@ async def _growth(service: Service, turn: Turn, caller: Caller) -> AsyncGenerato
                 yield gained
 
 
-def _turn(body: CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
+def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
     tools = [
         Tool(name=tool.name, description=tool.description, parameters=tool.input_schema, strict=tool.strict)
         for tool in body.tools
@@ -146,7 +149,8 @@ def _turn(body: CountTokensRequest, params: SamplingParams, request_id: str) -> 
         structured=StructuredOutputs(json=wanted.schema_) if wanted else None,
         thinking=None if body.thinking.type == "adaptive" else body.thinking.type == "enabled",
         thinking_budget=body.thinking.budget_tokens if isinstance(body.thinking, wire.BudgetedThinking) else None,
-        effort=body.output_config.effort,
+        # A hint for all that a model writes, and `high` the default: nothing is asked of one that does not reason.
+        effort=body.output_config.effort if service.format.reasoning else None,
         template={"add_generation_prompt": not begun, "continue_final_message": begun},
         names=_NAMES,
     )
@@ -248,13 +252,8 @@ class _Blocks:
 
 
 def _opening(service: Service, turn: Turn, gained: Gained) -> dict[str, Any]:
-    opening = {
-        "id": turn.request_id,
-        "type": "message",
-        "role": "assistant",
-        "model": service.model_name,
-        "content": [],
-    }
+    model = service.model_name
+    opening = {"id": turn.request_id, "type": "message", "role": "assistant", "model": model, "content": []}
     return opening | {"stop_reason": None, "stop_sequence": None, "usage": _usage(gained)}
 
 

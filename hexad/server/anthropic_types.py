@@ -116,6 +116,15 @@ class OutputConfig(Wire):
     format: JsonFormat | None = None
 
 
+class KeepThinking(Wire):
+    type: Literal["clear_thinking_20251015"]
+    keep: Literal["all"]
+
+
+class ContextManagement(Wire):
+    edits: Annotated[list[KeepThinking], FIRST] = []
+
+
 class CountTokensRequest(Wire):
     """What a prompt is made of."""
 
@@ -129,6 +138,7 @@ class CountTokensRequest(Wire):
     output_format: JsonFormat | None = None
     """The older name of `output_config.format`."""
     cache_control: NoEffect = None
+    context_management: ContextManagement | None = None
     speed: Literal["standard"] | None = None
 
 

@@ -32,7 +32,7 @@ def conversation(body: Conversation) -> dict[str, Any]:
     return {
         "messages": lambda: [_message(i, message) for i, message in enumerate(body.messages)],
         "tools": tools_of([each.function for each in body.tools or ()]),
-        "shown_tools": [
+        "shown_tools": lambda: [
             each.model_dump(exclude_unset=True, exclude={"function": {"strict"}}) for each in body.tools or ()
         ],
         "template": template | extra,

@@ -84,7 +84,7 @@ class Service:
         most = self.engine.max_model_len * await asyncio.to_thread(self._longest) * _COMPOSED
         if size > most:
             raise ContextTooLong(
-                f"the text has {size} characters; this model's context holds {self.engine.max_model_len} tokens, "
+                f"prompt is too long: {size} characters; the context holds {self.engine.max_model_len} tokens, "
                 f"never more than {most} characters",
                 param="prompt",
             )

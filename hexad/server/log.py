@@ -58,8 +58,11 @@ class Record:
         fields = {name: value for name in self.__slots__ if (value := getattr(self, name)) or name == "status"}
         for name in ("route", "parent", "started"):
             fields.pop(name, None)
-        level = logging.WARNING if self.status >= 500 else logging.INFO
-        _ACCESS.log(level, "request", extra={"fields": fields})
+        write_access("request", self.status, fields)
+
+
+def write_access(what: str, status: int, fields: dict[str, Any]) -> None:
+    _ACCESS.log(logging.WARNING if status >= 500 else logging.INFO, what, extra={"fields": fields})
 
 
 def _clean(value: Any) -> Any:

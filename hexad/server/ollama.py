@@ -207,7 +207,10 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, caller: Calle
     tools, said = list[Tool](), list[OllamaMessage]()
     if isinstance(body, ChatRequest):
         said = body.messages or []
-        tools = [Tool(**tool.function.model_dump(exclude_none=True)) for tool in body.tools or ()]
+        functions = [tool.function for tool in body.tools or ()]
+        tools = [
+            Tool(each.name, each.description or "", each.parameters or {}, bool(each.strict)) for each in functions
+        ]
         if tools and service.format.style == "none":
             raise BadRequest(f"{service.model_name} does not support tools; leave them out", param="tools")
     else:

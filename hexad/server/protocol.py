@@ -6,6 +6,8 @@ Each connection looks at itself every other second: what does it wait for, and h
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -30,8 +32,11 @@ KEEP_ALIVE_S = 100
 """A connection between two requests. Longer than its clients keep one (httpx 5 s, aiohttp 15, proxies 60, Go and Rust's
 reqwest 90), for whoever hangs up first may cut off a request that is on its way."""
 LOOK_S = 2
+FULL = f"there are {MAX_CONNECTIONS} connections, as many as there may be; try again later"
 
 Waits = Literal["head", "body", "reader", "next"]
+Refused = Callable[[int, str, str], None]
+"""Told of each answer that no endpoint gave: its status, the error's code, the client's address."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -40,17 +45,23 @@ class Protocol(HttpToolsProtocol):
     _headers_seen = 0
     _in_body = False
     _body_bytes = 0
+    _address = ""
     _waits: Waits | None = None
     _since = 0.0
     _mark = 0
     _timer: asyncio.TimerHandle | None = None
 
+    def __init__(self, *, refused: Refused, **options: Any) -> None:
+        super().__init__(**options)
+        self._refused = refused
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._address = self.client[0] if self.client else "unix"
         self._timer = self.loop.call_later(LOOK_S, self._look)
         self._begin("head")
         if len(self.connections) > MAX_CONNECTIONS and not self._make_room():
-            self._refuse(503, f"there are {MAX_CONNECTIONS} connections already; try again later", "too_busy")
+            self._refuse(503, FULL, "too_busy")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -58,12 +69,19 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _make_room(self) -> bool:
-        """Close the connection that has been without a request for longest; False when there is none."""
-        mine: list[Protocol] = [each for each in self.connections if isinstance(each, Protocol)]
-        resting = [each for each in mine if each._waits == "next" and not each.transport.is_closing()]
-        if resting:
-            min(resting, key=lambda each: each._since).transport.close()
-        return bool(resting)
+        """Close a connection that waits for its client: of the address that has most such ones, one that rests
+        between requests before one that has begun, the one that has waited for longest. False when there is none."""
+        held, waiting = Counter[str](), list[tuple[Protocol, Waits]]()
+        for each in self.connections:
+            assert isinstance(each, Protocol)
+            if each is not self and (waits := each._waits_for()) and not each.transport.is_closing():
+                held[each._address] += 1
+                waiting.append((each, waits))
+        if not waiting:
+            return False
+        last, waits = min(waiting, key=lambda each: (-held[each[0]._address], each[1] != "next", each[0]._since))
+        last._hang_up(waits, 503, FULL, "too_busy")
+        return True
 
     # Limits on heads.
 
@@ -143,19 +161,29 @@ class Protocol(HttpToolsProtocol):
         if waits != self._waits:
             self._begin(waits)
         elif waits == "head" and lasted > HEAD_S:
-            self._refuse(408, f"the head of the request was not complete after {HEAD_S} s", "too_slow")
+            self._hang_up(waits, 408, f"the head of the request was not complete after {HEAD_S} s", "too_slow")
         elif waits == "next" and lasted > KEEP_ALIVE_S:
             self.transport.close()
         elif waits in ("body", "reader") and lasted > (BODY_S if waits == "body" else READER_S):
             if self._moved(waits) - self._mark >= MIN_RATE * lasted:
                 self._begin(waits)
-            elif waits == "body" and not self.cycle.response_started:
-                self._refuse(408, f"the body came at less than {MIN_RATE} bytes a second", "too_slow")
             else:
-                self.transport.abort()
+                self._hang_up(waits, 408, f"the body came at less than {MIN_RATE} bytes a second", "too_slow")
+
+    def _hang_up(self, waits: Waits | None, status: int, message: str, code: str) -> None:
+        """Say why only where it will not be read as a part of an answer, or as the next one."""
+        if waits == "next":
+            self.transport.close()
+        elif waits == "reader" or (waits == "body" and self.cycle.response_started):
+            self.transport.abort()
+        else:
+            self._refuse(status, message, code)
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         """Answer without an endpoint, and hang up."""
+        if self.transport.is_closing():  # TLS takes its time
+            return
+        self._refused(status, code, self._address)
         error = HexadError(message, code=code)
         error.status = status
         body = msgspec.json.encode(error_body(error))

@@ -84,12 +84,11 @@ def _turn(service: Service, body: ResponseRequest, items: list[dict[str, Any]], 
             max_tokens=body.max_output_tokens,
             logprobs=(body.top_logprobs or 0) if body.wants_logprobs else None,
         )
-    tools = tools_of(body.tools or ())
+    tools = tools_of([tool for tool, _ in body.functions])
     mode, names = _choice(body.tool_choice)
-    messages = [{"role": "system", "content": body.instructions}] if body.instructions is not None else []
     return Turn(
         request_id=request_id,
-        messages=lambda: messages + messages_of(items),
+        messages=lambda: messages_of(items, body.instructions),
         params=params,
         tools=tools,
         tool_choice=mode,  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from hexad.errors import HexadError
 from hexad.server.generation import Service, now
 from hexad.server.pieces import logprobs_of, usage
 from hexad.server.responses_items import new_id, text_part
-from hexad.server.responses_types import ResponseRequest, TextOptions
+from hexad.server.responses_types import ENCRYPTED, OPEN, ResponseRequest, TextOptions
 from hexad.server.turn import Gained, call_id
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text
 from hexad.types import SamplingParams
@@ -22,6 +22,7 @@ class Answering:
 
     def __init__(self, body: ResponseRequest, response_id: str) -> None:
         self.body = body
+        self._namespaces = {tool.name: namespace for tool, namespace in body.functions}
         self.id = response_id
         self.response: dict[str, Any] = {}
         """As it is by now."""
@@ -72,7 +73,9 @@ class Answering:
             case Reasoning(text):
                 yield from self._write("reasoning", {"summary": []}, text)
             case CallStart(_, name):
-                yield from self._open("function_call", {"call_id": call_id(), "name": name, "arguments": ""})
+                space = self._namespaces.get(name)
+                known = {"namespace": space, "name": name.removeprefix(f"{space}__")} if space else {"name": name}
+                yield from self._open("function_call", {"call_id": call_id(), **known, "arguments": ""})
             case CallArguments(_, text):  # calls come one after another
                 self._pieces.append(text)
                 yield self._about("response.function_call_arguments.delta", delta=text)
@@ -105,6 +108,8 @@ class Answering:
         else:
             part = self._part(text)
             item["content"] = [part]
+            if item["type"] == "reasoning" and ENCRYPTED in (self.body.include or ()):
+                item["encrypted_content"] = OPEN + text
             more = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
             yield self._about(f"{_TEXT_EVENTS[item['type']]}.done", content_index=0, text=text, **more)
             yield self._about("response.content_part.done", content_index=0, part=part)
@@ -131,7 +136,6 @@ class Answering:
 
 def _opened(body: ResponseRequest, response_id: str, model: str, params: SamplingParams) -> dict[str, Any]:
     given = body.model_dump(by_alias=True)
-    tools = [{"description": None, "parameters": None, **tool} for tool in given["tools"] or ()]
     same = ("instructions", "previous_response_id", "max_output_tokens", "max_tool_calls", "metadata", "user")
     return {
         "id": response_id,
@@ -142,7 +146,7 @@ def _opened(body: ResponseRequest, response_id: str, model: str, params: Samplin
         "output": [],
         "error": None,
         "incomplete_details": None,
-        "tools": tools,
+        "tools": given["tools"] or [],
         "tool_choice": given["tool_choice"] or "auto",
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "temperature": params.temperature,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from hexad.errors import BadRequest
 from hexad.server.conversation import arguments_of
-from hexad.server.responses_types import FunctionCallItem, InputMessage, InputText, Item, ReasoningItem
+from hexad.server.responses_types import OPEN, FunctionCallItem, InputMessage, InputText, Item, ReasoningItem, full_name
 
 _PREFIX = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
 
@@ -20,7 +21,7 @@ def text_part(text: str) -> dict[str, Any]:
 
 
 def stored_item(item: Item | str) -> dict[str, Any]:
-    """A whole item with an id, in the words of OpenAI's description."""
+    """A whole item with an id, in the words of OpenAI's description. Raises BadRequest."""
     if isinstance(item, str):
         item = InputMessage(role="user", content=item)
     whole: dict[str, Any] = {"type": item.type, "id": item.id or new_id(item.type), "status": "completed"}
@@ -31,10 +32,16 @@ def stored_item(item: Item | str) -> dict[str, Any]:
             content = [{"type": "input_text", "text": text} for text in _texts(item.content)]
         return whole | {"role": item.role, "content": content}
     if isinstance(item, ReasoningItem):
-        content = [{"type": "reasoning_text", "text": part.text} for part in item.content or ()]
+        hidden = item.encrypted_content or OPEN
+        if not item.content and not hidden.startswith(OPEN):
+            raise BadRequest(
+                "encrypted_content was not made here and cannot be read; leave the item out", param="input"
+            )
+        texts = [part.text for part in item.content or ()] or [hidden.removeprefix(OPEN)]
+        content = [{"type": "reasoning_text", "text": text} for text in texts if text]
         return whole | {"summary": [], "content": content}
     if isinstance(item, FunctionCallItem):
-        return whole | {"call_id": item.call_id, "name": item.name, "arguments": item.arguments}
+        return whole | item.model_dump(include={"call_id", "name", "namespace", "arguments"}, exclude_none=True)
     return whole | {"call_id": item.call_id, "output": "\n".join(_texts(item.output))}
 
 
@@ -42,12 +49,12 @@ def _texts(content: str | list[InputText]) -> list[str]:
     return [content] if isinstance(content, str) else [part.text for part in content]
 
 
-def messages_of(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Reasoning, text and calls that follow each other are one message of the assistant.
+def messages_of(items: list[dict[str, Any]], instructions: str | None = None) -> list[dict[str, Any]]:
+    """What the assistant says and calls in a row is one message; so is what the system says: templates may read one.
 
     Raises BadRequest for a call whose arguments are no JSON object.
     """
-    messages: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions is not None else []
     names: dict[str, str] = {}
     for index, item in enumerate(items):
         last = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
@@ -57,15 +64,17 @@ def messages_of(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 last["content"] = text
             case "message":
                 role = "system" if item["role"] == "developer" else item["role"]
+                if role == "system" and messages and messages[-1]["role"] == role:
+                    text = messages.pop()["content"] + "\n" + text
                 messages.append({"role": role, "content": text})
             case "reasoning":
                 messages.append({"role": "assistant", "content": "", "reasoning_content": text})
             case "function_call":
                 if last is None:
                     messages.append(last := {"role": "assistant", "content": ""})
-                names[item["call_id"]] = item["name"]
+                names[item["call_id"]] = name = full_name(item["name"], item.get("namespace"))
                 arguments = arguments_of(item["arguments"], f"input.{index}.arguments")
-                function = {"name": item["name"], "arguments": arguments}
+                function = {"name": name, "arguments": arguments}
                 call = {"id": item["call_id"], "type": "function", "function": function}
                 last.setdefault("tool_calls", []).append(call)
             case "function_call_output":

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hexad.server.openai_types import FIRST, Effort, Function, JsonObjectFormat, Named, TextFormat, Wire
+from hexad.server.openai_types import FIRST, Effort, Function, FunctionName, JsonObjectFormat, Named, TextFormat, Wire
 from hexad.types import MAX_LOGPROBS
 
 Id = Annotated[str, Field(max_length=256)]
@@ -15,6 +15,9 @@ Metadata = Annotated[
 ]
 Status = Literal["in_progress", "completed", "incomplete"]
 LOGPROBS = "message.output_text.logprobs"
+ENCRYPTED = "reasoning.encrypted_content"
+OPEN = "plain:"
+"""What Hexad's `encrypted_content` begins with: the reasoning itself follows."""
 
 
 class InputText(Wire):
@@ -38,6 +41,7 @@ class FunctionCallItem(Wire):
     type: Literal["function_call"]
     call_id: Id
     name: str
+    namespace: str | None = None
     arguments: str
     id: Id | None = None
     status: Status | None = None
@@ -61,7 +65,7 @@ class ReasoningItem(Wire):
     id: Id | None = None
     summary: Annotated[list[Any], Field(max_length=0)] | None = None
     content: Annotated[list[ReasoningText], FIRST] | None = None
-    encrypted_content: None = None
+    encrypted_content: str | None = None
     status: Status | None = None
 
 
@@ -71,6 +75,17 @@ Item = InputMessage | FunctionCallItem | FunctionOutputItem | ReasoningItem
 class ResponseTool(Function):
     type: Literal["function"]
     strict: bool | None = True
+
+
+class NamespaceTool(Wire):
+    type: Literal["namespace"]
+    name: FunctionName
+    description: str
+    tools: Annotated[list[ResponseTool], FIRST, Field(min_length=1)]
+
+
+def full_name(name: str, namespace: str | None) -> str:
+    return f"{namespace}__{name}" if namespace else name
 
 
 class ToolName(Named):
@@ -122,7 +137,7 @@ class ResponseRequest(Wire):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
-    tools: Annotated[list[ResponseTool], FIRST] | None = None
+    tools: Annotated[list[Annotated[ResponseTool | NamespaceTool, Field(discriminator="type")]], FIRST] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolName | AllowedResponseTools | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
@@ -131,6 +146,7 @@ class ResponseRequest(Wire):
         list[
             Literal[
                 "message.output_text.logprobs",
+                "reasoning.encrypted_content",
                 "message.input_image.image_url",
                 "file_search_call.results",
                 "web_search_call.results",
@@ -149,6 +165,7 @@ class ResponseRequest(Wire):
     prompt: None = None
 
     # These change no answer.
+    client_metadata: dict[str, Any] | None = None
     max_tool_calls: int | None = None
     metadata: Metadata | None = None
     prompt_cache_key: str | None = None
@@ -161,3 +178,15 @@ class ResponseRequest(Wire):
     @property
     def wants_logprobs(self) -> bool:
         return self.top_logprobs is not None or LOGPROBS in (self.include or ())
+
+    @property
+    def functions(self) -> list[tuple[ResponseTool, str]]:
+        """As the model knows them, each with its namespace."""
+        given = self.tools or ()
+        found = [(tool, "") for tool in given if isinstance(tool, ResponseTool)]
+        for space in (tool for tool in given if isinstance(tool, NamespaceTool)):
+            for tool in space.tools:
+                told = f"{space.description}\n{tool.description or ''}".strip()
+                known = {"name": full_name(tool.name, space.name), "description": told}
+                found.append((tool.model_copy(update=known), space.name))
+        return found

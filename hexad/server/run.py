@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import resource
@@ -14,7 +15,7 @@ import ssl
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
@@ -28,7 +29,7 @@ from hexad.server.app import build_app
 from hexad.server.auth import Keys
 from hexad.server.log import write_logs
 from hexad.server.models import Models, Served
-from hexad.server.protocol import KEEP_ALIVE_S, MAX_CONNECTIONS, Protocol
+from hexad.server.protocol import HEAD_S, KEEP_ALIVE_S, MAX_CONNECTIONS, Protocol, Refused
 from hexad.server.tracing import start_tracing
 from hexad.server.traffic import Traffic
 
@@ -143,8 +144,11 @@ async def _serve(
         # A download runs in a thread that cannot be cancelled; there is nothing else to end.
         os._exit(0)
     tracing = start_tracing()
-    app = build_app(models, config, keys, Traffic(tracing))
-    server = _Server(_settings(app, config), lambda: on_ready(first.engine, _address(config, listener)))
+    traffic = Traffic(tracing)
+    app = build_app(models, config, keys, traffic)
+    server = _Server(
+        _settings(app, config), traffic.refused, lambda: on_ready(first.engine, _address(config, listener))
+    )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless(stop, asyncio.shield(serving))
@@ -199,8 +203,9 @@ def _address(config: Config, listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Signals are ours: uvicorn would stop listening at the first one, before the drain."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, refused: Refused, on_started: Callable[[], None]) -> None:
         super().__init__(config)
+        self._refused = refused
         self._on_started = on_started
 
     @contextlib.contextmanager
@@ -208,5 +213,14 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """uvicorn's own gives TLS handshakes a minute."""
+        config, listen = self.config, asyncio.get_running_loop().create_server
+
+        def protocol() -> Protocol:
+            return Protocol(refused=self._refused, config=config, server_state=self.server_state, app_state={})
+
+        tls: dict[str, Any] = {"ssl": config.ssl, "ssl_handshake_timeout": HEAD_S} if config.ssl else {}
+        self.servers = [await listen(protocol, sock=each, backlog=config.backlog, **tls) for each in sockets or ()]
+        gc.freeze()  # else each full collection looks at all modules again, 70 ms in which nobody is answered
+        self.started = True
         self._on_started()

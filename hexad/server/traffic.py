@@ -8,7 +8,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from hexad.server.auth import Client
-from hexad.server.log import Record
+from hexad.server.log import Record, write_access
 from hexad.server.metrics import PREFIX, SECONDS
 from hexad.server.tracing import Tracing
 
@@ -31,6 +31,12 @@ class Traffic:
         self._errors = Counter(
             PREFIX + "http_errors", "Requests refused or failed, by the error's code.", ["code"], registry=registry
         )
+        self._refused = Counter(
+            PREFIX + "http_connections_refused",
+            "Connections answered and closed before a request was read, by the error's code.",
+            ["code"],
+            registry=registry,
+        )
         self._tokens = Counter(
             PREFIX + "client_tokens", "Tokens by who asked for them.", ["client", "kind"], registry=self._by_client
         )
@@ -48,6 +54,11 @@ class Traffic:
         record.write()
         if self._tracing is not None:
             self._tracing.write(record)
+
+    def refused(self, status: int, code: str, address: str) -> None:
+        """A connection was answered below HTTP, where there is no request to speak of."""
+        self._refused.labels(code).inc()
+        write_access("connection refused", status, {"status": status, "error": code, "address": address})
 
     def exposition(self, reader: Client) -> bytes:
         """Prometheus' text format. Who else is served, and how much, is told to admins only."""

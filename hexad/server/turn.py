@@ -50,8 +50,8 @@ class Turn:
     tool_choice: Literal["auto", "none", "required"] = "auto"
     callable: Sequence[str] | None = None
     """Names of the tools that may be called; None: all of them. A named tool is `required` with its name here."""
-    shown_tools: Sequence[dict[str, Any]] | None = None
-    """The same tools as chat templates read them; None: in OpenAI's shape."""
+    shown_tools: Callable[[], list[dict[str, Any]]] | None = None
+    """Gives the same tools as chat templates read them, beside the event loop, too; None: in OpenAI's shape."""
     parallel_tool_calls: bool = True
     structured: StructuredOutputs | None = None
     """What the content must look like. Reasoning before it is free, and a tool may be called instead of it."""
@@ -172,10 +172,20 @@ async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     literals = Literals(service.engine.tokenizer)
 
     def render() -> str:
-        shown = [_shown(tool) for tool in turn.tools] if turn.shown_tools is None else list(turn.shown_tools)
+        shown = [_shown(tool) for tool in turn.tools] if turn.shown_tools is None else turn.shown_tools()
         tools = literals.marked(shown) if turn.tool_choice != "none" else None
-        messages = literals.marked(turn.messages())
-        return service.engine.frontend.render(messages, tools=tools or None, **options)
+        messages = turn.messages()
+        late = any(message["role"] == "system" for message in messages[1:])
+        try:
+            text = service.engine.frontend.render(literals.marked(messages), tools=tools or None, **options)
+            prompt = literals.unmarked(text) if late else ""
+            if late and any(each["role"] == "system" and each["content"].strip() not in prompt for each in messages):
+                raise BadRequest("the model's chat template leaves a system message out", param="messages")
+        except BadRequest as error:
+            if late:  # in words upon which Claude Code asks again without one
+                error.args = (f"{error}; role 'system' is not supported by it behind the first message: say all there",)
+            raise
+        return text
 
     # A template is slow on purpose-built input: what it costs is bounded, and not paid by other requests.
     text = await asyncio.to_thread(render)

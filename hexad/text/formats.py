@@ -32,14 +32,20 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     style: Style = "none"
-    """A call is an object with name and arguments; a name, then an object; Python's syntax; Qwen3-Coder's tags; or a
-    message of OpenAI's harmony."""
+    """A call is an object with name and arguments; a name, then an object; Python's syntax; a tag around each argument;
+    or a message of OpenAI's harmony."""
     section: tuple[str, str] = ("", "")
     """Around all calls."""
     open: str = ""
     between: str = ""
     """Name and arguments."""
     close: str = ""
+    number: str = ""
+    """A regular expression of what stands behind the name: Kimi counts its calls."""
+    function: tuple[str, str, str] = ("", "", "")
+    """In style "xml": before the name, behind it, and behind the arguments."""
+    parameter: tuple[str, str, str] = ("", "", "")
+    """In style "xml": before an argument's name, between it and the value, and behind the value."""
     separator: str = ""
     arguments: str = "arguments"
     """Its key in style "object" as the model learned it; `arguments` and `parameters` are both read."""
@@ -54,13 +60,16 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def trigger(self) -> str:
         """What announces a call in the middle of text; "" where nothing does."""
-        words = (self.section[0] or self.open).split()
-        return words[0] if words and not (self.bare and self.section[0]) else ""
+        if self.bare and self.section[0]:
+            return ""
+        marker = MARKER.match(self.section[0])
+        return marker[0] if marker else next(iter(self.open.split()), "")
 
     @property
     def markers(self) -> frozenset[str]:
         """All that may be a token of its own."""
         literals = (*self.section, self.open, self.between, self.close, self.answer, *(self.reasoning or ()))
+        literals += (*self.function, *self.parameter)
         return frozenset(self.hidden).union(*map(MARKER.findall, literals))
 
     def tokens(self, token_id: Callable[[str], int | None]) -> dict[str, int]:
@@ -106,7 +115,38 @@ _ROWS = (
     ),
     # Llama 4 and 3.2 with vLLM's pythonic templates, ToolACE.
     Format(name="pythonic", style="python", section=("[", "]"), separator=", ", bare="["),
-    Format(name="qwen3-coder", style="xml", open="<tool_call>\n", close="\n</tool_call>", separator="\n"),
+    # LFM2 and LFM2.5.
+    Format(
+        name="lfm2", style="python", section=("<|tool_call_start|>[", "]<|tool_call_end|>"), separator=", ",
+    ),
+    # Granite 3.0 to 3.3; from 4.0 on it is "hermes". Then NVIDIA's Nemotron Nano v2.
+    Format(name="granite", style="object", section=("<|tool_call|>[", "]"), separator=", "),
+    Format(name="nemotron", style="object", section=("<TOOLCALL>[", "]</TOOLCALL>"), separator=", "),
+    # Kimi K2, whose numbers count the calls of a conversation.
+    Format(
+        name="kimi", style="named", section=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        open="<|tool_call_begin|>functions.", number=":[0-9]{1,6}", between="<|tool_call_argument_begin|>",
+        close="<|tool_call_end|>",
+    ),
+    Format(
+        name="qwen3-coder", style="xml", open="<tool_call>\n", close="\n</tool_call>", separator="\n",
+        function=("<function=", ">\n", "</function>"), parameter=("<parameter=", ">\n", "\n</parameter>\n"),
+    ),
+    Format(
+        name="seed-oss", style="xml", open="<seed:tool_call>\n", close="\n</seed:tool_call>", separator="\n",
+        function=("<function=", ">\n", "</function>"), parameter=("<parameter=", ">", "</parameter>\n"),
+        reasoning=("<seed:think>", "</seed:think>"),
+    ),
+    # GLM 4.5 to 4.7 (which leaves the newlines out), Ling 3 and Laguna.
+    Format(
+        name="glm", style="xml", open="<tool_call>", separator="\n", function=("", "\n", "</tool_call>"),
+        parameter=("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"),
+    ),
+    Format(
+        name="minimax", style="xml", section=("<minimax:tool_call>\n", "</minimax:tool_call>"),
+        open='<invoke name="', function=("", '">\n', "</invoke>\n"),
+        parameter=('<parameter name="', '">', "</parameter>\n"),
+    ),
 )  # fmt: skip
 FORMATS: dict[str, Format] = {row.name: row for row in _ROWS}
 
@@ -116,11 +156,18 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ("deepseek-v3.1", r"<｜tool▁calls▁begin｜>"),
     ("mistral", r"\[ARGS\]"),
     ("mistral-list", r"\[TOOL_CALLS\]"),
+    ("kimi", r"<\|tool_calls_section_begin\|>"),
+    ("minimax", r"<minimax:tool_call>"),
+    ("seed-oss", r"<seed:tool_call>"),
+    ("lfm2", r"<\|tool_(call|list)_start\|>"),
+    ("granite", r"<\|tool_call\|>"),
+    ("nemotron", r"<TOOLCALL>"),
     ("qwen3-coder", r"(?s)<function=.*<parameter="),
-    ("plain", r"<arg_key>"),  # GLM-4.5 writes <tool_call> too, and something else in it
+    ("glm", r"<arg_key>"),
+    ("plain", r"(?s)<invoke name=|<tool_calls>\[|<function=.*</function>"),  # of MiniMax M3, Apriel and Functionary
     ("hermes", r"<tool_call>"),
     ("pythonic", r"\[func_name1\("),
-    ("llama3", r"<\|python_tag\|>|\"parameters\": ?'"),
+    ("llama3", r"<\|python_tag\|>|\"parameters\": ?' ?}}"),
 )
 """What in a chat template tells its format; the first that is found decides."""
 

@@ -11,32 +11,38 @@ import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from hexad.errors import BadRequest
+from hexad.text.json_formats import FORMATS
+from hexad.text.json_refs import Schema, refusal, with_plain_references, with_subschemas
 
-Schema = Any
-"""A dict or a bool."""
 MAX_STEPS = 20_000
 """Schemas that one may become: alternatives multiply."""
+MAX_SIZE = 2**19
+"""Values and characters in them, where one schema stands in many alternatives."""
+WITHIN = 8
+"""What `contains` counts stands among so many first items, and so does what breaks a negated `items`."""
+FRACTIONS = 100
+"""What is not an integer where `integer` is negated lies between this and its negative."""
 _TYPES = ("null", "boolean", "object", "array", "number", "string")
 _COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
-_ANNOTATIONS = {"$schema", "$id", "$anchor", "$comment", "$defs", "$vocabulary", "definitions", "title", "description"}
-_ANNOTATIONS |= {"default", "deprecated", "examples", "readOnly", "writeOnly"}
+_ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
 _FOREIGN = {"nullable": "a type null", "dependencies": "dependentRequired or dependentSchemas"}
 _FOREIGN |= {"additionalItems": "items, behind prefixItems", "$recursiveRef": "$ref"}
 _OPPOSITES = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
 _OPPOSITES |= {other: key for key, other in _OPPOSITES.items()}
+_OPEN = ("patternProperties", "additionalProperties", "unevaluatedProperties", "unevaluatedItems")
+_WITH_OTHERS = {"then", "else", "minContains", "maxContains"}
 _OF_TYPE = {"Length": "string", "Items": "array", "Properties": "object"}
 _IN_PLACE = {"allOf", "anyOf", "oneOf", "if", "then", "else", "dependentSchemas", "$ref"}
 _REWRITTEN = {"not", "if", "then", "else", "dependentRequired", "dependentSchemas", "propertyNames", "contains"}
-_REWRITTEN |= {"minContains", "maxContains", "unevaluatedProperties", "unevaluatedItems"}
+_REWRITTEN |= {"minContains", "maxContains", "uniqueItems", "unevaluatedProperties", "unevaluatedItems"}
 
 
 def prepare_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """The same schema without the keywords above. Raises BadRequest, naming the one that stands in the way."""
     try:
-        return dict(_Rewriter(schema).rewrite(schema))
+        return _Rewriter(schema).document()
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise BadRequest(
             f"the JSON schema has a keyword with a value of the wrong type: {error}", param="structured_outputs"
@@ -52,6 +58,8 @@ class _Case(NamedTuple):
     every_property: bool = False
     num_items: int = 0
     every_item: bool = False
+    items: tuple[Schema, ...] = ()
+    """What `contains` evaluates, wherever it stands."""
 
     def beside(self, other: _Case) -> _Case:
         return _Case(
@@ -61,6 +69,7 @@ class _Case(NamedTuple):
             self.every_property or other.every_property,
             max(self.num_items, other.num_items),
             self.every_item or other.every_item,
+            self.items + other.items,
         )
 
 
@@ -71,27 +80,28 @@ def _product(*sides: Iterable[_Case]) -> list[_Case]:
     return cases
 
 
-def _refusal(keyword: str, why: str) -> BadRequest:
-    return BadRequest(f"the JSON schema's {keyword} {why}", param="structured_outputs")
-
-
 class _Rewriter:
     def __init__(self, root: Schema) -> None:
-        self._root = root
         self._left = MAX_STEPS
-        anchors = _values(root, "$dynamicAnchor")
-        self._static = len(anchors) == len(set(anchors))
-        """There is one target for each $dynamicRef, as if it were a $ref."""
-        self._is_one = len(_values(root, "$id")) == ("$id" in root)
-        """Every pointer starts at the root."""
+        self._main, self._definitions = with_plain_references(root, self._spend)
+        self._named: dict[str, None] = {}
+        """The definitions that what is written refers to."""
 
-    def _spend(self) -> None:
-        self._left -= 1
+    def _spend(self, steps: int = 1) -> None:
+        self._left -= steps
         if self._left < 0:
             raise BadRequest(
                 f"the JSON schema has more than {MAX_STEPS} parts when its conditions are written out; use fewer",
                 param="structured_outputs",
             )
+
+    def document(self) -> dict[str, Any]:
+        main, definitions = self.rewrite(self._main), dict[str, Schema]()
+        while left := [name for name in self._named if name not in definitions]:
+            definitions |= {name: self.rewrite(self._definitions[name]) for name in left}
+        if _size([main, definitions], {}) > MAX_SIZE:
+            self._spend(MAX_STEPS)
+        return {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
 
     def rewrite(self, schema: Schema) -> Schema:
         self._spend()
@@ -102,15 +112,19 @@ class _Rewriter:
         out: dict[str, Any] = {}
         for key, value in schema.items():
             if key in _FOREIGN:
-                raise _refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
+                raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
             if key in _COUNTS and isinstance(value, float) and value.is_integer():
                 value = int(value)
-            if self._static and key in ("$dynamicRef", "$dynamicAnchor"):
-                key = "$ref" if key == "$dynamicRef" else "$anchor"
+            if key == "items" and isinstance(value, list):
+                raise refusal("items", "is a list; draft 2020-12 calls it prefixItems")
+            if key == "$ref" and value != "#":
+                self._named[value.removeprefix("#/$defs/")] = None
+            if key == "patternProperties" and "additionalProperties" not in schema:  # patterns may not overlap
+                value = {pattern: each for pattern, each in value.items() if each not in (True, {})}
             if key == "uniqueItems" and value:
-                raise _refusal(key, "cannot be enforced while an array is written; leave it out, or list the values")
-            if key not in _REWRITTEN | {"uniqueItems"}:
-                out[key] = self._inside(key, value)
+                raise refusal(key, "cannot be enforced while an array is written; leave it out, or list the values")
+            if key not in _REWRITTEN and not (key == "format" and value in FORMATS):
+                out |= with_subschemas({key: value}, self.rewrite)
         also = list(self._assertions(schema))
         if "oneOf" in out:
             also.append({"anyOf": self._one_of(out.pop("oneOf"), schema["oneOf"])})
@@ -139,16 +153,6 @@ class _Rewriter:
                 return True
         return False
 
-    def _inside(self, key: str, value: Any) -> Any:
-        """The schemas that stand in a keyword's value."""
-        if key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(value, dict):
-            return {name: self.rewrite(each) for name, each in value.items()}
-        if key in ("prefixItems", "allOf", "anyOf", "oneOf") and isinstance(value, list):
-            return [self.rewrite(each) for each in value]
-        if key == "items" and isinstance(value, list):
-            raise _refusal("items", "is a list; draft 2020-12 calls it prefixItems")
-        return self.rewrite(value) if key in ("additionalProperties", "items") else value
-
     def _assertions(self, schema: dict[str, Any]) -> Iterable[Schema]:
         """What the rewritten keywords demand, in others."""
         if "not" in schema:
@@ -164,11 +168,28 @@ class _Rewriter:
         if schema.get("propertyNames", True) not in (True, {}):
             yield _names_like(schema["propertyNames"])
         if "contains" in schema:
-            least, most = schema.get("minContains", 1), schema.get("maxContains")
+            least, most = int(schema.get("minContains", 1)), schema.get("maxContains")
             if schema["contains"] in (True, {}):
-                yield {"minItems": int(least), **({} if most is None else {"maxItems": int(most)})}
+                yield {"minItems": least, **({} if most is None else {"maxItems": int(most)})}
             elif least > 0 or most is not None:
-                raise _refusal("contains", "cannot be enforced while an array is written; use prefixItems and items")
+                yield {"anyOf": [*_not_of_type(["array"]), *self._containing(schema["contains"], least, most)]}
+        if schema.get("format") in FORMATS:
+            yield {"pattern": FORMATS[schema["format"]]}
+
+    def _containing(self, wanted: Schema, least: int, most: float | None) -> Iterable[Schema]:
+        """Arrays with `least` to `most` items like `wanted`. An alternative says where the first of these stand, and
+        where more may; what stands elsewhere is not like it, if there is a `most`."""
+        if least > WITHIN:
+            raise refusal("minContains", f"is {least}; at most {WITHIN} items can be counted while an array is written")
+        like, other = self.rewrite(wanted), True if most is None else self.negate(wanted)
+        more = 0 if most is None else int(most) - least
+        for places in itertools.combinations(range(WITHIN), least if more >= 0 else WITHIN + 1):
+            behind = range(places[-1] + 1 if places else 0, WITHIN)
+            for free in itertools.combinations(behind, min(more, len(behind))):
+                self._spend()
+                length = max(*places, *free, -1, -1) + 1
+                items = [like if i in places else i in free or other for i in range(length)]
+                yield {"type": "array", "prefixItems": items, "items": other, "minItems": behind.start}
 
     def negate(self, schema: Schema) -> Schema:
         """Whatever does not match `schema`."""
@@ -177,11 +198,11 @@ class _Rewriter:
             return not schema
         others: list[Schema] = []
         for key, value in schema.items():
-            if key not in _ANNOTATIONS:
-                others += self._negations(key, value)
+            if key not in _ANNOTATIONS | _WITH_OTHERS:
+                others += self._negations(key, value, schema)
         return {"anyOf": others} if others else False
 
-    def _negations(self, key: str, value: Any) -> list[Schema]:
+    def _negations(self, key: str, value: Any, schema: dict[str, Any]) -> list[Schema]:
         """Alternatives that each break one keyword."""
         if key in _OPPOSITES:
             return [{"type": "number", _OPPOSITES[key]: value}]
@@ -202,35 +223,46 @@ class _Rewriter:
             "not": lambda: [self.rewrite(value)],
             "allOf": lambda: [self.negate(each) for each in value],
             "anyOf": lambda: [{"allOf": [self.negate(each) for each in value]}],
+            "oneOf": lambda: [
+                {"allOf": [self.negate(each) for each in value]},
+                *({"allOf": list(map(self.rewrite, pair))} for pair in itertools.combinations(value, 2)),
+            ],
+            "if": lambda: [
+                {"allOf": [self.rewrite(value), self.negate(schema.get("then", True))]},
+                {"allOf": [self.negate(value), self.negate(schema.get("else", True))]},
+            ],
             "$ref": lambda: [self.negate(self._target(value))],
+            "prefixItems": lambda: [_item_at(i, self.negate(each)) for i, each in enumerate(value)],
+            "items": lambda: self._some_item(self.negate(value), len(schema.get("prefixItems", ()))),
+            "contains": lambda: self._miscounts(value, int(schema.get("minContains", 1)), schema.get("maxContains")),
         }
+        if key in _OPEN and all(each in (True, {}) for each in (value.values() if key in _OPEN[:1] else [value])):
+            return []
         if key not in table:
-            raise _refusal(key, "cannot be negated, as not, if or oneOf ask for; write the alternatives out")
+            raise refusal(key, "cannot be negated, as not, if or oneOf ask for; write the alternatives out")
         return table[key]()
+
+    def _some_item(self, broken: Schema, first: int) -> list[Schema]:
+        """Arrays with an item like `broken`, behind `first` others."""
+        return [_item_at(first + i, broken) for i in range(1 if broken is True else WITHIN)] if broken else []
+
+    def _miscounts(self, wanted: Schema, least: int, most: float | None) -> list[Schema]:
+        fewer = [{"minContains": 0, "maxContains": least - 1}] if least else []
+        more = [] if most is None else [{"minContains": int(most) + 1}]
+        return [self.rewrite({"type": "array", "contains": wanted, **limits}) for limits in fewer + more]
 
     def _target(self, ref: str) -> Schema:
         self._spend()
-        found = self._root
-        for part in ref.split("/")[1:]:
-            part = unquote(part).replace("~1", "/").replace("~0", "~")
-            found = (
-                found[int(part)] if isinstance(found, list) else found.get(part) if isinstance(found, dict) else None
-            )
-        if not re.match(r"#(/|$)", ref) or not self._is_one or not isinstance(found, (dict, bool)):
-            raise _refusal("$ref", f"to {ref!r} cannot be written out; point into this schema, with #/$defs/NAME")
-        return found
+        return self._main if ref == "#" else self._definitions[ref.removeprefix("#/$defs/")]
 
     def _without_unevaluated(self, schema: dict[str, Any]) -> Schema:
-        keep = {key: schema[key] for key in _ANNOTATIONS & schema.keys()}
-        return keep | {"anyOf": [{"allOf": list(case.all_of)} for case in self._cases(schema)]}
+        return {"anyOf": [{"allOf": list(case.all_of)} for case in self._cases(schema)]}
 
     def _cases(self, schema: Schema) -> list[_Case]:
         """The ways in which `schema` can hold; what it leaves unevaluated is closed in each."""
         self._spend()
         if not isinstance(schema, dict):
             return [_Case()] if schema else []
-        if unknown := next((key for key in ("contains", "$dynamicRef") if key in schema), None):
-            raise _refusal(unknown, "cannot stand beside unevaluatedProperties or unevaluatedItems")
         own = {key: value for key, value in schema.items() if key not in _IN_PLACE | _ANNOTATIONS}
         closing = {key: own.pop(key) for key in ("unevaluatedProperties", "unevaluatedItems") if key in own}
         base = _Case(
@@ -240,6 +272,7 @@ class _Rewriter:
             "additionalProperties" in schema,
             len(schema.get("prefixItems", ())),
             "items" in schema,
+            (self.rewrite(schema["contains"]),) if "contains" in schema else (),
         )
         return [self._closed(case, closing) for case in _product([base], *self._in_place(schema))]
 
@@ -274,29 +307,38 @@ class _Rewriter:
             shut["additionalProperties"] = self.rewrite(closing["unevaluatedProperties"])
         if "unevaluatedItems" in closing and not case.every_item:
             shut["prefixItems"] = [True] * case.num_items
-            shut["items"] = self.rewrite(closing["unevaluatedItems"])
+            shut["items"] = {"anyOf": [*case.items, self.rewrite(closing["unevaluatedItems"])]}
         every = case.every_property or "unevaluatedProperties" in closing
         every_item = case.every_item or "unevaluatedItems" in closing
         more = (shut,) if shut else ()
         return case._replace(all_of=case.all_of + more, every_property=every, every_item=every_item)
 
 
-def _values(schema: Any, key: str) -> list[str]:
-    """Every text that stands under `key`, however deep."""
-    inside = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
-    own = [schema[key]] if isinstance(schema, dict) and isinstance(schema.get(key), str) else []
-    return own + [text for each in inside for text in _values(each, key)]
+def _size(value: Any, known: dict[int, int]) -> int:
+    """Of `value` as text, at least. Parts of it are the same object, and are looked at once."""
+    if id(value) not in known:
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        own = len(value) if isinstance(value, str) else 1
+        known[id(value)] = own + sum(_size(each, known) for each in inside)
+    return known[id(value)]
 
 
 def _without(branches: list[Schema], index: int) -> list[Schema]:
     return [*branches[:index], *branches[index + 1 :]]
 
 
+def _item_at(index: int, schema: Schema) -> Schema:
+    return {"type": "array", "prefixItems": [True] * index + [schema], "minItems": index + 1}
+
+
 def _not_of_type(types: list[str]) -> list[Schema]:
+    fractions = list[Schema]()
     if "integer" in types and "number" not in types:
-        raise _refusal("type", "integer cannot be negated, as not, if or oneOf ask for; write the alternatives out")
+        types = [*types, "number"]
+        between = [{"exclusiveMinimum": i, "exclusiveMaximum": i + 1} for i in range(-FRACTIONS, FRACTIONS)]
+        fractions = [{"type": "number", "anyOf": between}]
     others = [kind for kind in _TYPES if kind not in types]
-    return [{"type": others}] if others else []
+    return [{"type": others}, *fractions] if others else fractions
 
 
 def _other_than(value: Any) -> list[Schema]:
@@ -309,7 +351,7 @@ def _other_than(value: Any) -> list[Schema]:
     if isinstance(value, (int, float)):
         sides = ({"type": "number", way: value} for way in ("exclusiveMinimum", "exclusiveMaximum"))
         return [*_not_of_type(["number"]), *sides]
-    raise _refusal("const", "of an object or array cannot be negated; write the alternatives out")
+    raise refusal("const", "of an object or array cannot be negated; write the alternatives out")
 
 
 def _not_word(word: str) -> str:
@@ -335,4 +377,4 @@ def _names_like(schema: Schema) -> Schema:
     if rules.keys() == {"enum"} or rules.keys() == {"const"}:
         names = [name for name in rules.get("enum", [rules.get("const")]) if isinstance(name, str)]
         return {"properties": dict.fromkeys(names, True), "additionalProperties": False}
-    raise _refusal("propertyNames", f"with {', '.join(rules)} cannot be enforced; use one of pattern, enum and lengths")
+    raise refusal("propertyNames", f"with {', '.join(rules)} cannot be enforced; use one of pattern, enum and lengths")

@@ -26,10 +26,8 @@ MAX_NAME = 256
 """Characters of a tool's name."""
 
 _NAME_END = re.compile(r"[^\w.:/-]")
-_TAG_END = re.compile(r">")
 _KIND_OF = {"{": "object", "[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null", "": "number"}
 _CALL_KEYS = ("name", "arguments", "parameters", "id", "type")
-_PARAMETER_END = Markers("\n</parameter>", "</parameter>")
 _HEADER_END = Markers("<|message|>")
 _BODY_END = Markers("<|end|>", "<|call|>", "<|return|>", "<|start|>")
 _RECIPIENT = re.compile(r"to=functions\.([\w.:/-]+)")
@@ -246,7 +244,8 @@ class ReplyParser:
     def _named(self, must_be_known: bool) -> Steps[None]:
         """A name, for Mistral perhaps an id, a marker, and an object."""
         read, form = self._reader, self._format
-        name = self._checked((yield from self._name()), must_be_known)
+        name = re.sub(f"{form.number}$", "", (yield from self._name()))
+        self._checked(name, must_be_known)
         between = form.between.strip()
         while (yield from read.choose(between, *form.hidden)) != between:
             yield from self._name()
@@ -271,34 +270,41 @@ class ReplyParser:
 
     def _xml(self, must_be_known: bool) -> Steps[None]:
         """`<function=f><parameter=a>value</parameter></function>`: the tool's schema tells what is no string."""
-        read = self._reader
-        yield from read.choose("<function=")
+        read, form = self._reader, self._format
+        begin, named, end = map(str.strip, form.function)
+        before, between, _ = form.parameter
+        yield from read.choose(begin)
         name = self._checked((yield from self._name()), must_be_known)
-        yield from read.choose(">")
+        yield from read.choose(named)
+        marker = yield from read.choose(before, end)
         take = self._begin(name)
         described = parameters_of(self._tools[name]) if name in self._tools else {}
         opening = "{"
-        while (yield from read.choose("<parameter=", "</function>")) == "<parameter=":
+        while marker == before:
             key: list[str] = []
-            yield from read.copy_to(_TAG_END, key.append)
-            yield from read.choose(">")
+            yield from read.copy_to(re.compile(between[0]), key.append)
+            for word in between.split():
+                yield from read.choose(word)
             take(f"{opening}{_quoted(''.join(key))}: ")
             yield from self._parameter(kinds_of(described.get("".join(key))), take)
             opening = ", "
+            marker = yield from read.choose(before, end)
         take("}" if opening == ", " else "{}")
 
     def _parameter(self, kinds: set[str], take: Sink) -> Steps[None]:
-        """A value up to its end tag. One newline at each end is not part of it."""
+        """A value up to its end tag. One newline at each end is not part of it where the format puts them there."""
         read = self._reader
-        if (yield from read.peek()) == "\n":
+        _, between, behind = self._format.parameter
+        end = Markers(behind.rstrip(), behind.strip())
+        if between.endswith("\n") and (yield from read.peek()) == "\n":
             read.take()
         if kinds == {"string"}:
             take('"')
-            _, marker = yield from read.text_until(_PARAMETER_END, lambda text: take(_quoted(text)[1:-1]), trims="")
+            _, marker = yield from read.text_until(end, lambda text: take(_quoted(text)[1:-1]), trims="")
             value = '"'
         else:
             pieces: list[str] = []
-            _, marker = yield from read.text_until(_PARAMETER_END, pieces.append, trims="")
+            _, marker = yield from read.text_until(end, pieces.append, trims="")
             value = _typed("".join(pieces), kinds)
         if not marker:
             raise Malformed

@@ -97,7 +97,8 @@ class _Writer:
             return '""'
         begin, end = self._format.reasoning
         rest = f"{self._text_to(end)} {_SPACE}"
-        return rest if is_opened else f"({self._literal(begin)} {rest})?"
+        space = _SPACE if self._format.style != "harmony" else ""  # GLM begins a line
+        return rest if is_opened else f"({space} {self._literal(begin)} {rest})?"
 
     def content(self, tools: Sequence[Tool], parallel: bool, choice: str, answer: str) -> str:
         form = self._format
@@ -133,12 +134,14 @@ class _Writer:
             return f"{quoted(tool.name + '(')} {self._keywords(tool)} {quoted(')')}"
         if form.style == "xml":
             parameters = " ".join(self._parameter(tool, *item) for item in _properties(tool))
-            return f"{quoted(f'<function={tool.name}>' + chr(10))} {parameters} {quoted('</function>')}"
+            begin, named, end = map(self._literal, form.function)
+            return f"{begin} {quoted(tool.name)} {named} {parameters} {end}"
         arguments = _json(tool, tool.parameters)
         if form.style == "object":
             head = f'{{"name": {quoted(tool.name)}, "{form.arguments}": '
             return f"{quoted(head)} {arguments} {quoted('}')}"
-        return f"{quoted(tool.name)} {self._literal(form.between)} {arguments}"
+        number = f"/{form.number}/" if form.number else ""
+        return f"{quoted(tool.name)} {number} {self._literal(form.between)} {arguments}"
 
     def _keywords(self, tool: Tool) -> str:
         """`a=1, b=2`: those that are required, then any of the others."""
@@ -158,11 +161,11 @@ class _Writer:
 
     def _parameter(self, tool: Tool, name: str, schema: dict[str, Any], is_required: bool) -> str:
         """`<parameter=a>`, its value and its end: text stands as it is, everything else is JSON."""
-        end = "\n</parameter>\n"
+        begin, named, end = self._format.parameter
         if "string" not in kinds_of(schema):
-            value = f"{_json(tool, schema)} {quoted(end)}"
+            value = f"{_json(tool, schema)} {self._literal(end)}"
         elif words := [word for word in schema.get("enum", [schema.get("const")]) if isinstance(word, str)]:
-            value = f"({' | '.join(map(quoted, words))}) {quoted(end)}"
+            value = f"({' | '.join(map(quoted, words))}) {self._literal(end)}"
         elif tool.strict and (keys := sorted(schema.keys() - _FREE_TEXT)):
             raise BadRequest(
                 f"the strict tool {tool.name} says {keys[0]} of its text {name}, which this model's format of calls "
@@ -171,7 +174,7 @@ class _Writer:
             )
         else:
             value = self._text_to(end)
-        body = f"{quoted(f'<parameter={name}>' + chr(10))} {value}"
+        body = f"{self._literal(begin)} {quoted(name)} {self._literal(named)} {value}"
         return body if is_required else f"({body})?"
 
 

@@ -214,25 +214,15 @@ HEXAD_INLINE void value_rows(int rows, const Values& a, int from, int to, int e)
     }
 }
 
+// Scores of rows with the pages [page, page + kTileBlock) of a block, as many as are seen.
 template <typename Format, bool Fetch>
-HEXAD_INLINE void score_block(int rows, const char* queries, const Pages& pages, int from, int to, int units,
-                              char* scores) {
+HEXAD_INLINE void score_some(int rows, const char* queries, const Pages& pages, int page, int to, int units,
+                             char* scores) {
     constexpr int kHalf = kTileBlock > 1 ? kTileBlock / 2 : 1;
-    for (int page = from / kTileBlock * kTileBlock; page < to; page += kTileBlock) {
-        if (to - page > kHalf || rows <= 2)
-            score_rows<Format, kTileBlock, Fetch>(rows, queries, pages, page, units, scores);
-        else
-            score_rows<Format, kHalf, Fetch>(rows, queries, pages, page, units, scores);
-    }
-}
-
-template <typename Format, bool Fetch, bool Ragged>
-HEXAD_INLINE void value_block(int rows, const Values& a, int from, int to) {
-    if (from >= to) return;
-    int e = 0;
-    for (; kTileBlock > 1 && e + kTileBlock * kLanes <= a.head_dim; e += kTileBlock * kLanes)
-        value_rows<Format, kTileBlock, Fetch, Ragged>(rows, a, from, to, e);
-    for (; e < a.head_dim; e += kLanes) value_rows<Format, 1, Fetch, Ragged>(rows, a, from, to, e);
+    if (to - page > kHalf || rows <= 2)
+        score_rows<Format, kTileBlock, Fetch>(rows, queries, pages, page, units, scores);
+    else
+        score_rows<Format, kHalf, Fetch>(rows, queries, pages, page, units, scores);
 }
 
 // The greatest score so far; what was summed before is rescaled. Scores are scaled in place,
@@ -272,36 +262,79 @@ HEXAD_INLINE void soften(Row& row, char* scores, const Visit& visit) {
     for (int page = last; page < visit.to_page; ++page) Format::store_x(scores + page * kPageBytes, vzero());
 }
 
-// The rows [first, first + rows) of the visit, as many as fit the registers.
-template <typename Format, bool Fetch>
-HEXAD_INLINE void add_block(Tile& tile, int first, int rows, const Visit& visit, const Block& block, int head_dim,
-                            float scale) {
-    char* scores = tile.scores + first * kScoreBytes;
-    float* sums = tile.sums + first * tile.sum_floats;
-    score_block<Format, Fetch>(rows, tile.queries + first * kQueryBytes, block.k, visit.from_page, visit.to_page,
-                               head_dim / Format::kWidth, scores);
-    int from = 0, to = kBlockKeys, any_from = kBlockKeys, any_to = 0;  // keys that all see, and that any sees
-    for (int r = first; r < first + rows; ++r) {
-        const Row& row = tile.rows[r];
-        from = row.from > from ? row.from : from;
-        to = row.to < to ? row.to : to;
-        any_from = row.from < any_from ? row.from : any_from;
-        any_to = row.to > any_to ? row.to : any_to;
+// Rows of a visit, as many as fit the registers. All see the steps [from, to) over V whole, and
+// some those of [any_from, any_to).
+struct Group {
+    int first, rows;
+    int any_from, from, to, any_to;
+};
+
+template <typename Format>
+HEXAD_INLINE Group group_of(const Row* rows, int first, int last) {
+    int from = 0, to = kBlockKeys, any_from = kBlockKeys, any_to = 0;
+    for (int r = first; r < last; ++r) {
+        from = rows[r].from > from ? rows[r].from : from;
+        to = rows[r].to < to ? rows[r].to : to;
+        any_from = rows[r].from < any_from ? rows[r].from : any_from;
+        any_to = rows[r].to > any_to ? rows[r].to : any_to;
     }
+    constexpr int kWidth = Format::kWidth;
+    Group group{first, last - first, any_from / kWidth, (from + kWidth - 1) / kWidth, to / kWidth,
+                (any_to + kWidth - 1) / kWidth};
+    if (group.from > group.to) group.from = group.to = group.any_to;
+    return group;
+}
+
+template <typename Format, int Vectors, bool Fetch>
+HEXAD_INLINE void value_steps(const Tile& tile, const Group& group, const Values& a, int e) {
+    Values of_group = a;
+    of_group.weights = a.weights + group.first * kScoreBytes;
+    of_group.rows = a.rows + group.first;
+    of_group.sums = a.sums + group.first * tile.sum_floats;
+    if (group.any_from < group.from)
+        value_rows<Format, Vectors, false, true>(group.rows, of_group, group.any_from, group.from, e);
+    if (group.from < group.to) value_rows<Format, Vectors, Fetch, false>(group.rows, of_group, group.from, group.to, e);
+    if (group.to < group.any_to)
+        value_rows<Format, Vectors, false, true>(group.rows, of_group, group.to, group.any_to, e);
+}
+
+// A stretch of keys, then of values, meets all rows before the next one, so that it stays in L1.
+template <typename Format>
+HEXAD_INLINE void add_block(Tile& tile, const Visit& visit, const Block& block, int head_dim, float scale) {
+    Group groups[kQueryRows];
+    const int rows = visit.last - visit.first, count = (rows + kRowBlock - 1) / kRowBlock;
+    for (int i = 0; i < count; ++i)
+        groups[i] = group_of<Format>(tile.rows, visit.first + rows * i / count, visit.first + rows * (i + 1) / count);
+    const int units = head_dim / Format::kWidth;
+    for (int page = visit.from_page / kTileBlock * kTileBlock; page < visit.to_page; page += kTileBlock)
+        for (int i = 0; i < count; ++i) {
+            const char* queries = tile.queries + groups[i].first * kQueryBytes;
+            char* scores = tile.scores + groups[i].first * kScoreBytes;
+            if (i == 0)
+                score_some<Format, true>(groups[i].rows, queries, block.k, page, visit.to_page, units, scores);
+            else
+                score_some<Format, false>(groups[i].rows, queries, block.k, page, visit.to_page, units, scores);
+        }
     // In two passes: the rows' long chains of latencies overlap.
-    for (int r = 0; r < rows; ++r)
-        raise(tile.rows[first + r], scores + r * kScoreBytes, scale, sums + r * tile.sum_floats, head_dim);
-    for (int r = 0; r < rows; ++r) soften<Format>(tile.rows[first + r], scores + r * kScoreBytes, visit);
-    // In steps: those that all see whole, and ragged ones on either side.
-    from = (from + Format::kWidth - 1) / Format::kWidth;
-    to = to / Format::kWidth;
-    any_from = any_from / Format::kWidth;
-    any_to = (any_to + Format::kWidth - 1) / Format::kWidth;
-    if (from > to) from = to = any_to;
-    Values values{block.v, head_dim, scores, tile.rows + first, sums, tile.sum_floats};
-    value_block<Format, false, true>(rows, values, any_from, from);
-    value_block<Format, Fetch, false>(rows, values, from, to);
-    value_block<Format, false, true>(rows, values, to, any_to);
+    for (int r = visit.first; r < visit.last; ++r)
+        raise(tile.rows[r], tile.scores + r * kScoreBytes, scale, tile.sums + r * tile.sum_floats, head_dim);
+    for (int r = visit.first; r < visit.last; ++r) soften<Format>(tile.rows[r], tile.scores + r * kScoreBytes, visit);
+    const Values values{block.v, head_dim, tile.scores, tile.rows, tile.sums, tile.sum_floats};
+    int e = 0;
+    for (; kTileBlock > 1 && e + kTileBlock * kLanes <= head_dim; e += kTileBlock * kLanes)
+        for (int i = 0; i < count; ++i) {
+            if (i == 0)
+                value_steps<Format, kTileBlock, true>(tile, groups[i], values, e);
+            else
+                value_steps<Format, kTileBlock, false>(tile, groups[i], values, e);
+        }
+    for (; e < head_dim; e += kLanes)
+        for (int i = 0; i < count; ++i) {
+            if (i == 0)
+                value_steps<Format, 1, true>(tile, groups[i], values, e);
+            else
+                value_steps<Format, 1, false>(tile, groups[i], values, e);
+        }
 }
 
 HEXAD_INLINE void fetch(const char* from, const char* to) {
@@ -333,14 +366,7 @@ HEXAD_INLINE void visit_block(const AttentionArgs& a, Tile& tile, const Visit& v
         row.from = row.begin > visit.first_key ? int(row.begin - visit.first_key) : 0;
         row.to = row.end < visit.first_key + kBlockKeys ? int(row.end - visit.first_key) : kBlockKeys;
     }
-    int rows = visit.last - visit.first, groups = (rows + kRowBlock - 1) / kRowBlock;
-    for (int i = 0; i < groups; ++i) {
-        int first = visit.first + rows * i / groups, last = visit.first + rows * (i + 1) / groups;
-        if (i == 0)
-            add_block<Format, true>(tile, first, last - first, visit, block, head_dim, a.scale * kLog2E);
-        else
-            add_block<Format, false>(tile, first, last - first, visit, block, head_dim, a.scale * kLog2E);
-    }
+    add_block<Format>(tile, visit, block, head_dim, a.scale * kLog2E);
     // What had no place in this block to be fetched beside.
     for (int i = next.from_page; i < next.to_page; ++i) {
         if (i >= visit.from_page && i < visit.to_page) continue;

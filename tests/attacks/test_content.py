@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.attacks.conftest import OTHER, Target
+from tests.server.outside import Quiet, answering
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 
@@ -123,7 +122,7 @@ def canary() -> Iterator[tuple[int, list[str]]]:
     """A web server that must never be asked."""
     hits: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             hits.append(self.path)
             self.send_response(302)
@@ -132,15 +131,8 @@ def canary() -> Iterator[tuple[int, list[str]]]:
 
         do_POST = do_HEAD = do_GET
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port, hits
-        server.shutdown()
-        thread.join()
+    with answering(Handler) as port:
+        yield port, hits
 
 
 def addresses(port: int) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,8 @@ import pytest
 
 from tests.attacks.conftest import OTHER, USER, Target
 from tests.server import raw
+from tests.server.running import Server, serving
+from tests.server.variants import write_variant
 
 SAID = {"role": "user", "content": "a"}
 NAMED = {"model": "tiny-chat", "max_tokens": 1, "messages": [SAID]}
@@ -28,6 +31,9 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "prompts": ("/v1/completions", {"prompt": [LONG] * 1024, "max_tokens": 1}),
     "arrays": ("/v1/completions", {"prompt": "a", "metadata": {"a": [[1]] * 2_000_000}}),
     "tokens": ("/detokenize", {"tokens": [77] * 4_000_000}),
+    "integers": ("/v1/completions", {"prompt": "a", "metadata": {"a": [1] * 11_000_000}}),
+    "texts": ("/v1/completions", {"prompt": "a", "metadata": {"a": ["abc"] * 4_000_000}}),
+    "keys": ("/v1/completions", {"prompt": "a", "metadata": {f"k{i}": 1 for i in range(1_500_000)}}),
     "a suffix": ("/v1/completions", {"prompt": "a", "suffix": "lighthouse " * 13_000, "max_tokens": 1}),
     "a tool": (
         "/v1/messages",
@@ -36,18 +42,52 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_a_large_body_holds_up_nobody(target: Target, name: str) -> None:
-    path, body = BODIES[name]
+def slowest_beside(server: Server, path: str, body: Any, key: str = "") -> tuple[httpx.Response, float]:
+    """The answer, and the most seconds that somebody else had to wait for one of theirs meanwhile."""
     raw, slowest = json.dumps(body).encode(), 0.0
     sent = {"content": raw, "headers": {"content-type": "application/json"}, "timeout": 60}
-    with ThreadPoolExecutor(1) as pool, httpx.Client(headers={"x-api-key": OTHER}, timeout=30) as other:
-        answer = pool.submit(target.http.post, target.url + path, **sent)
+    with ThreadPoolExecutor(1) as pool, httpx.Client(headers={"x-api-key": key}, timeout=30) as other:
+        answer = pool.submit(server.http.post, server.url + path, **sent)
         while not answer.done():
-            slowest = max(slowest, other.get(target.url + "/health").elapsed.total_seconds())
+            slowest = max(slowest, other.get(server.url + "/health").elapsed.total_seconds())
             time.sleep(0.005)
-    assert answer.result().status_code == 400, answer.result().text[:300]
+    return answer.result(), slowest
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_large_body_holds_up_nobody(target: Target, name: str) -> None:
+    answer, slowest = slowest_beside(target, *BODIES[name], OTHER)
+    assert answer.status_code == 400, answer.text[:300]
     assert slowest < 0.6, "others had to wait"
+
+
+def test_many_large_tools_hold_up_nobody(tmp_path: Path) -> None:
+    """With a template that shows none of them, so that all become a grammar. The best of five: machines are shared."""
+    choices = [f"value {number}" for number in range(8)]
+    fields = {f"f{number}": {"type": "string", "enum": choices, "description": "About it. " * 9} for number in range(5)}
+    model = write_variant(tmp_path / "tiny")
+    template = "{#<tool_call>#}{{ messages[0].content }}"
+    (model / "chat_template.jinja").write_text(template)
+
+    deep = {f"g{number}": {"type": "object", "properties": fields} for number in range(12)}
+    schema = {"type": "object", "properties": fields | deep, "required": list(fields)}
+    functions = [{"name": f"tool_{number}", "strict": True, "parameters": schema} for number in range(128)]
+    openai = [{"type": "function", "function": each} for each in functions]
+    anthropic = [{"name": each["name"], "input_schema": each["parameters"]} for each in functions]
+    said = {"model": "tiny", "messages": [SAID], "max_tokens": 1}
+    with serving(model, tmp_path / "log", "--tool-format", "hermes") as server:
+        for path, body in (
+            ("/v1/chat/completions", said | {"tools": openai, "tool_choice": "required"}),
+            ("/v1/messages", said | {"tools": anthropic, "tool_choice": {"type": "any"}}),
+            ("/v1/responses", {"input": "a", "tools": [{"type": "function", **each} for each in functions]}),
+            ("/api/chat", {"model": "tiny", "messages": [SAID], "tools": openai, "options": {"num_predict": 1}}),
+        ):
+            waits = []
+            while len(waits) < 5 and min(waits, default=1) >= 0.1:
+                answer, slowest = slowest_beside(server, path, body)
+                waits.append(slowest)
+                assert answer.status_code in (200, 400), answer.text[:300]
+            assert min(waits) < 0.1, (path, waits)
 
 
 def test_tools_are_told_apart_and_counted_in_every_dialect(target: Target) -> None:

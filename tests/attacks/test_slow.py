@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -140,7 +141,8 @@ App = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Aw
 async def listening(app: App, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     for name, value in (("LOOK_S", 0.05), ("HEAD_S", 0.4), ("BODY_S", 0.4), ("READER_S", 0.4)):
         monkeypatch.setattr(protocol, name, value)
-    config = uvicorn.Config(app, http=protocol.Protocol, lifespan="off", port=0, log_level="critical")  # type: ignore[arg-type]
+    http: Any = partial(protocol.Protocol, refused=lambda *_: None)
+    config = uvicorn.Config(app, http=http, lifespan="off", port=0, log_level="critical")  # type: ignore[arg-type]
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -165,9 +167,9 @@ async def _echo(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], se
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _run(scenario: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+def _run(scenario: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch, app: App = _echo) -> None:
     async def main() -> None:
-        async with listening(_echo, monkeypatch) as port:
+        async with listening(app, monkeypatch) as port:
             await asyncio.wait_for(scenario(port), 20)
 
     asyncio.run(main())
@@ -286,19 +288,58 @@ def test_who_reads_slowly_is_served_and_who_does_not_is_cut(monkeypatch: pytest.
     _run(scenario, monkeypatch)
 
 
-@pytest.mark.parametrize("count", [3])
-def test_one_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", count)
+async def _begun(port: int, path: str, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Half of a request's head."""
+    opened = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+    opened[1].write(b"GET %b HTTP/1.1\r\n" % path.encode())
+    await asyncio.sleep(0.02)
+    return opened
+
+
+async def _answered(begun: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bytes:
+    begun[1].write(b"Host: x\r\nConnection: close\r\n\r\n")
+    return (await begun[0].read())[:12]
+
+
+def test_who_takes_all_places_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address may have them all while nobody else comes; then it loses its oldest, and nobody else loses any."""
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 6)
 
     async def scenario(port: int) -> None:
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
-        reader, _ = await asyncio.open_connection("127.0.0.1", port)
-        answer = await reader.read()
-        assert answer.startswith(b"HTTP/1.1 503") and b'"too_busy"' in answer and b"retry-after" in answer
-        for _, writer in held:
-            writer.close()
+        monkeypatch.setattr(protocol, "LOOK_S", 60)
+        early = await _begun(port, "/early", "127.0.0.9")
+        greedy = [await _begun(port, f"/{number}") for number in range(5)]
+        others = [await _begun(port, "/other", f"127.0.0.{number}") for number in (2, 3, 4)]
+        for lost in greedy[:3]:
+            refusal = await lost[0].read()
+            assert refusal.startswith(b"HTTP/1.1 503") and b'"too_busy"' in refusal and b"retry-after" in refusal
+        for kept in (early, *greedy[3:], *others):
+            assert await _answered(kept) == b"HTTP/1.1 200"
 
     _run(scenario, monkeypatch)
+
+
+def test_a_proxy_gets_every_place_and_keeps_what_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All from one address: what has only begun gives way to what is new; what the server works on does not."""
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 3)
+    may_end = asyncio.Event()
+
+    async def works(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        await may_end.wait()
+        await _echo(scope, receive, send)
+
+    async def scenario(port: int) -> None:
+        monkeypatch.setattr(protocol, "LOOK_S", 60)
+        first, *begun = [await _begun(port, f"/{number}") for number in range(4)]
+        assert (await first[0].read()).startswith(b"HTTP/1.1 503")
+        answers = [asyncio.ensure_future(_answered(each)) for each in begun]
+        await asyncio.sleep(0.1)
+        one_more = await _begun(port, "/more")
+        assert (await one_more[0].read()).startswith(b"HTTP/1.1 503"), "all three are at work"
+        may_end.set()
+        assert await asyncio.gather(*answers) == [b"HTTP/1.1 200"] * 3
+
+    _run(scenario, monkeypatch, works)
 
 
 def test_a_flood_of_connections_leaves_room(target: Target) -> None:

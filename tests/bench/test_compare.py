@@ -13,10 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hexad.bench import install
+from hexad.bench import install, plan
 from hexad.bench.compare import compare
 from hexad.bench.contestant import Contestant, hexad
-from hexad.bench.document import Document
+from hexad.bench.document import Document, Row
+from hexad.bench.group import Group
 from hexad.bench.install import PEERS, cache_dir
 from hexad.bench.shapes import SHAPES, random_checkpoint
 from hexad.bench.workload import Workload
@@ -58,7 +59,7 @@ def test_the_command_compares_hexad_alone_too(
     words = ["bench", "compare", "demo", "--peers", "", "--bits", "16", "--workloads", "W4,W6,concurrency"]
     assert main([*words, "--repeats", "1", "--out", str(tmp_path)]) == 0
     document = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=Document)
-    assert [row.workload for row in document.rows] == ["W6", "W4", *["concurrency"] * 6]
+    assert [row.workload for row in document.rows] == ["W6", "W3", "W4", *["concurrency"] * 6]
     assert not any(row.error for row in document.rows)
     assert (tmp_path / "report.md").read_text() in capsys.readouterr().out
     assert (tmp_path / "report.html").read_text().count("<circle") == 6
@@ -94,7 +95,9 @@ def test_a_contestant_that_gives_too_few_tokens_is_refused(tmp_path: Path) -> No
     ("body", "message"),
     [
         ("print(json.dumps({'error': 'out of luck'}), flush=True)", "fake: out of luck"),
-        ("sys.exit('the last words')", "its process ended. the last words"),
+        ("sys.exit('the last words')", "fake: ended with status 1. the last words"),
+        ("import os; os.kill(os.getpid(), 9)", "fake: out of memory: the system killed it"),
+        ("sys.stdout.write('{\"sec'); sys.stdout.flush(); sys.exit(3)", "fake: ended with status 3"),
     ],
 )
 def test_a_contestant_that_dies_says_why(tmp_path: Path, body: str, message: str) -> None:
@@ -103,6 +106,107 @@ def test_a_contestant_that_dies_says_why(tmp_path: Path, body: str, message: str
     with pytest.raises(HexadError, match=message):
         c.run(SMALL, 0)
     assert not c.loaded
+
+
+def test_a_contestant_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hexad.bench.contestant.CLOSE_S", 0.2)
+    c = script(tmp_path, "time.sleep(60)")
+    c.start()
+    monkeypatch.setattr("hexad.bench.contestant.TIMEOUT_S", 0.5)
+    started = time.monotonic()
+    with pytest.raises(HexadError, match=r"fake: no answer in 0\.5 s"):
+        c.run(SMALL, 0)
+    assert not c.loaded and time.monotonic() - started < 20
+
+
+def group(contestants: list[Contestant], saved: list[int], repeats: int = 3) -> Group:
+    return Group(8, contestants, 3000, repeats, lambda line: None, lambda: saved.append(1))
+
+
+def test_who_is_killed_for_memory_runs_again_with_the_others_closed(tmp_path: Path) -> None:
+    """The other holds the memory for as long as it is loaded, as far as the first knows."""
+    other = script(tmp_path, ANSWER % 0)
+    (tmp_path / "b").mkdir()
+    mark = tmp_path / "loaded"
+    once = f"import os; os.kill(os.getpid(), 9) if os.path.exists({str(mark)!r}) else None; {ANSWER % 0}"
+    hungry = script(tmp_path / "b", once)
+    other.name, hungry.name = "other", "hungry"
+    close = other.close
+
+    def closes() -> int:
+        mark.unlink(missing_ok=True)
+        return close()
+
+    other.close = closes  # type: ignore[method-assign]
+    saved: list[int] = []
+    both = group([other, hungry], saved, 1)
+    try:
+        other.start()
+        mark.touch()
+        both.turns("W1", SMALL, [hungry], 1)
+        assert not other.loaded and hungry.loaded
+    finally:
+        hungry.close()
+        close()
+    assert [(row.name, row.error, row.seconds) for row in both.rows] == [("hungry", "", [1])] and saved == [1]
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(1, 3), (12, 2), (25, 1), (400, 1)])
+def test_the_slow_run_less_often(tmp_path: Path, seconds: int, runs: int) -> None:
+    c = script(tmp_path, (ANSWER % 0).replace("'seconds': 1", f"'seconds': {seconds}"))
+    one = group([c], [])
+    try:
+        one.turns("W1", SMALL, [c], 3)
+    finally:
+        c.close()
+    assert one.rows[0].seconds == [seconds] * runs
+
+
+def test_a_death_costs_a_cell_and_no_more(tmp_path: Path) -> None:
+    """The workload of 1,024 tokens kills it; W1 and W3 have figures."""
+    c = script(tmp_path, f"len(requests[0][0]) == 1024 and sys.exit('too long'); {ANSWER % 0}")
+    saved: list[int] = []
+    one = group([c], saved)
+    try:
+        one.run(["W1", "W2", "W3"])
+    finally:
+        c.close()
+    found = {row.workload: row.error or row.seconds for row in one.rows}
+    assert found == {"W1": [1, 1, 1], "W2": "fake: ended with status 1. too long", "W3": [1, 1, 1]} and len(saved) == 3
+
+
+def test_a_run_that_ended_too_soon_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hexad.bench.compare.READ_BYTES", 1 << 26)
+    words = ["bench", "compare", "demo", "--peers", "", "--repeats", "1", "--out", str(tmp_path), "--resume"]
+
+    def rows(bits: str, workloads: str) -> list[Row]:
+        assert main([*words, "--bits", bits, "--workloads", workloads]) == 0
+        return msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=Document).rows
+
+    first = rows("8", "W1")
+    assert "nothing to resume" in capsys.readouterr().out
+    second = rows("8", "W1,W2")
+    assert second[:1] == first and [row.workload for row in second] == ["W1", "W2"]
+    assert main([*words, "--bits", "4", "--workloads", "W1"]) == 2
+    assert "leave out --resume" in capsys.readouterr().err
+    (tmp_path / "results.json").write_text('{"date": 3}')
+    assert main([*words, "--bits", "8", "--workloads", "W1"]) == 2
+    assert "cannot be resumed" in capsys.readouterr().err
+
+
+def test_the_plan_is_of_what_is_left(tmp_path: Path) -> None:
+    ours, slow = Contestant("hexad", [], {}), Contestant("ctranslate2", [], {}, continuous=False)
+    of = group([ours, slow], [])
+    weights = 473_000_000
+    left = plan.plan([of], ["W1", "W3", "W5"], 3, weights)
+    assert left[8, "W3"] == pytest.approx(6 * 3.2 + 145 * 1.2)  # 145 s are run once
+    assert left[8, "W5"] == 0  # no peer takes requests while others run
+    assert plan.plan([of], ["W3"], 3, weights // 2)[8, "W3"] == pytest.approx(3 * 3.2 + 72.5 * 1.2)
+    of.rows.append(Row(workload="W3", bits=8, name="hexad"))
+    assert set(plan.plan([of], ["W1", "W3"], 3, weights)) == {(8, "W1")}
+    assert "W1" in plan.shown(left) and "minutes" in plan.shown(left)
 
 
 def state(pid: int) -> str:

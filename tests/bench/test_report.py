@@ -36,7 +36,10 @@ DOCUMENT = Document(
     model="qwen3-0.5b",
     layer_weights=400_000_000,
     head_weights=100_000_000,
-    floor=Floor(read_gb=50.0, float32=0.5, bfloat16=1.0, int8=2.0),
+    floors=[
+        Floor(when="begin", read_gb=50.0, float32=0.5, bfloat16=1.0, int8=1.5),
+        Floor(when="end", read_gb=30.0, float32=0.4, bfloat16=0.9, int8=2.0),
+    ],
     entries=[
         Entry(name="hexad", bits=8, what="int8", packages=["hexad==0.1.0"]),
         Entry(name="a", bits=8, what="int8 weights", packages=["a==1.2.3", "b==4"]),
@@ -99,11 +102,13 @@ def test_markdown_has_the_ratios_first_then_figures_with_their_shares_of_the_flo
     text = report.markdown(DOCUMENT)
     assert text.index("against the best peer") < text.index("What the machine can do") < text.index("8-bit weights")
     assert grid(text, "Hexad against the best peer")[2][:5] == ["8 bits", "1.60x a", "0.50x c", "2.50x a", "3.50x a"]
-    assert grid(text, "What the machine can do")[2] == ["50", "2", "1", "0.5"]
+    begin, end, best = grid(text, "What the machine can do")[2:]
+    assert begin == ["begin", "50", "1.5", "1", "0.5"] and end == ["end", "30", "2", "0.9", "0.4"]
+    assert best == ["best", "50", "2", "1", "0.5"]
     hexad, a, b, c = grid(text, "8-bit weights")[2:]
     # 80 tok/s of 500 MB are 40 of 50 GB/s; 1500 tok/s of 0.8 GOP are 1.2 of 2 TOP/s
     assert hexad == ["hexad", "int8", "80 (80%)", "111", "1,500 (60%)", "10.00 (200)", "4.00", "0.80", "1,500"]
-    assert a[6] == "14.00 *" and b[2:] == ["-"] * 7 and c[6] == "-"
+    assert a[6] == "14.00 *" and b[2:] == ["-"] * 7 and c[6] == "died: out of memory"
     failed = grid(text, "What did not run")[2:]
     assert failed == [["b", "8 bits", "all", "pip \\| fell over"], ["c", "8 bits", "W4", "c: out of memory"]]
     assert "2026-01-02" in text and "A CPU <of> ours" in text and "a==1.2.3, b==4" in text

@@ -89,6 +89,7 @@ def test_explain_shows_each_value_and_its_origin(tmp_path: Path) -> None:
     assert "7" in lines["max_num_seqs"] and "hexad.yaml, line 3" in lines["max_num_seqs"]
     assert "81" in lines["port"] and "command line" in lines["port"]
     assert "from the checkpoint" in lines["dtype"]
+    assert "hermes" in lines["tool_format"] and "from the chat template" in lines["tool_format"]
     assert "tokens" in shown and "packed weights           made at each start" in shown
 
 

@@ -41,6 +41,7 @@ def file(tmp_path: Path) -> str:
         ((), [("demo", "demo")]),
         (("./a/b",), [("b", "./a/b")]),
         (("a", "org/b", "--port", "0"), [("a", "a"), ("b", "org/b")]),
+        (("a", "--port", "0", "org/b", "--threads", "1", "x=c"), [("a", "a"), ("b", "org/b"), ("x", "c")]),
         (("fast=./a", "big=org/b"), [("fast", "./a"), ("big", "org/b")]),
         (("./dir=1/a",), [("a", "./dir=1/a")]),
         (("a", "--served-model-name", "x"), [("x", "a")]),
@@ -48,6 +49,29 @@ def file(tmp_path: Path) -> str:
 )
 def test_words(words: tuple[str, ...], expected: list[tuple[str, str]]) -> None:
     assert served("serve", *words) == [(name, model, False) for name, model in expected]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["generate", "demo", "--top-k", "3", "Who?"], {"model": "demo", "prompt": "Who?", "top_k": 3}),
+        (["generate", "--top-k", "3", "demo", "--raw", "Who?"], {"model": "demo", "prompt": "Who?", "raw": True}),
+        (["generate", "--top-k", "3", "--", "demo", "--who?"], {"model": "demo", "prompt": "--who?", "top_k": 3}),
+        (["generate", "--", "demo", "--who?"], {"model": "demo", "prompt": "--who?"}),
+        (["batch", "in", "--threads", "1", "out", "--port", "2", "a", "b"], None),
+        (["batch", "in", "out", "--threads", "1", "a", "b"], {"input": "in", "output": "out", "model": ["a", "b"]}),
+        (["bench", "--repeats", "1", "offline", "--json", "x", "demo"], {"kind": "offline", "model": "demo"}),
+        (["completion", "bash"], {"shell": "bash"}),
+        (["doctor"], {}),
+    ],
+)
+def test_options_may_stand_between_the_words(words: list[str], expected: dict[str, Any] | None) -> None:
+    if expected is None:
+        with pytest.raises(SystemExit):
+            parser_of(True).parse_args(words)
+    else:
+        found = vars(parser_of(True).parse_args(words))
+        assert {name: found[name] for name in expected} == expected
 
 
 def test_a_file_may_give_each_model_settings_of_its_own(file: str) -> None:

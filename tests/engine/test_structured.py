@@ -117,6 +117,32 @@ def test_a_bomb_is_refused_soon_and_others_go_on(config: Config) -> None:
     asyncio.run(main())
 
 
+def test_compilations_are_shared_out_between_clients() -> None:
+    """One may hold half of the places, and whoever comes late waits for one compilation of each other, not for all."""
+
+    async def main() -> None:
+        compiler = grammar_process.GrammarProcess(None, [0])
+        done: list[str] = []
+
+        async def compile(client: str, number: int) -> None:
+            await compiler.compile(StructuredOutputs(regex=f"{client}{number}[a-z]{{1,9}}"), client)
+            done.append(client)
+
+        greedy = [asyncio.create_task(compile("greedy", number)) for number in range(40)]
+        await asyncio.sleep(0)
+        late = [asyncio.create_task(compile("late", number)) for number in range(3)]
+        try:
+            refused = [each for each in await asyncio.gather(*greedy, return_exceptions=True) if each]
+            await asyncio.gather(*late)
+        finally:
+            await compiler.close()
+        assert len(refused) == 8 and done.count("greedy") == 32
+        assert all(isinstance(each, Overloaded) and each.code == "client_queue_full" for each in refused)
+        assert [place for place, client in enumerate(done) if client == "late"] == [1, 3, 5]
+
+    asyncio.run(main())
+
+
 def test_a_compiler_that_dies_or_hangs_costs_one_request(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with running(config) as engine:

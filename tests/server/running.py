@@ -67,12 +67,11 @@ class Server:
         self.until(lambda found: not any(found[name] for name in gauges), key, timeout_s)
 
     def engine_pid(self) -> int:
-        """Of the engine that was started last; another child tries grammars out."""
+        """Of the engine that was started last."""
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.engine_pids()}
         return [pid for pid, command in commands.items() if b"hexad.engine.worker" in command][-1]
 
     def engine_pids(self) -> list[int]:
-        """Of all children."""
         """Of its children; another one compiles grammars."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -109,16 +109,16 @@ async def completion(clients: Clients, asked: Question) -> Pieces:
         logprobs=1,
         stream=True,
     )
-    answers = ["", ""]
+    texts, tokens = ["", ""], ["", ""]
     async with stream:
         async for chunk in stream:
             (choice,) = chunk.choices
             shown = None if choice.logprobs is None else (choice.logprobs.tokens, choice.logprobs.token_logprobs)
             assert shown is not None
-            answers[choice.index] += choice.text + "".join(map(str, zip(*shown, strict=True)))
-            answers[choice.index] += choice.finish_reason or ""
+            texts[choice.index] += choice.text + (choice.finish_reason or "")
+            tokens[choice.index] += "".join(map(str, zip(*shown, strict=True)))
             yield ""
-    yield "".join(answers)
+    yield "".join(texts + tokens)
 
 
 async def response(clients: Clients, asked: Question) -> Pieces:

@@ -240,6 +240,22 @@ def test_the_demo_model_calls_a_tool_and_reads_its_result(demo: anthropic.Anthro
     assert last.stop_reason == "end_turn" and "7" in last.content[0].text  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_clients_own_loop_over_tools(demo: anthropic.Anthropic, stream: bool) -> None:
+    """It asks for a thread kept by the server, and sends whole conversations when told that there are none."""
+    called: list[str] = []
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """Weather in a place"""
+        called.append(city)
+        return "rain, 7 degrees"
+
+    asked: Any = OSLO | {"tools": [get_weather], "stream": stream, "extra_body": GREEDY}
+    last = demo.beta.messages.tool_runner(**asked).until_done()
+    assert called == ["Oslo"] and "7" in last.content[0].text  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
 def test_a_forced_call(demo: anthropic.Anthropic, choice: Any) -> None:
     asked: Any = OSLO | {"messages": [{"role": "user", "content": "Hello!"}], "tool_choice": choice}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.server import raw
 from tests.server.running import Server
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "docs" / "grafana.json").read_text())
@@ -19,7 +20,8 @@ ASKED = re.compile(r"(hexad:[a-z0-9_]+)(?:\{([^}]*)\})?")
 
 @pytest.fixture
 def labels(server: Server) -> dict[str, set[str]]:
-    """Of every sample, by its name, after a request that succeeded and one that failed."""
+    """Of every sample, by its name, after a request that succeeded, one that failed and one that was no HTTP."""
+    assert raw.status(raw.answer(server, b"nonsense\r\n\r\n")) == 400
     assert server.post("/v1/completions", {"prompt": [5] * 40, "max_tokens": 3}).status_code == 200
     assert server.post("/v1/completions", {"prompt": ""}).status_code == 400
     found: dict[str, set[str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -20,10 +21,13 @@ from urllib.parse import quote
 import httpx
 import openai
 import pytest
+import uvloop
 from openai import OpenAI
+from starlette.responses import Response
 
 from hexad.config import Config
 from hexad.errors import ConfigError
+from hexad.server import run
 from hexad.server.gate import _default_hosts
 from hexad.server.run import _bind_unix
 from tests.server import raw
@@ -162,6 +166,34 @@ def test_https(chat_model: Path, tmp_path: Path, certificate: tuple[Path, Path])
         assert "Traceback" not in said and all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in said.splitlines()[1:])
 
 
+def test_who_never_speaks_tls_is_gone_when_a_head_would_be(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "HEAD_S", 0.3)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await Response("hello")(scope, receive, send)
+
+    async def main() -> None:
+        ready = asyncio.Event()
+        config = run._settings(app, Config(tls_cert=str(certificate[0]), tls_key=str(certificate[1])))
+        server = run._Server(config, lambda *_: None, ready.set)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            await ready.wait()
+            mute, _ = await asyncio.open_connection(*listener.getsockname())
+            assert await asyncio.wait_for(mute.read(), 10) == b""
+            context = ssl.create_default_context(cafile=str(certificate[0]))
+            reader, writer = await asyncio.open_connection(*listener.getsockname(), ssl=context)
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(b"hello")
+            writer.close()
+            server.should_exit = True
+            await serving
+
+    uvloop.run(main())
+
+
 @pytest.mark.parametrize("broken", ["half", "missing", "mismatch"])
 def test_a_certificate_that_does_not_work_is_known_before_the_model_is_loaded(
     chat_model: Path, tmp_path: Path, certificate: tuple[Path, Path], broken: str
@@ -296,6 +328,28 @@ def test_a_vanished_client_is_written_down(logging: tuple[str, Server]) -> None:
         time.sleep(0.01)
     line = next(line for line in lines(server) if "client_disconnected" in line)
     assert "abort" in line
+
+
+def test_what_is_refused_below_http_is_written_down_and_counted(logging: tuple[str, Server]) -> None:
+    form, server = logging
+    refused = {"bad_http": b"nonsense\r\n\r\n", "head_too_large": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n"}
+    for code, sent in refused.items():
+        with raw.sent(server, sent) as connection:
+            status = raw.status(raw.rest(connection))
+        deadline = time.monotonic() + 5
+        while not (found := [line for line in server.log.read_text().splitlines() if code in line]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert len(found) == 1
+        if form == "json":
+            line = json.loads(found[0])
+            assert line.pop("time") and line.pop("level") == "info"
+            assert line == {"message": "connection refused", "status": status, "error": code, "address": "127.0.0.1"}
+        else:
+            assert found[0].endswith(f" connection refused status={status} error={code} address=127.0.0.1")
+    exposed = server.http.get(server.url + "/metrics").text
+    for code in refused:
+        assert f'hexad:http_connections_refused_total{{code="{code}"}} 1.0' in exposed
 
 
 def test_a_log_that_nobody_reads_stops_nobody(chat_model: Path, tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.server.outside import Quiet, answering
 from tests.server.running import serving
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra hexad[otel] is not installed")
@@ -24,7 +23,7 @@ def collector() -> Iterator[tuple[int, list[Any]]]:
 
     received: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_POST(self) -> None:
             message = ExportTraceServiceRequest()
             message.ParseFromString(self.rfile.read(int(self.headers["Content-Length"])))
@@ -32,15 +31,8 @@ def collector() -> Iterator[tuple[int, list[Any]]]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port, received
-        server.shutdown()
-        thread.join()
+    with answering(Handler) as port:
+        yield port, received
 
 
 def plain(value: Any) -> Any:

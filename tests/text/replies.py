@@ -153,6 +153,69 @@ def _qwen3_coder(reasoning: str, content: str, calls: Calls) -> str:
     return text
 
 
+def _lfm2(reasoning: str, content: str, calls: Calls) -> str:
+    section = f"<|tool_call_start|>{_pythonic('', '', calls)}<|tool_call_end|>"
+    return _think(reasoning) + (section if calls else "") + content
+
+
+def _granite(reasoning: str, content: str, calls: Calls) -> str:
+    return _mistral_list(reasoning, content, calls).replace("[TOOL_CALLS] [{", "<|tool_call|>[{")
+
+
+def _nemotron(reasoning: str, content: str, calls: Calls) -> str:
+    return _granite(reasoning, content, calls).replace("<|tool_call|>", "<TOOLCALL>") + ("</TOOLCALL>" if calls else "")
+
+
+def _kimi(reasoning: str, content: str, calls: Calls) -> str:
+    text = (f"<think>{reasoning}</think>" if reasoning else "") + content
+    each = [
+        f"<|tool_call_begin|>functions.{name}:{number}<|tool_call_argument_begin|>{dumps(arguments)}<|tool_call_end|>"
+        for number, (name, arguments) in enumerate(calls, 9)
+    ]
+    return text + (f"<|tool_calls_section_begin|>{''.join(each)}<|tool_calls_section_end|>" if calls else "")
+
+
+def _plainly(value: Any) -> str:
+    return value if isinstance(value, str) else dumps(value)
+
+
+def _seed_oss(reasoning: str, content: str, calls: Calls) -> str:
+    text = (f"<seed:think>{reasoning}</seed:think>" if reasoning else "") + content
+    for name, arguments in calls:
+        items = "".join(f"<parameter={key}>{_plainly(value)}</parameter>\n" for key, value in arguments.items())
+        text += f"\n<seed:tool_call>\n<function={name}>\n{items}</function>\n</seed:tool_call>"
+    return text
+
+
+def _glm(reasoning: str, content: str, calls: Calls) -> str:
+    text = (f"\n<think>{reasoning}</think>\n" if reasoning else "") + content
+    for name, arguments in calls:
+        items = [
+            f"<arg_key>{key}</arg_key>\n<arg_value>{_plainly(value)}</arg_value>\n" for key, value in arguments.items()
+        ]
+        text += f"\n<tool_call>{name}\n{''.join(items)}</tool_call>"
+    return text
+
+
+def _glm_in_one_line(reasoning: str, content: str, calls: Calls) -> str:
+    text = (f"<think>{reasoning}</think>" if reasoning else "") + content
+    for name, arguments in calls:
+        items = [
+            f"<arg_key>{key}</arg_key><arg_value>{_plainly(value)}</arg_value>" for key, value in arguments.items()
+        ]
+        text += f"<tool_call>{name}{''.join(items)}</tool_call>"
+    return text
+
+
+def _minimax(reasoning: str, content: str, calls: Calls) -> str:
+    text = _think(reasoning) + content
+    for number, (name, arguments) in enumerate(calls):
+        items = [f'<parameter name="{key}">{_plainly(value)}</parameter>\n' for key, value in arguments.items()]
+        text += "" if number else "\n<minimax:tool_call>\n"
+        text += f'<invoke name="{name}">\n{"".join(items)}</invoke>\n'
+    return text + ("</minimax:tool_call>" if calls else "")
+
+
 WRITERS: dict[str, tuple[str, Callable[[str, str, Calls], str]]] = {
     "hermes": ("hermes", _hermes),
     "llama3": ("llama3", _llama3),
@@ -164,7 +227,15 @@ WRITERS: dict[str, tuple[str, Callable[[str, str, Calls], str]]] = {
     "harmony": ("harmony", _harmony),
     "harmony, recipient first": ("harmony", _harmony_recipient_first),
     "pythonic": ("pythonic", _pythonic),
+    "lfm2": ("lfm2", _lfm2),
+    "granite": ("granite", _granite),
+    "nemotron": ("nemotron", _nemotron),
+    "kimi": ("kimi", _kimi),
     "qwen3-coder": ("qwen3-coder", _qwen3_coder),
+    "seed-oss": ("seed-oss", _seed_oss),
+    "glm": ("glm", _glm),
+    "glm, in one line": ("glm", _glm_in_one_line),
+    "minimax": ("minimax", _minimax),
 }
 """By a name: the format, and what writes reasoning, content and calls in it."""
 PYTHONIC_ONE_KIND = "pythonic"

@@ -19,6 +19,13 @@ SIGNS = {
     "deepseek-v3.1": "{{'<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>'+ name + '<｜tool▁sep｜>' + arguments}}",
     "mistral": "{{- '[TOOL_CALLS]' + name + '[ARGS]' + arguments }}",
     "mistral-list": '{{- "[TOOL_CALLS] [" }}',
+    "glm": "<tool_call>{{ name }}\n<arg_key>{{ key }}</arg_key>",
+    "kimi": "<|tool_calls_section_begin|>{%- for tool_call in message['tool_calls'] -%}<|tool_call_begin|>",
+    "minimax": '<minimax:tool_call>\n<invoke name="tool-name-1">',
+    "seed-oss": "<seed:tool_call>\n<function=example_function_name>\n<parameter=parameter_1>value_1</parameter>",
+    "lfm2": "{{- '<|tool_call_start|>[' + calls + ']<|tool_call_end|>' }}",
+    "granite": "respond only with <|tool_call|> followed by a JSON list of tools used",
+    "nemotron": "{{- '<TOOLCALL>[' -}}",
     "harmony": "{{- '<|start|>assistant<|channel|>analysis<|message|>' + message.content + '<|end|>' }}",
     "pythonic": "[func_name1(params_name1=params_value1, params_name2=params_value2...), func_name2(params)]",
     "llama3": "{{- '<|python_tag|>' + tool_call.name + '.call(' }}",
@@ -48,8 +55,14 @@ def test_whole_templates() -> None:
     assert (demo.name, demo.reasoning) == ("hermes", None)
 
 
-def test_glm_is_not_taken_for_hermes() -> None:
-    assert detect("<tool_call>{{ name }}\n<arg_key>{{ key }}</arg_key>").name == "plain"
+def test_a_format_that_is_not_known_is_not_taken_for_one_that_is() -> None:
+    for unknown in (
+        "{{ ns_token + '<tool_call>' + ns_token + '<invoke name=\"' + name }}",
+        "within <tool_call></tool_call> XML tags <tool_calls>[{",
+        "{{ '<|python_tag|>' + code }}{{ '<function=' + name + '>' + arguments + '</function>' }}",
+        """{{- '"parameters": '|indent(8, first=true) }}""",
+    ):
+        assert detect(unknown).name == "plain"
 
 
 def test_the_setting_names_every_format() -> None:

@@ -76,9 +76,9 @@ ARGUMENTS = st.fixed_dictionaries(
 def test_any_call_is_read(kind: str, data: st.DataObject) -> None:
     calls = data.draw(st.lists(st.tuples(st.sampled_from(["get_weather", "noop"]), ARGUMENTS), min_size=1, max_size=3))
     calls = [(name, arguments if name == "get_weather" else {}) for name, arguments in calls]
-    if kind == "qwen3-coder":  # the format has no way to write its own end tag inside a text
-        calls = [(name, {k: v for k, v in each.items() if "</parameter>" not in str(v)}) for name, each in calls]
     format, write = WRITERS[kind]
+    if end := FORMATS[format].parameter[2].strip():  # the format has no way to write its own end tag inside a text
+        calls = [(name, {k: v for k, v in each.items() if end not in str(v)}) for name, each in calls]
     reply = write("", "", calls)
     whole = parse(format, [reply])
     assert same(whole, expected("", "", calls)), reply
@@ -138,6 +138,13 @@ def test_no_text_breaks_the_parser_and_cutting_makes_no_difference(
         ("pythonic", "[unknown(a=1)]"),
         ("pythonic", f"[noop(a={'[' * 100}{']' * 100})]"),
         ("qwen3-coder", "<tool_call>\n<parameter=a>\n1\n</parameter>\n</tool_call>"),
+        ("glm", "<tool_call>not a name</tool_call>"),
+        ("glm", '<tool_call>{"name": "noop", "arguments": {}}</tool_call>'),
+        ("kimi", "<|tool_calls_section_begin|><|tool_calls_section_end|>"),
+        ("kimi", "<|tool_calls_section_begin|><|tool_call_begin|>noop:0<|tool_call_argument_begin|>{}"),
+        ("minimax", "<minimax:tool_call>\n<invoke>\n</invoke>\n</minimax:tool_call>"),
+        ("granite", "<|tool_call|>[]"),
+        ("lfm2", "<|tool_call_start|>[1]<|tool_call_end|>"),
     ],
 )
 def test_what_is_no_call_is_content_as_it_was_written(format: str, reply: str) -> None:
@@ -148,7 +155,7 @@ def test_what_is_no_call_is_content_as_it_was_written(format: str, reply: str) -
 def test_a_marker_inside_an_argument_is_an_argument() -> None:
     for kind, (format, write) in WRITERS.items():
         markers = " ".join(sorted(FORMATS[format].markers | {"</tool_call>", "]", ");", "```"}))
-        if kind != "qwen3-coder":
+        if FORMATS[format].style != "xml":
             calls: Calls = [("get_weather", {"city": markers}), ("noop", {})]
             assert same(parse(format, write("", "", calls)), expected("", "", calls)), kind
 
@@ -179,7 +186,7 @@ def test_without_tools_no_call_is_looked_for() -> None:
 
 def test_a_reply_that_is_cut_off_leaves_what_was_written_of_its_arguments() -> None:
     for kind, (format, write) in WRITERS.items():
-        if kind != PYTHONIC_ONE_KIND:  # there a call begins when it is complete
+        if FORMATS[format].style != "python":  # there a call begins when it is complete
             reply = write("", "", [("get_weather", {"city": "somewhere"})])
             cut = reply[: reply.index("where")]
             assert parse(format, cut) == parse(format, [cut]) == Said(calls=[["get_weather", '{"city": "some']]), kind
@@ -224,6 +231,8 @@ def test_parameters_in_tags_have_the_type_of_the_schema() -> None:
     assert read("city", "\n5\n") == "5"
     assert read("city", "\n\n a\n b \n\n") == "\n a\n b \n"
     assert read("city", "null") == "null"
+    exact = "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>\n a\n</arg_value>\n</tool_call>"
+    assert json.loads(parse("glm", exact).calls[0][1]) == {"city": "\n a\n"}
     assert read("days", "\n5\n") == 5
     assert read("days", "five") == "five"
     assert read("exact", "True") is True
@@ -278,6 +287,9 @@ HOSTILE = {
     "ids": ("mistral", "[CALL_ID]a", "[TOOL_CALLS]noop"),
     "tags": ("qwen3-coder", "\n</parame", "<tool_call><function=get_weather><parameter=city>"),
     "python": ("pythonic", "'a\\'', ", "[noop(a=["),
+    "values": ("glm", "</arg_valu", "<tool_call>get_weather<arg_key>city</arg_key><arg_value>"),
+    "keys": ("glm", "a</arg_key>", "<tool_call>get_weather<arg_key>"),
+    "numbers": ("kimi", "a:9", "<|tool_calls_section_begin|><|tool_call_begin|>functions."),
     "headers": ("harmony", "<|channel|>"),
     "ends": ("harmony", "<|en", "<|channel|>final<|message|>"),
 }

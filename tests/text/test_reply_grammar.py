@@ -56,7 +56,7 @@ class Vocabulary:
         self.tokens = format.tokens(self.id) if markers != "text" else {}
         self.ll = LLTokenizer(self.backend.to_str())
         ends = [end for _, end in [format.reasoning or ("", ""), format.section, ("", format.open)] if end.strip()]
-        self.hints = [self.encode(end) for end in [*ends, "\n</parameter>\n"]]
+        self.hints = [self.encode(end) for end in [*ends, format.parameter[2] or "\n"]]
         """What ends a free text, that a walk would not come across."""
 
     def encode(self, text: str) -> list[int]:

@@ -30,18 +30,8 @@ def convert(checkpoint: Path, target: Path, bits: int) -> None:
 def to_bfloat16(checkpoint: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         package = f"llama-cpp-python=={api.__version__}"
-        words = [
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-binary",
-            "llama-cpp-python",
-            "-d",
-            folder,
-            package,
-        ]
+        words = ["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
+        words += ["-d", folder, package]
         subprocess.run([sys.executable, *words], check=True)
         with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
             members = [m for m in archive if "/llama.cpp/con" in m.name or "/llama.cpp/gguf-py/" in m.name]

@@ -16,6 +16,7 @@ TOOL = {"name": "add", "input_schema": SCHEMA}
 CACHED = {"type": "ephemeral", "ttl": "1h"}
 TEXT = {"type": "text", "text": "hi", "cache_control": CACHED}
 CALLS = {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}}]}
+KEPT = {"type": "clear_thinking_20251015", "keep": "all"}
 RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": [TEXT], "is_error": True}
 THOUGHT = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": ""}, TEXT]}
 SAYS = {"role": "user", "content": "hi"}
@@ -30,7 +31,8 @@ PROMPT = (
         name="messages",
         note="roles `user`, `assistant`, `system`; blocks `text`, `tool_use`, `tool_result`, `thinking`; others "
         "(`image`, `document`, `redacted_thinking`, ...) are refused. Messages of one role in a row are one; a last "
-        "message of the assistant is gone on with; texts are joined by newlines; a failed result begins with `Error: `",
+        "message of the assistant is gone on with; texts are joined by newlines; a failed result begins with "
+        "`Error: `. A `system` behind the first message is refused where the model's template refuses it or drops it",
         accepted=([SAYS, SAYS], _with(TEXT), [SAYS, THOUGHT, SAYS], [SAYS, CALLS, *_with(RESULT)],
                   [SAYS, {"role": "assistant", "content": "He"}]),
         refused=([], _with({"type": "image"}), _with({"type": "document"}), _with({"type": "redacted_thinking"}),
@@ -60,9 +62,16 @@ PROMPT = (
     Parameter(name="output_config.format", accepted=(FORM,), refused=({"type": "text"}, FORM | {"schema": False})),
     Parameter(
         name="output_config.effort", server="thinking_server", beside={"model": "tiny-thinker"},
-        note="as OpenAI's `reasoning_effort`", accepted=("low", "medium", "high", "xhigh", "max"), refused=("none",),
+        note="as OpenAI's `reasoning_effort`; no effect on a model that does not reason",
+        accepted=("low", "medium", "high", "xhigh", "max"), refused=("none",),
     ),
     Parameter(name="output_format", note="the older name of `output_config.format`", accepted=(FORM,), refused=({},)),
+    Parameter(
+        name="context_management", fate="no effect", accepted=({"edits": [KEPT]}, {}),
+        refused=({"edits": [KEPT | {"keep": {"type": "thinking_turns", "value": 1}}]},
+                 {"edits": [{"type": "clear_tool_uses_20250919"}]}),
+        note="only to keep all thinking, as happens by itself; nothing is cleared",
+    ),
     Parameter(name="cache_control", fate="no effect", accepted=(CACHED,), note="every prefix is cached"),
     Parameter(name="speed", fate="no effect", accepted=("standard",), refused=("fast",), note="only `standard`"),
     *rows("refused", "user_profile_id", "workspace_id", refused="x"),
@@ -90,7 +99,7 @@ MESSAGES = Endpoint(
         Parameter(name="metadata", fate="no effect", accepted=({"user_id": "x"},)),
         Parameter(name="service_tier", fate="no effect", accepted=("auto", "standard_only")),
         *rows("refused", "container", "inference_geo", refused="x"),
-        *rows("refused", "diagnostics", "billing_policy", "compaction", "context_management", "thread", refused={}),
+        *rows("refused", "diagnostics", "billing_policy", "compaction", "thread", refused={}),
         *rows("refused", "fallback_credit_token", "fallbacks", "mcp_servers", refused=[]),
     ),
 )  # fmt: skip

@@ -178,6 +178,7 @@ COMPLETIONS = Endpoint(
 )  # fmt: skip
 
 FLAT = {"type": "function", "name": "add", "parameters": SCHEMA}
+SPACE = {"type": "namespace", "name": "maths", "description": "Sums.", "tools": [FLAT]}
 FLAT_NAME = {"type": "function", "name": "add"}
 ITEMS = [
     {"role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
@@ -205,7 +206,8 @@ RESPONSES = Endpoint(
         Parameter(name="model", accepted=(None,), refused=("gpt-9",), note="without it: the first model"),
         Parameter(
             name="input", accepted=("hi", ITEMS), refused=([], PICTURE, LEFT, [{"type": "item_reference", "id": "x"}]),
-            note="text, or messages, function calls and their outputs, and reasoning; pictures and files are refused",
+            note="text, or messages, function calls and their outputs, and reasoning; pictures and files are refused. "
+            "System and developer messages in a row, `instructions` among them, are one",
         ),
         Parameter(name="instructions", accepted=("Be brief.",), refused=([],)),
         Parameter(name="previous_response_id", accepted=(None,), refused=("resp_0",), note="of a stored response"),
@@ -220,10 +222,10 @@ RESPONSES = Endpoint(
         Parameter(name="top_p", accepted=(0.5,), refused=(0,)),
         Parameter(name="top_logprobs", accepted=(0, 3), refused=(65,), note="asks for log-probabilities by itself"),
         Parameter(
-            name="include", note="`message.output_text.logprobs`; those of built-in tools have no effect, "
-            "`reasoning.encrypted_content` is refused: reasoning is sent in the open",
-            accepted=(["message.output_text.logprobs"], ["file_search_call.results"]),
-            refused=(["reasoning.encrypted_content"],),
+            name="include", note="`message.output_text.logprobs`, `reasoning.encrypted_content` (the reasoning as it "
+            "is, behind `plain:`; it can be sent back); those of built-in tools have no effect",
+            accepted=(["message.output_text.logprobs"], ["file_search_call.results"], ["reasoning.encrypted_content"]),
+            refused=(["everything"],),
         ),
         Parameter(
             name="text", note="`format`: `text`, `json_object`, `json_schema`; `verbosity`: only `medium`",
@@ -237,8 +239,10 @@ RESPONSES = Endpoint(
             refused=({"summary": "detailed"}, {"effort": "wild"}),
         ),
         Parameter(
-            name="tools", accepted=([FLAT], [FLAT | {"strict": False, "description": "x"}]),
-            refused=([{"type": "web_search"}], [FLAT, FLAT]), note="functions, `strict` unless they say no",
+            name="tools", accepted=([FLAT], [FLAT | {"strict": False, "description": "x"}], [FLAT, SPACE]),
+            refused=([{"type": "web_search"}], [FLAT, FLAT], [SPACE, SPACE], [SPACE | {"tools": []}]),
+            note="functions, `strict` unless they say no; those in a `namespace` are shown to the model as "
+            "`namespace__name`; built-in and custom tools are refused",
         ),
         Parameter(
             name="tool_choice", beside={"tools": [FLAT], "max_output_tokens": 40},
@@ -257,6 +261,7 @@ RESPONSES = Endpoint(
             note="comes back",
         ),
         *rows("no effect", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", accepted="x"),
+        Parameter(name="client_metadata", fate="no effect", accepted=({"a": "b"},), note="Codex's"),
         Parameter(name="service_tier", fate="no effect", accepted=("auto",), note="there is one tier, `default`"),
         *rows("no effect", "prompt_cache_options", accepted={"ttl": "30m"}),
         *rows("refused", "conversation", "prompt", "moderation", "context_management", refused={}),
