@@ -41,14 +41,10 @@ def measure_start() -> str:
 def seconds_to_output(words: list[str]) -> float:
     """Median seconds from process start to the first byte on standard output."""
     taken = []
+    command, env = [sys.executable, "-m", "hexad.cli.main", *words], with_bytecode()
     for _ in range(REPEATS):
         started = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-m", "hexad.cli.main", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=with_bytecode(),
-        ) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env) as process:
             assert process.stdout is not None
             process.stdout.read(1)
             taken.append(time.perf_counter() - started)

@@ -143,7 +143,7 @@ class MappedFile(SafetensorsFile):
             raise CheckpointError(f"{path} was made from something else than its name says")
         with contextlib.suppress(OSError):
             os.utime(path)  # what is used last is removed last
-        data = self.data()
+        data = np.frombuffer(self._map, np.uint8)
         self.locked = _keep_in_memory(data)
         """Kept in memory by the system."""
         self._found = b""
@@ -153,11 +153,10 @@ class MappedFile(SafetensorsFile):
     def _read(self, data: np.ndarray) -> None:
         self._found = digest(data)
 
-    def check(self) -> None:
-        """Waits until all is read. Raises CheckpointError if it is not what was written."""
+    def sound(self) -> bool:
+        """Whether all of it is what was written; waits until that is known."""
         self._reader.join()
-        if self._found != self[_DIGEST].tobytes():
-            raise CheckpointError(f"{self.path} is damaged: its bytes are not those that were written")
+        return self._found == self[_DIGEST].tobytes()
 
 
 class PackedWeights(Tensors):
@@ -185,13 +184,10 @@ class PackedWeights(Tensors):
 
     def sound(self) -> bool:
         """Whether what was packed may be used: known when the cache's file is read. If not, `pack` packs again."""
-        try:
-            if self.mapped:
-                self.mapped.check()
-        except CheckpointError as error:
-            self.mapped, self.refused = None, str(error)
-            return False
-        return True
+        if self.mapped is None or self.mapped.sound():
+            return True
+        self.mapped, self.refused = None, f"{self.path} is damaged: its bytes are not those that were written"
+        return False
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return self._weights.take(name, shape)

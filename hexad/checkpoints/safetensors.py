@@ -153,10 +153,6 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         view = np.frombuffer(self._map, np.uint8, info.stop - info.start, self._data_start + info.start)
         return view.view(info.dtype).reshape(info.shape)
 
-    def data(self) -> np.ndarray:
-        """All bytes of the file, header and tensors."""
-        return np.frombuffer(self._map, np.uint8)
-
     def release(self, name: str) -> None:
         """Give back the memory of a tensor that is done with; who touches it again reads it again."""
         info = self.infos[name]

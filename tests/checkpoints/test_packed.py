@@ -119,7 +119,8 @@ def _read(files: PackedFiles, origin: bytes = ORIGIN) -> packed.MappedFile:
     """All of the file, as a start reads it."""
     found = files.open(origin)
     assert found is not None
-    found.check()
+    if not found.sound():
+        raise CheckpointError(f"{found.path} is damaged")
     return found
 
 
