@@ -197,7 +197,7 @@ def test_nobody_else_is_held_up_by_a_compiler_that_is_busy_or_killed(config: Con
             assert process is not None
             os.kill(process.pid, signal.SIGSTOP)
             stuck = asyncio.create_task(answer(engine, asking(StructuredOutputs(choice=["stuck"]))))
-            await until(lambda: engine._grammars._waiting == 1)
+            await until(lambda: engine._grammars._waiting.total() == 1)
             assert (await asyncio.wait_for(answer(engine, asking(known)), 5)).outputs[0].text == "known"
             late = engine.generate([5, 9], asking(StructuredOutputs(regex="late")), deadline=time.monotonic() + 0.2)
             with pytest.raises(DeadlineExceeded):
@@ -217,7 +217,7 @@ def test_a_compiler_does_not_outlive_its_engine(config: Config, monkeypatch: pyt
             assert process is not None
             os.kill(process.pid, signal.SIGSTOP)
             asked = [asyncio.create_task(answer(engine, asking(StructuredOutputs(choice=[text])))) for text in "bc"]
-            await until(lambda: engine._grammars._waiting == 2)
+            await until(lambda: engine._grammars._waiting.total() == 2)
         for each in asked:
             with pytest.raises(EngineUnavailable):
                 await each
