@@ -18,6 +18,7 @@ constexpr int kChunkUnits = 768;
 constexpr int kPrefetchUnits = 32;
 constexpr int kStreamPrefetchUnits = 128;
 constexpr int kL2PrefetchUnits = 6;
+constexpr int kRowLines = 4;
 constexpr int kMaxRowsPerItem = 96;
 constexpr int kMaxRowsWithLeaves = 48;
 
@@ -77,7 +78,7 @@ struct Walk {
     const char *w, *up;
     size_t tile_bytes;
     int units;
-    char* sums;        // [row][kPanelTiles][16] float32 (int8: int32), taken up and left there
+    char* sums;            // [row][kPanelTiles][16] float32 (int8: int32), taken up and left there
     int ahead;             // units that weights are fetched ahead
     const char* next;      // what is walked after `w`, or null: there the last units' successors lie
     const char* later[2];  // weights for a later walk, a unit of each fetched with each unit
@@ -272,10 +273,10 @@ HEXAD_INLINE void finish(const LinearArgs& a, const char* sums, size_t leaf_byte
 // Rows in blocks that fit the registers. A single block waits for its weights; several share the
 // fetching of what is walked next among them, so that memory is as busy as the arithmetic.
 //
-// done(first, last) is called when these rows have been walked: what it writes goes to memory while
-// the next block is multiplied.
-template <typename F, int Tiles, typename Done>
-HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
+// soon(first, last) is called before these rows are walked, done(first, last) after it: what that
+// writes goes to memory while the next block is multiplied.
+template <typename F, int Tiles, typename Soon, typename Done>
+HEXAD_INLINE void walk_blocks(int rows, Walk a, const Soon& soon, const Done& done) {
     const Walk all = a;
     const int blocks = (rows + kRowBlock - 1) / kRowBlock;
     for (int b = 0; b < blocks; ++b) {
@@ -290,9 +291,10 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Done& done) {
             const char* tile = t < (Tiles + 1) / 2 ? all.w + t * a.tile_bytes : all.up + (t - Tiles / 2) * a.tile_bytes;
             a.later[i] = all.next && blocks > 1 ? tile + (all.next - all.w) : all.w;
         }
-        if (b + 1 < blocks)
-            for (int r = first + count; r < int(int64_t(rows) * (b + 2) / blocks); ++r)
-                for (int i = 0; i < 4; ++i) __builtin_prefetch(all.x + r * a.x_stride + i * 64, 0, 3);
+        // Where the next block's rows begin; along them the hardware sees what comes.
+        for (int r = first + count; r < first + count + kRowBlock && r < rows; ++r)
+            for (int i = 0; i < kRowLines; ++i) __builtin_prefetch(all.x + r * a.x_stride + i * kUnitBytes, 0, 3);
+        if (blocks > 1) soon(first, first + count);
         walk_rows<F, Tiles>(count, a);
         done(first, first + count);
     }
@@ -315,15 +317,15 @@ HEXAD_INLINE void walk_matrix(int rows, const Panel& panel, const Walk& a) {
     }
 }
 
-template <typename F, typename Done>
-HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a, const Done& done) {
+template <typename F, typename Soon, typename Done>
+HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a, const Soon& soon, const Done& done) {
     if constexpr (kMatrixRows > 0 && __is_same(F, Int8)) {
         if (rows >= kMatrixRows) {
             walk_matrix(rows, panel, a);
             return done(0, rows);
         }
     }
-    if (panel.tiles == kTileBlock) return walk_blocks<F, kTileBlock>(rows, a, done);
+    if (panel.tiles == kTileBlock) return walk_blocks<F, kTileBlock>(rows, a, soon, done);
     const Walk all = a;
     for (int t = 0; t < panel.tiles; ++t) {
         int64_t tile = panel.tile_of(t) - panel.tile;
@@ -331,7 +333,7 @@ HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a, const Done& d
         a.scales = all.scales + tile * a.tile_scales;
         a.sums = all.sums + t * kSumBytes;
         a.next = all.next ? all.next + tile * a.tile_bytes : nullptr;
-        walk_blocks<F, 1>(rows, a, [](int, int) {});
+        walk_blocks<F, 1>(rows, a, [](int, int) {}, [](int, int) {});
     }
     done(0, rows);
 }
@@ -343,6 +345,15 @@ HEXAD_INLINE void begin(const LinearArgs& a, const Panel& panel, int rows, char*
     for (int r = 0; r < rows; ++r)
         for (int t = 0; t < panel.tiles; ++t)
             put(sums + r * kSumRow + t * kSumBytes, kOffset ? iload(a.sums + panel.tile_of(t) * kLanes) : izero());
+}
+
+// Fetches what `finish` will write.
+HEXAD_INLINE void fetch_out(const LinearArgs& a, int64_t first_row, int first, int last, const Panel& panel) {
+    const bool half = a.finish == Finish::silu_mul;
+    const int64_t width = half ? a.outputs / 2 : a.outputs;
+    for (int r = first; r < last; ++r)
+        for (int t = 0; t < (half ? panel.half : panel.tiles); ++t)
+            __builtin_prefetch(a.out + (first_row + r) * width + (panel.tile + t) * kLanes, 1, 3);
 }
 
 template <typename F>
@@ -379,9 +390,14 @@ HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Pa
                 walk.up_scales = walk.scales + (panel.up_tile - panel.tile) * walk.tile_scales;
             }
             const bool last = u + walk.units == a.units;
-            walk_panel<F>(rows, panel, walk, [&](int from, int to) {
-                if (last) finish<F>(a, sums, leaf_bytes, first_row, from, to, panel);
-            });
+            walk_panel<F>(
+                rows, panel, walk,
+                [&](int from, int to) {
+                    if (last) fetch_out(a, first_row, from, to, panel);
+                },
+                [&](int from, int to) {
+                    if (last) finish<F>(a, sums, leaf_bytes, first_row, from, to, panel);
+                });
         }
     }
     if (a.units == 0) finish<F>(a, sums, leaf_bytes, first_row, 0, rows, panel);
