@@ -78,9 +78,7 @@ struct Walk {
     const char *w, *up;
     size_t tile_bytes;
     int units;
-    char* sums;            // [row][kPanelTiles][16] float32 (int8: int32), left there
-    const char* begun;     // what they begin with, and how far apart it is for two rows; int4: `sums` itself
-    size_t begun_row;
+    char* sums;            // [row][kPanelTiles][16] float32 (int8: int32), taken up and left there
     int ahead;             // units that weights are fetched ahead
     const char* next;      // what is walked after `w`, or null: there the last units' successors lie
     const char* later[2];  // weights for a later walk, a unit of each fetched with each unit
@@ -139,7 +137,7 @@ __attribute__((noinline)) void walk(const Walk& a) {
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
-        for (int t = 0; t < Tiles; ++t) acc[r][t] = get(a.begun + r * a.begun_row + t * kSumBytes, &acc[r][t]);
+        for (int t = 0; t < Tiles; ++t) acc[r][t] = get(a.sums + r * kSumRow + t * kSumBytes, &acc[r][t]);
     for (int from = 0, to = a.units > a.ahead ? a.units - a.ahead : a.units; from < a.units; from = to, to = a.units)
         steps<F, Rows, Tiles>(a, acc, from, to, fetch_ahead(a, from));
 #pragma GCC unroll 8
@@ -287,7 +285,6 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Soon& soon, const Done& do
         a.row_scales = all.row_scales + first * a.x_stride;
         a.row_sums = all.row_sums + first * a.x_stride;
         a.sums = all.sums + first * kSumRow;
-        a.begun = all.begun + first * a.begun_row;
         a.ahead = rows == 1 ? kStreamPrefetchUnits : b == 0 ? kPrefetchUnits : kL2PrefetchUnits;
         for (int i = 0; i < 2; ++i) {
             int t = (2 * b + i) * Tiles / (2 * blocks);
@@ -297,7 +294,7 @@ HEXAD_INLINE void walk_blocks(int rows, Walk a, const Soon& soon, const Done& do
         // Where the next block's rows begin; along them the hardware sees what comes.
         for (int r = first + count; r < first + count + kRowBlock && r < rows; ++r)
             for (int i = 0; i < kRowLines; ++i) __builtin_prefetch(all.x + r * a.x_stride + i * kUnitBytes, 0, 3);
-        soon(first, first + count);
+        if (blocks > 1) soon(first, first + count);
         walk_rows<F, Tiles>(count, a);
         done(first, first + count);
     }
@@ -335,7 +332,6 @@ HEXAD_INLINE void walk_panel(int rows, const Panel& panel, Walk a, const Soon& s
         a.w = all.w + tile * a.tile_bytes;
         a.scales = all.scales + tile * a.tile_scales;
         a.sums = all.sums + t * kSumBytes;
-        a.begun = all.begun + t * kSumBytes;
         a.next = all.next ? all.next + tile * a.tile_bytes : nullptr;
         walk_blocks<F, 1>(rows, a, [](int, int) {}, [](int, int) {});
     }
@@ -364,7 +360,6 @@ template <typename F>
 HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Panel* next, int64_t first_row,
                                int rows) {
     alignas(64) char sums[kMaxRowsPerItem * kSumRow * (kMaxLeaves * kMaxRowsWithLeaves / kMaxRowsPerItem)];
-    alignas(64) char begun[kSumRow];
     const size_t leaf_bytes = size_t(rows) * kSumRow;
     const size_t groups = F::kGroups ? (size_t(a.units) + a.group_units - 1) / a.group_units : 0;
     const int chunk = rows > kRowBlock ? kChunkUnits : a.units;
@@ -377,11 +372,7 @@ HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Pa
     walk.ahead = kPrefetchUnits;
     for (int leaf = 0; leaf < a.leaves; ++leaf) {
         walk.sums = sums + leaf * leaf_bytes;
-        const bool in_place = F::kGroups || (kMatrixRows > 0 && __is_same(F, Int8)) ||
-                              a.leaf_units[leaf] == a.leaf_units[leaf + 1];
-        begin<F>(a, panel, in_place ? rows : 1, in_place ? walk.sums : begun);
-        walk.begun = in_place ? walk.sums : begun;
-        walk.begun_row = in_place ? kSumRow : 0;
+        begin<F>(a, panel, rows, walk.sums);
         for (int u = a.leaf_units[leaf], end = a.leaf_units[leaf + 1]; u < end; u += chunk) {
             walk.units = end - u < chunk ? end - u : chunk;
             walk.x = x + size_t(u) * F::kParts * sizeof(typename F::X);
@@ -407,8 +398,6 @@ HEXAD_INLINE void linear_panel(const LinearArgs& a, const Panel& panel, const Pa
                 [&](int from, int to) {
                     if (last) finish<F>(a, sums, leaf_bytes, first_row, from, to, panel);
                 });
-            walk.begun = walk.sums;
-            walk.begun_row = kSumRow;
         }
     }
     if (a.units == 0) finish<F>(a, sums, leaf_bytes, first_row, 0, rows, panel);
