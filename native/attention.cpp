@@ -146,18 +146,21 @@ AttentionPlan Engine::plan_attention(const AttentionArgs& a, const int32_t* star
     return plan;
 }
 
-// The first block of the first KV head of each thread's first item; pages that are not full yet are being written.
+// The first block of the first KV head of each thread's first item. Pages that are not full yet are
+// left out: they are being written.
 void Engine::expect_attention(const AttentionArgs& a, const AttentionPlan& plan, Ahead* ahead) const {
     const size_t page_bytes = size_t(a.head_dim) * kPageTokens * (a.kv_dtype == Dtype::bf16 ? 2 : 4);
     for (size_t thread = 0, items = plan.items.size(); thread < size_t(threads()) && items > 0; ++thread) {
         const AttentionItem& item = plan.items[items * thread / size_t(threads())];
         const QueryRun& run = plan.runs[size_t(plan.tiles[size_t(item.tile)].first_run)];
-        int64_t first = a.positions[run.first_token], from = a.window > 0 ? std::max<int64_t>(0, first + 1 - a.window) : 0;
-        int64_t from_page = from / kPageTokens, end_page = std::min(first / kPageTokens, (from / kBlockKeys + 1) * kBlockPages);
+        int64_t first = a.positions[run.first_token];
+        int64_t from = a.window > 0 ? std::max<int64_t>(0, first + 1 - a.window) : 0;
+        int64_t end_page = std::min(first / kPageTokens, (from / kBlockKeys + 1) * kBlockPages);
         for (const void* pages : {a.k_pages, a.v_pages})
-            for (int64_t i = from_page; i < end_page; ++i) {
+            for (int64_t i = from / kPageTokens; i < end_page; ++i) {
                 int64_t page = a.page_table[run.sequence * a.page_table_stride + i];
-                ahead[thread].add(static_cast<const char*>(pages) + size_t(page * a.kv_heads + item.first_kv_head) * page_bytes, page_bytes);
+                size_t at = size_t(page * a.kv_heads + item.first_kv_head) * page_bytes;
+                ahead[thread].add(static_cast<const char*>(pages) + at, page_bytes);
             }
     }
 }
