@@ -116,21 +116,23 @@ class EngineProcess:
     async def receive(self) -> list[Report]:
         """What it has said meanwhile, one report at least. Raises EngineDied when it has ended and all was read.
 
-        Read at once, so that whoever is behind takes several steps as one and catches up.
+        Whoever is behind reads at once all there is, takes several steps as one, and catches up.
         """
+        said, size = list[bytes](), 0
+        with contextlib.suppress(zmq.Again):
+            while size < MAX_BYTES:
+                said.append(await self._socket.recv(zmq.NOBLOCK))
+                size += len(said[-1])
+        return [decode_report(each) for each in said or [await self._next()]]
+
+    async def _next(self) -> bytes:
         message: asyncio.Future[bytes] = asyncio.ensure_future(self._socket.recv())
         either: set[asyncio.Future[Any]] = {message, self._exit}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not message.done() and not await self._socket.poll(0):
             message.cancel()
             raise EngineDied(_how_it_ended(self._exit.result()))
-        said = [await message]
-        size = len(said[0])
-        with contextlib.suppress(zmq.Again):
-            while size < MAX_BYTES:
-                said.append(await self._socket.recv(zmq.NOBLOCK))
-                size += len(said[-1])
-        return [decode_report(each) for each in said]
+        return await message
 
     async def stop(self) -> None:
         """End the process, at once: it holds nothing that would be lost."""

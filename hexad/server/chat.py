@@ -126,8 +126,13 @@ class _Answer:
             self._reasoning_tokens = {choice.index: 0 for choice in gained.output.outputs}
             chunks = [self._opening(index, gained.output) for index in self._reasoning_tokens]
         self._reasoning_tokens[gained.index] = gained.reasoning_tokens
-        if (delta := _delta(gained.events)) or gained.piece.finish_reason or self.body.logprobs:
-            choice = {"index": gained.index, "delta": delta} | self._about(gained.piece)
+        delta, piece = _delta(gained.events), gained.piece
+        deltas = [(delta, piece)] if delta or piece.finish_reason or self.body.logprobs else []
+        if delta and piece.finish_reason:  # helpers of OpenAI's clients look for an ending of its own
+            ending = piece._replace(text="", token_ids=[], logprobs=piece.logprobs and [])
+            deltas = [(delta, piece._replace(finish_reason=None, stop_reason=None)), ({}, ending)]
+        for delta, piece in deltas:
+            choice = {"index": gained.index, "delta": delta} | self._about(piece)
             chunks.append(self.chunk([choice], gained.output, self.body.usage_always))
         return chunks
 

@@ -98,7 +98,7 @@ def _mistral_list(reasoning: str, content: str, calls: Calls) -> str:
 
 
 def _mistral_nemo(reasoning: str, content: str, calls: Calls) -> str:
-    text = _mistral_list(reasoning, content, calls).replace("[TOOL_CALLS] ", "[TOOL_CALLS]")
+    text = _mistral_list(reasoning, content, calls).replace("[TOOL_CALLS] [", "[TOOL_CALLS][", 1)
     return text if len(calls) != 1 else text[:-2] + ', "id": "aZ09aZ09a"}]'
 
 
