@@ -25,7 +25,10 @@ from hexad.bench.workload import Run, Workload
 from hexad.errors import HexadError
 
 PEERS = Path(__file__).parent / "peers"
-HEXAD = (sys.executable, "-m", "hexad.bench.run_hexad")
+BOOTSTRAP = (
+    "import runpy, sys; sys.path[:] = sys.argv.pop(1).split(chr(10)); sys.argv.pop(0); "
+    "runpy.run_module(sys.argv[0], run_name='__main__')"
+)
 UNKNOWN_BYTES = 8 << 30
 """What a contestant is given room for before it has run: the hungriest takes 6.4 GiB."""
 SPARE_BYTES = 1 << 30
@@ -33,6 +36,12 @@ PR_SET_PDEATHSIG = 1
 CLOSE_S = 10.0
 TIMEOUT_S = 600.0
 """For one answer: four times the slowest run seen on a quiet machine."""
+
+
+def own_module(name: str, *words: str) -> list[str]:
+    """The command of a module of this Hexad. `-m` would look into the working directory first, where another may lie:
+    its sources, without the kernels."""
+    return [sys.executable, "-c", BOOTSTRAP, "\n".join(sys.path), name, *words]
 
 
 class OutOfMemory(HexadError):
@@ -177,8 +186,8 @@ def _prepare() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def hexad(settings: dict[str, Any], **options: Any) -> Contestant:
-    return Contestant("hexad", HEXAD, settings, **options)
+def hexad(settings: dict[str, Any], name: str = "hexad", **options: Any) -> Contestant:
+    return Contestant(name, own_module("hexad.bench.run_hexad"), settings, **options)
 
 
 def peer_script(name: str) -> str:

@@ -23,7 +23,7 @@ def compare(peer: str | None, settings: dict[str, Any], workload: Workload, repe
     """
     contestants = [contestant.hexad({**settings, "without": ""})]
     if without := settings.get("without"):
-        contestants.append(contestant.Contestant(f"hexad without {without}", contestant.HEXAD, settings))
+        contestants.append(contestant.hexad(settings, f"hexad without {without}"))
     if peer:
         threads = settings.get("threads") or default_threads()
         command = [sys.executable, contestant.peer_script(peer)]
@@ -33,7 +33,7 @@ def compare(peer: str | None, settings: dict[str, Any], workload: Workload, repe
 
 def behind_http(settings: dict[str, Any], workload: Workload, repeats: int) -> list[Figures]:
     """What streaming clients see, beside what the engine in a process of its own does: the price of the server."""
-    command = [sys.executable, "-m", "hexad.bench.run_serve"]
+    command = contestant.own_module("hexad.bench.run_serve")
     contestants = [contestant.Contestant("hexad serve", command, settings), contestant.hexad(settings)]
     return _in_turns(contestants, workload, repeats)
 

@@ -11,12 +11,11 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from hexad.bench.contestant import die_with_parent
+from hexad.bench.contestant import die_with_parent, own_module
 from hexad.bench.peers import protocol
 from hexad.errors import HexadError
 
@@ -35,7 +34,7 @@ def start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], int]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     flags = [*_flags(settings), "--port", str(port), "--served-model-name", MODEL_NAME]
-    command = [sys.executable, "-m", "hexad.cli.main", "serve", *flags]
+    command = own_module("hexad.cli.main", "serve", *flags)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
     deadline = time.monotonic() + START_TIMEOUT_S
     while not _answers(port):

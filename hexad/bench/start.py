@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hexad.bench import run_serve
-from hexad.bench.contestant import with_bytecode
+from hexad.bench.contestant import own_module, with_bytecode
 from hexad.errors import HexadError
 
 REPEATS = 9
@@ -41,7 +41,7 @@ def measure_start() -> str:
 def seconds_to_output(words: list[str]) -> float:
     """Median seconds from process start to the first byte on standard output."""
     taken = []
-    command, env = [sys.executable, "-m", "hexad.cli.main", *words], with_bytecode()
+    command, env = own_module("hexad.cli.main", *words), with_bytecode()
     for _ in range(REPEATS):
         started = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env) as process:
