@@ -28,6 +28,7 @@ LIVE = 0.6
 """Share of the streams that are live in the server when its engine is killed, at least: the others are on their way."""
 POOL = min(32, (os.cpu_count() or 1) + 4)
 """Threads that asyncio starts, one by one, for what may take a while."""
+CACHE = 128 * 2**20
 GROWTH = 32 * 2**20
 """Bytes of memory that are still flat."""
 HEALTH_S = 1.0
@@ -63,7 +64,7 @@ def loaded(model: Path, tmp_path: Path) -> Iterator[Server]:
     keys = tmp_path / "keys"
     keys.write_text(f"boss:{ADMIN}:admin\n")
     keys.chmod(0o600)
-    with serving(model, tmp_path / "server.log", "--kv-memory", "128MiB", "--api-keys", str(keys)) as running:
+    with serving(model, tmp_path / "server.log", "--kv-memory", str(CACHE), "--api-keys", str(keys)) as running:
         yield running
 
 
@@ -135,9 +136,9 @@ class Watch:
         self.look()
 
 
-def flat(looks: list[tuple[int, int, int]]) -> bool:
-    """Memory does not grow any more when half of the time is over."""
-    return looks[-1][2] < looks[len(looks) // 2][2] + GROWTH
+def flat(looks: list[tuple[int, int, int]], filling: int = 0) -> bool:
+    """Memory does not grow any more when half of the time is over, but for what still fills."""
+    return looks[-1][2] < looks[len(looks) // 2][2] + filling + GROWTH
 
 
 async def alone(server: Server, tokens: tuple[int, int]) -> list[str]:
@@ -189,6 +190,7 @@ def test_surviving_streams_are_whole_and_right(
     assert audit.json() == {"ok": True, "broken": {}}
     files, threads, _ = held(loaded.process.pid)
     assert files <= before[0] + 8 and threads <= before[1] + POOL, (before, files, threads)
-    assert flat(watch.of_server) and flat(watch.of_engine)
+    # An engine that was started some seconds ago has not touched all of its cache yet.
+    assert flat(watch.of_server) and flat(watch.of_engine, filling=CACHE if seconds < 60 else 0)
     assert p99(taken) < HEALTH_S
     assert asyncio.run(alone(loaded, tokens)) == expected
