@@ -116,14 +116,19 @@ class EngineProcess:
     async def receive(self) -> list[Report]:
         """What it has said meanwhile, one report at least. Raises EngineDied when it has ended and all was read.
 
-        Whoever is behind reads at once all there is, takes several steps as one, and catches up.
+        Whoever is behind reads at once all there is, takes several steps as one, and catches up; others have their
+        turn between two reads.
         """
         said, size = list[bytes](), 0
         with contextlib.suppress(zmq.Again):
             while size < MAX_BYTES:
                 said.append(await self._socket.recv(zmq.NOBLOCK))
                 size += len(said[-1])
-        return [decode_report(each) for each in said or [await self._next()]]
+        if said:
+            await asyncio.sleep(0)
+        else:
+            said.append(await self._next())
+        return [decode_report(each) for each in said]
 
     async def _next(self) -> bytes:
         message: asyncio.Future[bytes] = asyncio.ensure_future(self._socket.recv())

@@ -19,6 +19,7 @@ import pytest
 
 from hexad import AsyncLLM, RequestOutput, SamplingParams
 from hexad.config import Config, resolve
+from hexad.engine import process
 from hexad.errors import BadRequest, ContextTooLong, NotFound, Overloaded, RequestFailed
 
 PROMPT = [5, 9, 2, 7] * 12
@@ -319,5 +320,23 @@ def test_a_supervisor_that_was_held_up_takes_many_steps_as_one(config: Config) -
             assert len(first.outputs[0].token_ids) < 400
             later = [output async for output in outputs]
             assert len(later) < 20 and tokens(later[-1]) == tokens(undisturbed)
+
+    asyncio.run(main())
+
+
+def test_a_supervisor_that_is_behind_lets_others_have_their_turn(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two reads of reports that are there already, whoever waits for what they say is served."""
+    monkeypatch.setattr(process, "MAX_BYTES", 1)
+
+    async def main() -> None:
+        async with running(config) as engine:
+            outputs = engine.generate(PROMPT, SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True))
+            first = len((await anext(outputs)).outputs[0].token_ids)
+            while not sleeps(engine.engine_pid):  # this holds up the event loop
+                pass
+            later = [output async for output in outputs]
+            assert len(later) > (400 - first) / 2
 
     asyncio.run(main())
