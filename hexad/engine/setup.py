@@ -71,6 +71,10 @@ def resolve_precision(config: Config, model: ModelConfig) -> Precision:
     return Precision.of(own if config.dtype == "auto" else config.dtype, model.dtype)
 
 
+def _left_out(config: Config) -> set[str]:
+    return {name.strip() for name in config.without.split(",")} - {""}
+
+
 def _maps_table(config: Config, model: ModelConfig, precision: Precision) -> bool:
     return model.dtype == precision.table and config.load_format != "dummy" and config.kernels != "torch"
 
@@ -123,7 +127,7 @@ class Opened(NamedTuple):
 def open_weights(config: Config, resolved: Resolved, ops: Ops | None = None) -> Opened:
     """`ops` stands in for the kernel set that the settings name. Raises CheckpointError."""
     started = time.perf_counter()
-    without = sorted({name.strip() for name in config.without.split(",")} - {"", JUMP_FORWARD})
+    without = sorted(_left_out(config) - {JUMP_FORWARD})
     loaded = Loaded(ops, "") if ops else load(config.kernels, resolved.threads, config.device, without)
     return Opened(loaded, _open_weights(config, resolved, loaded.ops), started)
 
@@ -165,7 +169,9 @@ def build_engine(
     eos = read_generation_defaults(resolved.directory).eos_token_ids
     tokenizer = tokenizer_directory(config, resolved)
     grammars = Grammars(
-        lambda: load_vocabulary(Tokenizer.open(tokenizer), eos), JUMP_FORWARD not in config.without, config.max_num_seqs
+        lambda: load_vocabulary(Tokenizer.open(tokenizer), eos),
+        JUMP_FORWARD not in _left_out(config),
+        config.max_num_seqs,
     )
     runner = Runner(loaded.ops, loaded.ops.compile(model.forward, kvs), kvs, grammars)
     return Scheduler(resolved.scheduler), runner, info
