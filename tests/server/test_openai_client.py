@@ -310,3 +310,21 @@ def test_what_is_wrong_in_a_chat_is_named(client: OpenAI, given: dict[str, Any],
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(model=MODEL, messages=MESSAGES, extra_body=given)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3])
+def test_a_streamed_chat_ends_with_a_chunk_of_its_own(client: OpenAI, max_tokens: int) -> None:
+    """As OpenAI's does, also where the last text comes with the ending: the clients' helpers rely on it."""
+    asked: Any = {"model": MODEL, "messages": MESSAGES, "max_tokens": max_tokens, "logprobs": True}
+    texts = 0
+    for seed in range(5):
+        given = asked | {"seed": seed}
+        whole = client.chat.completions.create(**given).choices[0]
+        *choices, ending = [chunk.choices[0] for chunk in client.chat.completions.create(**given, stream=True)]
+        assert ending.finish_reason == whole.finish_reason and not ending.delta.model_dump(exclude_unset=True)
+        assert {choice.finish_reason for choice in choices} == {None}
+        assert "".join(choice.delta.content or "" for choice in choices) == whole.message.content
+        found = [each for choice in [*choices, ending] if choice.logprobs for each in choice.logprobs.content or ()]
+        assert whole.logprobs is not None and found == whole.logprobs.content
+        texts += bool(whole.message.content)
+    assert texts
