@@ -192,24 +192,19 @@ def _seed_oss(reasoning: str, content: str, calls: Calls) -> str:
     return text
 
 
-def _glm(reasoning: str, content: str, calls: Calls) -> str:
-    text = (f"\n<think>{reasoning}</think>\n" if reasoning else "") + content
+def _glm(reasoning: str, content: str, calls: Calls, line: str = "\n") -> str:
+    text = (f"{line}<think>{reasoning}</think>{line}" if reasoning else "") + content
     for name, arguments in calls:
         items = [
-            f"<arg_key>{key}</arg_key>\n<arg_value>{_plainly(value)}</arg_value>\n" for key, value in arguments.items()
+            f"<arg_key>{key}</arg_key>{line}<arg_value>{_plainly(value)}</arg_value>{line}"
+            for key, value in arguments.items()
         ]
-        text += f"\n<tool_call>{name}\n{''.join(items)}</tool_call>"
+        text += f"{line}<tool_call>{name}{line}{''.join(items)}</tool_call>"
     return text
 
 
 def _glm_in_one_line(reasoning: str, content: str, calls: Calls) -> str:
-    text = (f"<think>{reasoning}</think>" if reasoning else "") + content
-    for name, arguments in calls:
-        items = [
-            f"<arg_key>{key}</arg_key><arg_value>{_plainly(value)}</arg_value>" for key, value in arguments.items()
-        ]
-        text += f"<tool_call>{name}{''.join(items)}</tool_call>"
-    return text
+    return _glm(reasoning, content, calls, line="")
 
 
 def _minimax(reasoning: str, content: str, calls: Calls) -> str:
