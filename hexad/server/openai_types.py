@@ -269,6 +269,9 @@ class JsonObjectFormat(Wire):
     type: Literal["json_object"]
 
 
+PlainFormat = TextFormat | JsonObjectFormat
+
+
 class JsonSchemaFormat(Wire):
     type: Literal["json_schema"]
     json_schema: NamedSchema
@@ -288,9 +291,7 @@ class ChatRequest(Conversation, Generation):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     tool_choice: ToolMode | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None = (
-        None
-    )
+    response_format: Annotated[PlainFormat | JsonSchemaFormat, Field(discriminator="type")] | None = None
     modalities: list[Literal["text"]] | None = None
     verbosity: Literal["medium"] | None = None
     reasoning_effort: Effort | None = None

@@ -79,6 +79,7 @@ def test_parse_gives_objects(demo: Server) -> None:
             assert isinstance(choice.message.parsed, Berth)
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the client's, about its own classes
 def test_what_the_clients_helpers_add_to_an_answer_may_come_back(demo: Server) -> None:
     """Of the same words once more: `parsed`, `parsed_arguments`, the `index` of a call that streamed."""
     client = demo.client()
