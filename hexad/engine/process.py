@@ -38,9 +38,15 @@ MAX_BYTES = 64 * 2**10
 LAST_WORD_S = 10.0
 """For an engine's reason to arrive, which is on its way."""
 BOOTSTRAP = (
-    "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); "
-    "from hexad.engine.worker import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+    "import runpy, sys; sys.path[:] = sys.argv.pop().split(chr(10)); del sys.argv[0]; "
+    "runpy.run_module(sys.argv[0], run_name='__main__')"
 )
+
+
+def own_module(name: str, *words: str) -> tuple[str, ...]:
+    """The command of a module of this Hexad. `-m` would look into the working directory first, where another may lie:
+    its sources, without the kernels."""
+    return sys.executable, "-c", BOOTSTRAP, name, *words, "\n".join(sys.path)
 
 
 class EngineDied(Exception):
@@ -68,8 +74,8 @@ class EngineProcess:
             socket.setsockopt(zmq.LINGER, 0)
             address = f"ipc://{directory}/{SOCKET}"
             socket.bind(address)
-            # Our own import path, and a session of its own: Ctrl-C is for us to handle.
-            command = (sys.executable, "-c", BOOTSTRAP, address, str(os.getpid()), "\n".join(sys.path))
+            command = own_module("hexad.engine.worker", address, str(os.getpid()))
+            # A session of its own: Ctrl-C is for us to handle.
             process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
             engine = cls(process, socket, directory)
             # Sent once the other end is there; a process that dies before is noticed beside.

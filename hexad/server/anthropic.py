@@ -58,13 +58,13 @@ async def create_message(models: Models, request: Request) -> Response:
 
 async def count_tokens(models: Models, request: Request) -> Response:
     body = await read_body(request, CountTokensRequest)
-    async with models.use(body.model, deadline=request.state.caller.deadline) as service:
+    async with models.use(body.model, request.state.caller) as service:
         _, tokens = await prompt_of(service, _turn(service, body, SamplingParams(), ""))
         return json_response({"input_tokens": len(tokens)})
 
 
 async def _events(models: Models, body: MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model, deadline=caller.deadline) as service:
+    async with models.use(body.model, caller) as service:
         turn = _turn(service, body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
         gained: Gained | None = None

@@ -33,13 +33,13 @@ async def create_chat_completion(models: Models, request: Request) -> Response:
 
 
 async def _complete(models: Models, body: ChatRequest, caller: Caller) -> dict[str, Any]:
-    async with models.use(body.model, deadline=caller.deadline) as service:
+    async with models.use(body.model, caller) as service:
         turn = _turn(service, body, "chatcmpl-" + caller.request_id)
         return _Answer(service, body, turn).complete(*await answer_whole(service, turn, caller))
 
 
 async def _chunks(models: Models, body: ChatRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model, deadline=caller.deadline) as service:
+    async with models.use(body.model, caller) as service:
         turn = _turn(service, body, "chatcmpl-" + caller.request_id)
         wire = _Answer(service, body, turn)
         gained: Gained | None = None

@@ -39,7 +39,7 @@ async def create_completion(models: Models, request: Request) -> Response:
 async def _complete(models: Models, body: CompletionRequest, caller: Caller) -> dict[str, Any]:
     shape, named = structured(body)
     with naming({"structured_outputs": named}):
-        async with models.use(body.model, deadline=caller.deadline) as service:
+        async with models.use(body.model, caller) as service:
             job = await _job(service, body, caller, shape)
             return _Answer(service, body, job).complete(await run_to_end(service, job))
 
@@ -47,7 +47,7 @@ async def _complete(models: Models, body: CompletionRequest, caller: Caller) -> 
 async def _chunks(models: Models, body: CompletionRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     shape, named = structured(body)
     with naming({"structured_outputs": named}):
-        async with models.use(body.model, deadline=caller.deadline) as service:
+        async with models.use(body.model, caller) as service:
             answer = _Answer(service, body, await _job(service, body, caller, shape))
             async with contextlib.aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:

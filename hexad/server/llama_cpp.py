@@ -98,7 +98,7 @@ def _piece(spelled: bytes) -> str | list[int]:
 
 async def apply_template(models: Models, request: Request) -> Response:
     body = await read_body(request, Conversation)
-    async with models.use(body.model, deadline=request.state.caller.deadline) as service:
+    async with models.use(body.model, request.state.caller) as service:
         text, _ = await conversation_prompt(service, body)
         return json_response({"prompt": text})
 
@@ -119,7 +119,7 @@ async def _put_together(parts: AsyncGenerator[dict[str, Any], None]) -> dict[str
 
 
 async def _parts(models: Models, body: InfillRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model, deadline=caller.deadline) as service:
+    async with models.use(body.model, caller) as service:
         extra = [(file.filename, file.text) for file in body.input_extra]
         asked = await service.infill(body.input_prefix + body.prompt, body.input_suffix, extra, param="input_suffix")
         shape = None

@@ -129,7 +129,7 @@ async def _parts(
             models.leave(entry.instance)
         yield {"content": ""}, {"done_reason": "unload"}
         return
-    async with models.use(entry.name, keep_alive=body.keep_alive, deadline=caller.deadline) as service:
+    async with models.use(entry.name, caller, body.keep_alive) as service:
         loaded = time.perf_counter_ns()
         if empty:
             yield {"content": ""}, {"done_reason": "load"}

@@ -85,7 +85,7 @@ async def show(models: Models, request: Request) -> Response:
     entry = find(models, body.model or body.name)
     about = await models.about(entry)
     if entry.resolved is None:
-        async with models.use(entry.name, deadline=request.state.caller.deadline):
+        async with models.use(entry.name, request.state.caller):
             about = await models.about(entry)
     assert entry.resolved is not None  # loaded, or refused
     frontend = (
