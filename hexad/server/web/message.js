@@ -118,6 +118,8 @@ export class MessageView {
     if (node.status === "done" && node.finish === "length") {
       return [h("p", {}, "The limit of tokens ended this answer."), resume].filter(Boolean);
     }
+    if (node.status === "done" && !node.content && !node.calls.length)
+      return [h("p", {}, "The model ended its answer without a word."), retry];
     return [];
   }
 

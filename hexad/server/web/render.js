@@ -7,7 +7,8 @@ const written = new WeakMap();
 
 /** Shows `text` in `container`, touching only what changed since the last call. */
 export function showMarkdown(container, text) {
-  const before = written.get(container) ?? [];
+  const { text: seen, shown: before } = written.get(container) ?? { shown: [] };
+  if (text === seen) return;
   const after = blocks(text);
   let same = 0;
   while (same < after.length && before[same]?.source === after[same].source && before[same].type === after[same].type)
@@ -16,7 +17,7 @@ export function showMarkdown(container, text) {
     same += 1;
   while (container.children.length > same) container.lastChild.remove();
   container.append(...after.slice(same).map(blockElement));
-  written.set(container, after);
+  written.set(container, { text, shown: after });
 }
 
 /** A code block that grows line by line keeps its element, so that its copy button and its scrolling stay. */

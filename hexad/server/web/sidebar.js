@@ -64,7 +64,7 @@ export class Sidebar {
       if (over) return;
       over = true;
       row.remove();
-      if (keep) this.chat.rename(conversation, field.value);
+      if (keep) this.chat.adjust(conversation, { title: field.value.trim() || conversation.title });
       else this.show();
     };
     field.addEventListener("keydown", (event) => {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.server.running import Server
-from tests.server.web.browsing import PHONE, ask, expect, imported, opened, setting, settle
+from tests.server.web.browsing import PHONE, ask, expect, opened, setting, settle, shown
 
 
 def test_keys_alone_are_enough(page: Any) -> None:
@@ -116,7 +116,7 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
         "error": "gone",
         "calls": [call],
     }
-    imported(page, tmp_path, SAMPLE, **more)
+    shown(page, tmp_path, SAMPLE, **more)
     page.get_by_role("button", name="Settings", exact=True).click()
     page.locator("#settings summary").last.click()
     assert page.evaluate(CONTRAST) == []
