@@ -37,7 +37,7 @@ export class Sidebar {
   #row(conversation) {
     const open = h(
       "button",
-      { type: "button", class: "open", onclick: () => this.#open(conversation) },
+      { type: "button", class: "open", dir: "auto", onclick: () => this.#open(conversation) },
       titleOf(conversation),
     );
     if (conversation === this.chat.current) open.setAttribute("aria-current", "true");

@@ -153,3 +153,34 @@ def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> N
     page.get_by_role("button", name="Answer again").click()
     settle(page)
     assert scroller.evaluate(BELOW) < 5
+
+
+WIDE = """| Parameters | Context | Notes of what this model is good for and what it is not | Vocabulary | Released | Licence |
+| --- | --- | --- | --- | --- | --- |
+| 751,632,384 | 40,960 | thinks | 151,936 | 2025 | Apache |
+
+שלום `code` עולם.
+
+- שלום
+- עולם
+
+```
+שלום = 1
+```
+
+Hello שלום."""
+
+
+def test_words_stay_whole_in_tables_and_go_their_own_way(page: Any, tmp_path: Path) -> None:
+    page.set_viewport_size(PHONE)
+    shown(page, tmp_path, WIDE)
+    lines = """cells => cells.filter(({ firstChild: text }) => {
+      const range = document.createRange();
+      range.selectNode(text);
+      return !text.data.includes(" ") && range.getClientRects().length > 1;
+    }).map((cell) => cell.textContent)"""
+    assert page.locator(".markdown :is(th, td)").evaluate_all(lines) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    ways = "parts => parts.map((part) => getComputedStyle(part).direction)"
+    parts = page.locator(".markdown > :is(p, ul, .code)")
+    assert parts.evaluate_all(ways) == ["rtl", "rtl", "ltr", "ltr"]
