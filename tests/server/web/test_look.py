@@ -155,7 +155,7 @@ def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> N
     assert scroller.evaluate(BELOW) < 5
 
 
-WIDE = """| Parameters | Context | Notes of what this model is good for and what it is not | Vocabulary | Released | Licence |
+WIDE = """| Parameters | Context | Notes of what it is good for and what not | Vocabulary | Released | Licence |
 | --- | --- | --- | --- | --- | --- |
 | 751,632,384 | 40,960 | thinks | 151,936 | 2025 | Apache |
 
