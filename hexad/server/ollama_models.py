@@ -88,14 +88,13 @@ async def show(models: Models, request: Request) -> Response:
         async with models.use(entry.name, deadline=request.state.caller.deadline):
             about = await models.about(entry)
     assert entry.resolved is not None  # loaded, or refused
-    frontend = (
-        entry.service.engine.frontend
-        if entry.service is not None
-        else await asyncio.to_thread(Frontend.load, entry.config, entry.resolved)
-    )
+    if entry.service is not None:
+        frontend = entry.service.engine.frontend
+    else:
+        frontend = await asyncio.to_thread(Frontend.load, entry.config, entry.resolved)
     template = frontend.chat_template
     defaults = sampling_fields(frontend.generation_defaults)
-    shown = {
+    return json_response({
         "modelfile": f"# served by Hexad as {entry.name}; there is no Modelfile",
         "parameters": "\n".join(f"{name} {value}" for name, value in defaults.items()),
         "template": template.sources.get("default", "") if template else "",
@@ -103,8 +102,7 @@ async def show(models: Models, request: Request) -> Response:
         "model_info": _model_info(entry.resolved.model, about),
         "capabilities": _capabilities(frontend),
         "modified_at": timestamp(entry.created * 10**9),
-    }
-    return json_response(shown)
+    })  # fmt: skip
 
 
 def _capabilities(frontend: Frontend) -> list[str]:

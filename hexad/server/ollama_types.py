@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from hexad.config import parse_seconds
 from hexad.errors import ConfigError
-from hexad.server.openai_types import FIRST, Texts
+from hexad.server.openai_types import FIRST, Function, Texts, Wire
 
 
 def _seconds(value: Any) -> Any:
@@ -47,11 +47,7 @@ KeepAlive = Annotated[
 Images = Annotated[list[Any] | None, _only([], "the models here read text only")]
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class Sampling(_Wire):
+class Sampling(Wire):
     """Options that are Hexad's own, by the names of `hexad.types.SamplingParams`."""
 
     max_tokens: Annotated[int, Field(ge=-2, lt=2**31), AfterValidator(_max_tokens)] | None = Field(
@@ -94,7 +90,7 @@ class Options(Sampling):
     use_mlock: bool | None = None
 
 
-class Generation(_Wire):
+class Generation(Wire):
     model: Annotated[str, Field(min_length=1)]
     options: Options | None = None
     format: Literal["", "json"] | dict[str, Any] | None = None
@@ -108,19 +104,19 @@ class Generation(_Wire):
     shift: Annotated[bool | None, _only(False, "an answer ends where the context does")] = None
 
 
-class OllamaCalled(_Wire):
+class OllamaCalled(Wire):
     index: int | None = None
     name: str
     arguments: dict[str, Any]
 
 
-class OllamaToolCall(_Wire):
+class OllamaToolCall(Wire):
     id: str | None = None
     type: Literal["function"] = "function"
     function: OllamaCalled
 
 
-class OllamaMessage(_Wire):
+class OllamaMessage(Wire):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
@@ -130,14 +126,11 @@ class OllamaMessage(_Wire):
     tool_call_id: str | None = None
 
 
-class OllamaFunction(_Wire):
+class OllamaFunction(Function):
     name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
-class OllamaTool(_Wire):
+class OllamaTool(Wire):
     type: Literal["function"] = "function"
     function: OllamaFunction
 
@@ -157,7 +150,7 @@ class GenerateRequest(Generation):
     images: Images = None
 
 
-class ModelRequest(_Wire):
+class ModelRequest(Wire):
     """About a model, which older clients call `name`. The rest changes nothing here."""
 
     model: str = ""
