@@ -23,9 +23,9 @@ from hexad.server.generation import NO_PENALTY, Job, Service, run
 from hexad.server.models import Models
 from hexad.server.ollama_types import Sampling
 from hexad.server.openai_types import FIRST, Conversation, Texts, Wire
-from hexad.server.pieces import Cursor, Piece, whole
+from hexad.server.pieces import Cursor, whole
 from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
-from hexad.types import CompletionOutput, RequestOutput, SamplingParams, StructuredOutputs
+from hexad.types import CompletionOutput, SamplingParams, StructuredOutputs
 
 _ERRORS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "unavailable_error"}
 UNSET = BeforeValidator(lambda value: None if value == -1 else value)
@@ -60,15 +60,12 @@ class InfillRequest(Sampling):
     input_prefix: str
     input_suffix: str
     input_extra: Annotated[list[ExtraFile], FIRST] = []
-    prompt: str = ""
-    """How the middle begins."""
+    prompt: str = ""  # how the middle begins
     stream: bool = False
     max_tokens: Annotated[Annotated[int, Field(ge=0, lt=2**31)] | None, UNSET, Field(alias="n_predict")] = None
     """0: the prompt is computed, and cached."""
-    n_indent: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """A line that is indented by less ends the middle."""
-    t_max_predict_ms: float = 0
-    """Since the first token; up to 0 without end. Looked at from the second line on."""
+    n_indent: Annotated[int, Field(ge=0, lt=2**31)] = 0  # a line that is indented by less ends the middle
+    t_max_predict_ms: float = 0  # since the first token, if above 0; looked at from the second line on
     samplers: Annotated[list[Literal["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc",
                                      "temperature", "infill"]], FIRST] | None = None  # fmt: skip
     ignore_eos: bool = False
@@ -147,7 +144,10 @@ async def _parts(models: Models, body: InfillRequest, caller: Caller) -> AsyncGe
                 if piece.finish_reason is None:
                     yield part
                     continue
-                part |= {"model": service.model_name} | _ending(piece, output, params.stop)
+                word = piece.stop_reason if piece.stop_reason in params.stop else ""
+                kind = {"stop": "eos", "length": "limit"}.get(piece.finish_reason, "none")
+                part |= {"model": service.model_name, "stop_type": "word" if word else kind, "stopping_word": word}
+                part |= {"tokens_cached": output.num_cached_tokens, "truncated": False}
                 yield {name: part[name] for name in body.response_fields or part if name in part}
                 return
 
@@ -174,13 +174,6 @@ def _kept(body: InfillRequest, answer: CompletionOutput, lasted: float) -> int |
         return out.end()
     late = 0 < body.t_max_predict_ms < lasted * 1000 and "\n" in answer.text
     return len(answer.text) if late and answer.finish_reason is None else None
-
-
-def _ending(piece: Piece, output: RequestOutput, stop: list[str]) -> dict[str, Any]:
-    word = piece.stop_reason if piece.stop_reason in stop else ""
-    kind = {"stop": "eos", "length": "limit"}.get(piece.finish_reason or "", "none")
-    cached = output.num_cached_tokens
-    return {"stop_type": "word" if word else kind, "stopping_word": word, "tokens_cached": cached, "truncated": False}
 
 
 ROUTES = (

@@ -173,3 +173,22 @@ def test_time_is_up_from_the_second_line_on(coder: Server) -> None:
     assert whole["content"].startswith(ended["content"]) and 31 <= len(ended["content"]) < 231
     assert ended["stop_type"] == "limit" and ended["tokens_predicted"] < whole["tokens_predicted"]
     coder.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/completion", "did you mean /v1/completions?"),
+        ("/chat/completions", "did you mean /v1/chat/completions?"),
+        ("/v1/v1/messages", "did you mean /v1/messages?"),
+        ("/models", "did you mean /v1/models?"),
+        ("/props", "/v1/models"),
+        ("/slots/0", "/metrics"),
+        ("/v1/messages/batches", "did you mean /v1/messages?"),
+        ("/api/generat", "did you mean /api/generate?"),
+        ("/nothing/of/the/kind", "there is no /nothing/of/the/kind here; /docs lists"),
+    ],
+)
+def test_what_is_not_here_is_told_with_what_is(server: Server, path: str, says: str) -> None:
+    for answer in (server.post(path, {}), server.http.get(server.url + path)):
+        assert answer.status_code == 404 and says in answer.text, answer.text
