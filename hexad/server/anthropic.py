@@ -32,7 +32,6 @@ from hexad.types import SamplingParams, StructuredOutputs
 
 _ERRORS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
 _ERRORS |= {429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error"}
-_NAMES = {"structured": "output_config.format", "effort": "output_config.effort"}
 
 
 def error_body(exc: HexadError) -> dict[str, Any]:
@@ -67,10 +66,11 @@ async def _events(models: Models, body: MessagesRequest, caller: Caller) -> Asyn
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
         gained: Gained | None = None
         async with contextlib.aclosing(_growth(service, turn, caller)) as growth:
-            async for gained in growth:
-                if not blocks.begun:
-                    yield {"type": "message_start", "message": _opening(service, turn, gained)}
+            async for newest in growth:
+                if gained is None:
+                    yield {"type": "message_start", "message": _opening(service, turn, newest)}
                     yield {"type": "ping"}
+                gained = newest
                 for change in blocks.take(gained.events):
                     yield change
         assert gained is not None  # every answer ends with a piece, or in an exception
@@ -145,7 +145,7 @@ def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, re
         # A hint for all that a model writes, and `high` the default: nothing is asked of one that does not reason.
         effort=body.output_config.effort if service.format.reasoning else None,
         template={"add_generation_prompt": not begun, "continue_final_message": begun},
-        names=_NAMES,
+        names={"structured": "output_config.format", "effort": "output_config.effort"},
     )
 
 
@@ -204,13 +204,11 @@ class _Blocks:
 
     def __init__(self, *, hidden: bool) -> None:
         """`hidden`: that the model reasons is told, and not what."""
-        self.begun = False
         self._hidden = hidden
         self._open: type[Event] | None = None
         self._index = -1
 
     def take(self, events: list[Event]) -> Iterator[dict[str, Any]]:
-        self.begun = True
         for event in events:
             match event:
                 case Text(text):
@@ -274,8 +272,9 @@ def _usage(gained: Gained) -> dict[str, Any]:
 
 def listed(models: list[About], query: Mapping[str, str]) -> dict[str, Any]:
     """All models on one page. Raises BadRequest for a request of another one."""
-    for name in query:
-        raise BadRequest(f"{name} is not supported; all {len(models)} models are on one page", param=name)
+    for name, value in query.items():
+        if name != "limit" or not value.isdecimal() or int(value[:9]) < len(models):
+            raise BadRequest(f"{name} is {value[:60]!r}; all {len(models)} models are on one page", param=name)
     names = {"first_id": models[0].name, "last_id": models[-1].name}
     return names | {"data": [shown(model) for model in models], "has_more": False}
 
