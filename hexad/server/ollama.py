@@ -10,10 +10,9 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -28,11 +27,9 @@ from hexad.server.models import Entry, Models
 from hexad.server.ollama_types import ChatRequest, GenerateRequest, Generation, OllamaMessage, Options, Sampling
 from hexad.server.pieces import Cursor, logprobs_of
 from hexad.server.turn import Gained, Turn, answer, call_id
-from hexad.server.wire import EventStream, json_response, unless_disconnected
+from hexad.server.wire import Body, EventStream, json_response, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text, Tool
 from hexad.types import SamplingParams, StructuredOutputs
-
-Body = TypeVar("Body", bound=BaseModel)
 
 Parts = dict[str, Any]
 """Of an answer: content, and where there are some thinking, tool_calls, logprobs."""
@@ -91,8 +88,7 @@ async def _lines(
 
 
 async def _whole(body: Generation, answer: AsyncGenerator[tuple[Parts, Parts], None]) -> dict[str, Any]:
-    whole: Parts = {"content": ""}
-    done: Parts = {}
+    whole, done = Parts(content=""), Parts()
     async with contextlib.aclosing(answer):
         async for parts, ending in answer:
             done = ending
@@ -270,6 +266,8 @@ def _params(service: Service, body: Generation) -> SamplingParams:
         if (field := Sampling.model_fields.get(error.param or "")) is None:
             raise
         raise _wrong(field.alias or error.param, f"is refused: {error}") from None
+    if body.top_logprobs and not body.logprobs:
+        raise BadRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
     penalized = any(getattr(params, name) != off for name, off in NO_PENALTY.items())
     if penalized and 0 < (options.repeat_last_n or 0) < limit:
         raise _wrong("repeat_last_n", f"is {options.repeat_last_n}; penalties see the whole context here: send -1")

@@ -48,9 +48,8 @@ async def running(models: Models, request: Request) -> Response:
 
 def _listed(entry: Entry, about: About) -> dict[str, Any]:
     name = entry.name if ":" in entry.name else f"{entry.name}:latest"
-    known = entry.resolved
     # Clients show the first digits of a digest. Ours tells models apart; the weights are not read for it.
-    told = entry.name, entry.config.model, known and (known.model, known.precision)
+    told = entry.name, entry.config.model, entry.resolved and (entry.resolved.model, entry.resolved.precision)
     return {
         "name": name,
         "model": name,
@@ -83,10 +82,10 @@ async def show(models: Models, request: Request) -> Response:
     """Does not load the model, unless it must be downloaded to be known."""
     body = await read_body(request, ModelRequest)
     entry = find(models, body.model or body.name)
-    about = await models.about(entry)
     if entry.resolved is None:
         async with models.use(entry.name, deadline=request.state.caller.deadline):
-            about = await models.about(entry)
+            pass
+    about = await models.about(entry)
     assert entry.resolved is not None  # loaded, or refused
     if entry.service is not None:
         frontend = entry.service.engine.frontend
@@ -135,7 +134,6 @@ async def pull(models: Models, request: Request) -> Response:
         return json_response({"status": "success"})
 
     async def events() -> AsyncGenerator[dict[str, str], None]:
-        yield {"status": "pulling manifest"}
         yield {"status": "success"}
 
     return EventStream(OLLAMA, events())
