@@ -232,6 +232,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"template": "{{ .Prompt }}"}, "template must be left out"),
     ({"keep_alive": "soon"}, "keep_alive must be .* 10m"),
     ({"top_logprobs": 21}, "top_logprobs"),
+    ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
     ({"frequency": 1}, "unknown parameter frequency"),
     ({"suffix": "the end"}, "suffix"),
 ]
