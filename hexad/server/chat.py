@@ -31,7 +31,7 @@ async def create_chat_completion(models: Models, request: Request) -> Response:
 
 async def _events(models: Models, body: ChatRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     """The chunks of a stream, or the one whole answer."""
-    async with models.use(body.model, deadline=caller.deadline) as service:
+    async with models.use(body.model, caller) as service:
         turn = _turn(service, body, "chatcmpl-" + caller.request_id)
         wire = _Answer(service, body, turn)
         gained: Gained | None = None

@@ -37,7 +37,7 @@ async def _events(models: Models, body: CompletionRequest, caller: Caller) -> As
     """The chunks of a stream, or the one whole answer."""
     shape, named = structured(body)
     with naming({"structured_outputs": named}):
-        async with models.use(body.model, deadline=caller.deadline) as service:
+        async with models.use(body.model, caller) as service:
             job = await _job(service, body, caller, shape)
             answer = _Answer(service, body, job)
             if not body.stream:

@@ -26,6 +26,7 @@ _BIG_TEXT = 16 * 2**10
 """Characters; longer texts are tokenized in a thread."""
 _COMPOSED = 4
 """Characters that a tokenizer's Unicode normalization may join into one."""
+NO_PENALTY = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 T = TypeVar("T")
 

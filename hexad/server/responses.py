@@ -50,7 +50,7 @@ async def create_response(models: Models, request: Request) -> Response:
 
     async def events() -> AsyncGenerator[dict[str, Any], None]:
         gained: Gained | None = None
-        async with models.use(body.model, deadline=request.state.caller.deadline) as service:
+        async with models.use(body.model, request.state.caller) as service:
             turn = _turn(service, body, items, answering.id)
             opening = list(answering.begin(service, turn.params))
             try:

@@ -311,6 +311,8 @@ def test_thinking(thinking_server: Server) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "'document'"),
         ({"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]}, "redacted"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]}, "tool_result"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "foo": 1}]}]}, "0.content.0.foo;"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "0.content.0.text must be a"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}}, "other"),
@@ -369,8 +371,10 @@ def test_models(client: anthropic.Anthropic) -> None:
     assert model.created_at.tzinfo is not None and client.models.retrieve("tiny-chat") == model
     with pytest.raises(anthropic.NotFoundError):
         client.models.retrieve("claude-9")
-    with pytest.raises(anthropic.BadRequestError, match="limit"):
-        client.models.list(limit=1)
+    assert client.models.list(limit=1000).data == [model] == list(client.models.list(limit=1))
+    for query in ({"limit": 0}, {"limit": "٣x"}, {"after_id": "tiny-chat"}):
+        with pytest.raises(anthropic.BadRequestError, match=next(iter(query))):
+            client.models.list(extra_query=query)
 
 
 def test_a_request_has_an_id(client: anthropic.Anthropic) -> None:

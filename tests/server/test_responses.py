@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from hexad.server.responses_store import ResponseStore
 from tests.server.api.openai import FLAT, FLAT_FORM, FLAT_NAME, ITEMS, SCHEMA
 from tests.server.openai_schemas import check
 from tests.server.running import Server, serving
+from tests.server.variants import write_variant
 
 MODEL = "tiny-chat"
 ASKED: dict[str, dict[str, Any]] = {
@@ -200,17 +203,22 @@ def test_what_is_not_to_be_stored_is_not(server: Server) -> None:
 
 
 def test_a_stream_that_breaks_ends_in_an_error(tmp_path: Path) -> None:
-    body = {"input": "hi", "stream": True, "ignore_eos": True}
+    """Its engine is killed and its model is gone, so that no other can be started."""
+    form = {"type": "json_schema", "name": "long", "schema": {"type": "string", "minLength": 100_000}}
+    body = {"input": "hi", "stream": True, "text": {"format": form}}
     events: list[dict[str, Any]] = []
-    with serving(Path("demo"), tmp_path / "log", "--request-timeout", "0.4") as server:
-        for _ in range(10):  # the first may run out of time before it has begun
-            with server.http.stream("POST", server.url + "/v1/responses", json=body) as answer:
-                if answer.status_code != 200:
-                    continue
-                with pytest.raises(httpx.RemoteProtocolError):
-                    for line in answer.iter_lines():
-                        events += [json.loads(line.removeprefix("data: "))] if line.startswith("data: ") else []
-            break
+    model = write_variant(tmp_path / "lost")
+    with (
+        serving(model, tmp_path / "log", "--kv-memory", "32MiB") as server,
+        server.http.stream("POST", server.url + "/v1/responses", json=body) as answer,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                if not events:
+                    (model / "config.json").unlink()
+                    os.kill(server.engine_pid(), signal.SIGKILL)
+                events.append(json.loads(line.removeprefix("data: ")))
     failed, error = events[-2:]
     for event in (failed, error):
         check("ResponseStreamEvent", event)

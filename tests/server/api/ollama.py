@@ -49,7 +49,7 @@ SHARED = (
     Parameter(name="format", accepted=("", "json", SCHEMA), refused=("xml",), note="`json`, or a JSON schema"),
     Parameter(name="keep_alive", accepted=(300, "5m", -1), refused=("soon",), note="of the model, after this request"),
     Parameter(name="think", accepted=(False,), refused=("hard", True, "high"),
-              note="`true`, `false`, `low`, `medium`, `high`; refused where the model does not reason"),
+              note="`true`, `false`, `low`, `medium`, `high`, `max`; refused where the model does not reason"),
     Parameter(name="logprobs", accepted=(True, False), refused=("yes",)),
     Parameter(name="top_logprobs", accepted=(0, 5), refused=(21,), beside={"logprobs": True}),
     *rows("refused", "truncate", "shift", accepted=False, refused=True, note="nothing is cut; `false` is accepted"),
