@@ -82,6 +82,13 @@ class StreamOptions(Wire):
 class TextPart(Wire):
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: dict[str, Any] | None = None  # changes no answer
+    # OpenAI's SDK for agents says here, too, what the message says beside its content.
+    role: Literal["assistant"] | None = None
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    reasoning_content: str | None = None
+    tool_calls: Any = None
 
 
 class FunctionCall(Wire):

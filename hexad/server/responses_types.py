@@ -27,6 +27,7 @@ class InputText(Wire):
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     logprobs: list[Any] | None = None
     parsed: Any = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None  # changes no answer
 
 
 class InputMessage(Wire):

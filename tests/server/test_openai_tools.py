@@ -12,6 +12,8 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict
 
+from hexad.server.conversation import conversation
+from hexad.server.openai_types import ChatRequest
 from tests.server.running import Server, serving
 
 QUESTION: Any = [{"role": "user", "content": "What is the weather in Oslo?"}]
@@ -98,6 +100,23 @@ def test_what_the_clients_helpers_add_to_an_answer_may_come_back(demo: Server) -
     assert call.function.parsed_arguments and len({answer.content for answer in answers}) == 1
     parsed = client.chat.completions.parse(messages=QUESTION, response_format=Berth, **asked).choices[0].message
     assert parsed.parsed and client.chat.completions.create(messages=[*QUESTION, parsed, *QUESTION], **asked)  # type: ignore[list-item]
+
+
+def test_what_openais_sdk_for_agents_says_twice(demo: Server) -> None:
+    """It puts what a message says beside its content into the content's part, too."""
+    said = {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]}
+    twice: dict[str, Any] = {"role": "assistant", "refusal": None, "annotations": [], "tool_calls": []}
+    asked: dict[str, Any] = {"temperature": 0, "max_tokens": 20, "return_token_ids": True}
+    tokens = []
+    for more in ({}, twice, {"prompt_cache_breakpoint": {"mode": "explicit"}}):
+        message = said | {"content": [{"type": "text", "text": "Rain."} | more]}
+        answer = demo.post("/v1/chat/completions", asked | {"messages": [*QUESTION, message, *QUESTION]})
+        assert answer.status_code == 200, answer.text
+        tokens.append(answer.json()["prompt_token_ids"])
+    assert tokens[0] == tokens[1] == tokens[2]
+    part = {"type": "text", "text": "Rain.", "reasoning_content": "Hm."}
+    body = ChatRequest.model_validate({"messages": [{"role": "assistant", "content": [part]}]})
+    assert conversation(body)["messages"]()[0]["reasoning_content"] == "Hm."
 
 
 def test_a_cut_answer_says_so(demo: Server) -> None:

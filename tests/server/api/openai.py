@@ -302,6 +302,6 @@ ENDPOINTS = (
         "POST",
         "/v1/embeddings",
         "404 with an error in OpenAI's shape, like `/v1/audio`, `/v1/images`, `/v1/moderations`, `/v1/files`, "
-        "`/v1/batches`, `/v1/fine_tuning` and what is under them.",
+        "`/v1/batches`, `/v1/fine_tuning` and what is under them, `/v1/responses/input_tokens` and `compact`.",
     ),
 )
