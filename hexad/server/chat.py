@@ -129,8 +129,14 @@ class _Answer:
         delta, piece = _delta(gained.events), gained.piece
         deltas = [(delta, piece)] if delta or piece.finish_reason or self.body.logprobs else []
         if delta and piece.finish_reason:  # helpers of OpenAI's clients look for an ending of its own
-            ending = piece._replace(text="", token_ids=[], logprobs=piece.logprobs and [])
-            deltas = [(delta, piece._replace(finish_reason=None, stop_reason=None)), ({}, ending)]
+            tokens, logprobs = piece.token_ids, piece.logprobs or []
+            ends = piece.finish_reason != "length" and not isinstance(piece.stop_reason, str)
+            cut = len(tokens) - ends  # a token that ends the answer is none of its text
+            ending = piece._replace(text="", token_ids=tokens[cut:], logprobs=logprobs[cut:])
+            piece = piece._replace(
+                token_ids=tokens[:cut], logprobs=logprobs[:cut], finish_reason=None, stop_reason=None
+            )
+            deltas = [(delta, piece), ({}, ending)]
         for delta, piece in deltas:
             choice = {"index": gained.index, "delta": delta} | self._about(piece)
             chunks.append(self.chunk([choice], gained.output, self.body.usage_always))

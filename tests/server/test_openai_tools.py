@@ -59,6 +59,17 @@ def test_a_call_streams(demo: Server) -> None:
     assert json.loads(call.function.arguments) == {"city": "Oslo"}
 
 
+def test_the_token_that_ends_an_answer_is_not_told_with_its_text(demo: Server) -> None:
+    """`guidance` puts a stream's text together from the tokens of the chunks that have some."""
+    asked: Any = {"model": "demo", "messages": [{"role": "user", "content": "Who are you?"}], "temperature": 0}
+    choices = [chunk.choices[0] for chunk in demo.client().chat.completions.create(stream=True, logprobs=True, **asked)]
+    text = "".join(choice.delta.content or "" for choice in choices)
+    told = [
+        "".join(each.token for each in choice.logprobs.content or ()) if choice.logprobs else "" for choice in choices
+    ]
+    assert text and text == "".join(told[:-1]) and told[-1] == "<|im_end|>"
+
+
 def test_a_tool_that_may_not_be_called_is_not(demo: Server) -> None:
     other: Any = {"type": "function", "function": {"name": "other", "parameters": {"type": "object"}}}
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function"}]}}
