@@ -64,8 +64,7 @@ def choice_of(choice: Any) -> dict[str, Any]:
     if choice is None or isinstance(choice, str):
         return {"tool_choice": choice or "auto"}
     allowed = getattr(choice, "allowed_tools", choice)
-    tools = getattr(allowed, "tools", [choice])
-    names = [getattr(tool, "function", tool).name for tool in tools]
+    names = [getattr(tool, "function", tool).name for tool in getattr(allowed, "tools", [choice])]
     return {"tool_choice": getattr(allowed, "mode", "required"), "callable": names}
 
 
