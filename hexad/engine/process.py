@@ -142,9 +142,9 @@ class EngineProcess:
     async def stop(self) -> None:
         """End the process, at once: it holds nothing that would be lost."""
         self.kill()
-        await asyncio.shield(self._exit)
-        self._socket.close()
+        self._socket.close()  # before anything is awaited: whoever awaits this may be cancelled again
         shutil.rmtree(self._directory, ignore_errors=True)
+        await asyncio.shield(self._exit)
 
 
 def _private_directory() -> Path:
