@@ -32,6 +32,8 @@ from hexad.engine.setup import Progress
 from hexad.errors import HexadError
 
 SOCKET = "engine.sock"
+START_HUNG_S = 60.0
+"""A process that starts and has neither spoken nor computed for so long is taken for dead: disks and networks stall."""
 MAX_BYTES = 64 * 2**10
 """Of reports that are read at once, about 500 tokens: everything else in the supervisor waits for them."""
 BOOTSTRAP = (
@@ -81,8 +83,14 @@ class EngineProcess:
             raise
 
     async def _ready(self, progress: Progress) -> EngineInfo:
+        spent = None
         while True:
-            for report in await self.receive():
+            receiving = asyncio.ensure_future(self.receive())
+            while not (await asyncio.wait({receiving}, timeout=START_HUNG_S))[0]:
+                before, spent = spent, self.cpu_time()
+                if spent == before:
+                    raise EngineDied(f"it has neither spoken nor computed for {START_HUNG_S:g} s")
+            for report in receiving.result():
                 match report:
                     case Loading(fraction):
                         progress(fraction)

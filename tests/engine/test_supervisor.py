@@ -181,6 +181,26 @@ def test_a_start_that_is_given_up_again_and_again_leaves_nothing_behind(
     asyncio.run(main())
 
 
+def test_a_start_that_hangs_is_given_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is stopped while its predecessor's streams wait for it is replaced too."""
+    monkeypatch.setattr(process, "START_HUNG_S", 0.3)
+
+    async def main() -> None:
+        async with running(config) as engine:
+            undisturbed = await answer(engine, PARAMS[0])
+            asked = asyncio.create_task(answer(engine, PARAMS[0]))
+            await until(lambda: bool(engine._live))
+            with monkeypatch.context() as patched:
+                patched.setattr(process, "BOOTSTRAP", "import time; time.sleep(60)")
+                os.kill(engine.engine_pid, signal.SIGKILL)
+                await until(lambda: not engine.healthy)
+                await asyncio.sleep(0.1)
+            assert tokens(await asyncio.wait_for(asked, 20)) == tokens(undisturbed)
+            assert engine.restarts == 1
+
+    asyncio.run(main())
+
+
 def test_a_closed_iterator_frees_its_request(config: Config) -> None:
     async def main() -> None:
         async with running(config) as engine:
