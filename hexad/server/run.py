@@ -15,7 +15,7 @@ import ssl
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import uvicorn
 import uvloop
@@ -63,8 +63,7 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
         try:
             uvloop.run(_serve(served, keys, listener, on_ready, progress))
         finally:
-            if config.host.startswith(UNIX):
-                Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
+            _unlink(config)
     return 0
 
 
@@ -141,8 +140,7 @@ async def _serve(
     await _unless(stop, models.load(None, progress))
     if (first := models.find(None).service) is None:
         await models.close()
-        # A download runs in a thread that cannot be cancelled; there is nothing else to end.
-        os._exit(0)
+        _leave(config)
     tracing = start_tracing()
     traffic = Traffic(tracing)
     app = build_app(models, config, keys, traffic)
@@ -152,6 +150,7 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless(stop, asyncio.shield(serving))
+        loading = models.loading
         await _unless(stop_at_once, models.shut(config.drain_timeout))
     finally:
         await models.close()
@@ -160,6 +159,19 @@ async def _serve(
         await serving
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
+    if loading:
+        _leave(config)
+
+
+def _leave(config: Config) -> NoReturn:
+    """A download runs in a thread that cannot be cancelled, and would be waited for; nothing else is left to end."""
+    _unlink(config)
+    os._exit(0)
+
+
+def _unlink(config: Config) -> None:
+    if config.host.startswith(UNIX):
+        Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
 
 
 async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
