@@ -85,6 +85,7 @@ async def show(models: Models, request: Request) -> Response:
     if entry.resolved is None:
         async with models.use(entry.name, request.state.caller):
             pass
+    about = await models.about(entry)
     assert entry.resolved is not None  # loaded, or refused
     if entry.service is not None:
         frontend = entry.service.engine.frontend
