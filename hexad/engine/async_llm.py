@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,10 +34,11 @@ from hexad.engine.messages import (
     ResetCache,
     Resume,
 )
+from hexad.engine.places import check_places
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
-from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded, RequestFailed
+from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, RequestFailed
 from hexad.text.chat_template import ChatTemplate
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import EngineStats, RequestOutput, SamplingParams
@@ -223,24 +225,11 @@ class AsyncLLM:
         self.check_room(options.get("client", ""))
 
     def check_room(self, client: str = "") -> None:
-        """Raises Overloaded when the queue is full, for everybody or for this client.
-
-        A named client may hold no more places than are still free (Choudhury and Hahne's dynamic threshold, 1998),
-        so that there is always room for another.
-        """
-        places = self.config.max_num_seqs + self.config.max_queue
-        if len(self._live) >= places:
-            raise Overloaded(
-                f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
-                f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
-            )
-        held = sum(live.stream.request.client == client for live in self._live.values())
-        if client and held >= places - len(self._live):
-            raise Overloaded(
-                f"{held} requests of {client} are running or waiting, and {places - len(self._live)} places are free; "
-                "the rest is kept for others; try again later",
-                code="client_queue_full",
-            )
+        """Raises Overloaded when the queue is full, for everybody or for this client."""
+        seqs, queue = self.config.max_num_seqs, self.config.max_queue
+        taken = Counter(live.stream.request.client for live in self._live.values())
+        limit = f"max_num_seqs {seqs} and max_queue {queue} allow"
+        check_places(taken, client, seqs + queue, "requests are running or waiting", limit)
 
     def _called(self, request_id: str) -> _Live | None:
         """The live request that its caller gave this id."""

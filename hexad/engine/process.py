@@ -18,6 +18,7 @@ import zmq.asyncio
 from hexad import errors
 from hexad.config import Config
 from hexad.engine.messages import (
+    REFUSED,
     Command,
     Configure,
     EngineInfo,
@@ -36,10 +37,18 @@ START_HUNG_S = 60.0
 """A process that starts and has neither spoken nor computed for so long is taken for dead: disks and networks stall."""
 MAX_BYTES = 64 * 2**10
 """Of reports that are read at once, about 500 tokens: everything else in the supervisor waits for them."""
+LAST_WORD_S = 10.0
+"""For an engine's reason to arrive, which is on its way."""
 BOOTSTRAP = (
-    "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); "
-    "from hexad.engine.worker import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+    "import runpy, sys; sys.path[:] = sys.argv.pop().split(chr(10)); del sys.argv[0]; "
+    "runpy.run_module(sys.argv[0], run_name='__main__')"
 )
+
+
+def own_module(name: str, *words: str) -> tuple[str, ...]:
+    """The command of a module of this Hexad. `-m` would look into the working directory first, where another may lie:
+    its sources, without the kernels."""
+    return sys.executable, "-c", BOOTSTRAP, name, *words, "\n".join(sys.path)
 
 
 class EngineDied(Exception):
@@ -67,8 +76,8 @@ class EngineProcess:
             socket.setsockopt(zmq.LINGER, 0)
             address = f"ipc://{directory}/{SOCKET}"
             socket.bind(address)
-            # Our own import path, and a session of its own: Ctrl-C is for us to handle.
-            command = (sys.executable, "-c", BOOTSTRAP, address, str(os.getpid()), "\n".join(sys.path))
+            command = own_module("hexad.engine.worker", address, str(os.getpid()))
+            # A session of its own: Ctrl-C is for us to handle.
             process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
             engine = cls(process, socket, directory)
             # Sent once the other end is there; a process that dies before is noticed beside.
@@ -142,6 +151,8 @@ class EngineProcess:
         message: asyncio.Future[bytes] = asyncio.ensure_future(self._socket.recv())
         either: set[asyncio.Future[Any]] = {message, self._exit}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._exit.done() and self._exit.result() == REFUSED:  # its end is seen sooner than what it said before
+            await asyncio.wait({message}, timeout=LAST_WORD_S)
         if not message.done() and not await self._socket.poll(0):
             message.cancel()
             raise EngineDied(_how_it_ended(self._exit.result()))

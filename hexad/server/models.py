@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,10 +18,12 @@ from typing import NamedTuple
 from hexad.checkpoints.hub import is_local
 from hexad.config import Config
 from hexad.engine.async_llm import AsyncLLM
+from hexad.engine.places import check_places
 from hexad.engine.setup import Progress, Resolved, no_progress, resolve_settings
-from hexad.errors import ConfigError, DeadlineExceeded, EngineUnavailable, HexadError, NotFound, OutOfMemory, Overloaded
+from hexad.errors import ConfigError, DeadlineExceeded, EngineUnavailable, HexadError, NotFound, OutOfMemory
 from hexad.placement.memory import MemoryPlan, available_memory, gib
 from hexad.placement.sizes import num_parameters
+from hexad.server.caller import Caller
 from hexad.server.generation import Service, now
 from hexad.server.metrics import Metrics
 from hexad.server.residency import Resident, make_room
@@ -134,7 +137,7 @@ class Models:
         shared = served[0].config
         self.budget = min(shared.model_memory or 2**63, available_memory())
         self.metrics = Metrics(self._stats)
-        self._max_waiting, self._waiting = shared.max_queue, 0
+        self._max_waiting, self._waiting = shared.max_queue, Counter[str]()
         self._load_timeout_s = load_timeout_s
         self._living: list[Instance] = []
         self._one_at_a_time = asyncio.Lock()
@@ -194,24 +197,24 @@ class Models:
 
     @contextlib.asynccontextmanager
     async def use(
-        self, name: str | None, *, deadline: float | None, keep_alive: float | None = None
+        self, name: str | None, caller: Caller | None, keep_alive: float | None = None
     ) -> AsyncIterator[Service]:
-        """Load the model if it is not, and hold it. `keep_alive`: seconds that it stays after its last use, from now
-        on; below 0 for good; None changes nothing. `deadline`: a time of `time.monotonic`.
+        """Load the model if it is not, and hold it. `caller`: who waits, and until when. `keep_alive`: seconds that it
+        stays after its last use, from now on; below 0 for good; None changes nothing.
 
-        Raises NotFound, Overloaded when too many wait, DeadlineExceeded, EngineUnavailable when it is drained or not
-        loaded in time, and what the load failed with; the next request tries again.
+        Raises NotFound, Overloaded when too many wait, in all or of this client, DeadlineExceeded, EngineUnavailable
+        when it is drained or not loaded in time, and what the load failed with; the next request tries again.
         """
         entry = self.find(name)
         late: HexadError = EngineUnavailable(f"{entry.name} could not be loaded in {self._load_timeout_s:g} s")
-        limit = time.monotonic() + self._load_timeout_s
+        limit, deadline = time.monotonic() + self._load_timeout_s, None if caller is None else caller.deadline
         if deadline is not None and deadline < limit:
             late, limit = DeadlineExceeded(f"the request's time was over before {entry.name} was loaded"), deadline
         while True:
             instance = self._instance(entry)
             self.settle(instance, +1)
             try:
-                service = await self._loaded(instance, limit, late)
+                service = await self._loaded(instance, caller, limit, late)
                 break
             except BaseException as error:
                 self.settle(instance, -1)
@@ -237,19 +240,17 @@ class Models:
             entry.instance = self._start(Instance(entry, entry.config))
         return entry.instance
 
-    async def _loaded(self, instance: Instance, limit: float, late: HexadError) -> Service:
+    async def _loaded(self, instance: Instance, caller: Caller | None, limit: float, late: HexadError) -> Service:
         loading = instance.loading
         assert loading is not None
         if not loading.done():
-            if self._waiting >= self._max_waiting:
-                raise Overloaded(
-                    f"{self._waiting} requests wait for models to be loaded, as many as max_queue allows; try later"
-                )
-            self._waiting += 1
+            client, what = "" if caller is None else caller.client.name, "requests wait for models to be loaded"
+            check_places(self._waiting, client, self._max_waiting, what, "max_queue allows")
+            self._waiting[client] += 1
             try:
                 await asyncio.wait({loading}, timeout=limit - time.monotonic())
             finally:
-                self._waiting -= 1
+                self._waiting[client] -= 1
         if not loading.done():
             raise late
         if loading.cancelled():
@@ -279,7 +280,7 @@ class Models:
         entry.drained = False
         if entry.instance is None and not self._closing:
             entry.instance = self._start(Instance(entry, entry.config), progress)
-        async with self.use(name, deadline=None):
+        async with self.use(name, None):
             pass
 
     async def replace(self, entry: Entry, config: Config) -> bool:

@@ -6,11 +6,12 @@ This module knows HTTP; it knows neither endpoints nor the engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -211,7 +212,23 @@ def json_response(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def respond(
+    request: Request, dialect: Dialect, streams: bool | None, events: AsyncGenerator[dict[str, Any], None]
+) -> Response:
+    """All events as they come, or the last of them as JSON."""
+    if streams:
+        return EventStream(dialect, events)
+    return json_response(await unless_disconnected(request.receive, _last(events)))
+
+
+async def _last(events: AsyncGenerator[T, None]) -> T:
+    async with contextlib.aclosing(events):
+        async for event in events:
+            last = event
+    return last
+
+
+async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
     """Run `work`; cancel it at once, and raise ClientDisconnect, when the client goes away."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(receive))
