@@ -15,7 +15,7 @@ import ssl
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
@@ -61,10 +61,11 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
     # Bound before the model is loaded, so that a taken port is known at once.
     with _bind(config.host, config.port) as listener:
         try:
-            uvloop.run(_serve(served, keys, listener, on_ready, progress))
+            uvloop.new_event_loop().run_until_complete(_serve(served, keys, listener, on_ready, progress))
         finally:
-            _unlink(config)
-    return 0
+            if config.host.startswith(UNIX):
+                Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
+    os._exit(0)  # a download runs in a thread that cannot be cancelled, and would be waited for
 
 
 def _check_certificate(config: Config) -> None:
@@ -139,8 +140,7 @@ async def _serve(
     models = Models(served)
     await _unless(stop, models.load(None, progress))
     if (first := models.find(None).service) is None:
-        await models.close()
-        _leave(config)
+        return await models.close()
     tracing = start_tracing()
     traffic = Traffic(tracing)
     app = build_app(models, config, keys, traffic)
@@ -150,7 +150,6 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _unless(stop, asyncio.shield(serving))
-        loading = models.loading
         await _unless(stop_at_once, models.shut(config.drain_timeout))
     finally:
         await models.close()
@@ -159,19 +158,6 @@ async def _serve(
         await serving
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
-    if loading:
-        _leave(config)
-
-
-def _leave(config: Config) -> NoReturn:
-    """A download runs in a thread that cannot be cancelled, and would be waited for; nothing else is left to end."""
-    _unlink(config)
-    os._exit(0)
-
-
-def _unlink(config: Config) -> None:
-    if config.host.startswith(UNIX):
-        Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
 
 
 async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
