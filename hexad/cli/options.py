@@ -42,14 +42,14 @@ def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str], show_al
         text = field.metadata["help"]
         if field.default not in (None, ""):
             text += f" (default {'on' if field.default is True else field.default})"
-        hidden = field.metadata["advanced"] and not show_all
-        flags: dict[str, Any] = {"default": UNSET, "help": argparse.SUPPRESS if hidden else text}
+        flags: dict[str, Any] = {"default": UNSET}  # without help: Python 3.10 would add the default to it
         if isinstance(field.default, bool):
             flags["action"] = argparse.BooleanOptionalAction
         else:
             allowed = choices(name)
             flags["metavar"] = "|".join(allowed) if allowed else METAVARS.get(name, name.rsplit("_", 1)[-1].upper())
-        sections[group].add_argument("--" + name.replace("_", "-"), **flags)
+        action = sections[group].add_argument("--" + name.replace("_", "-"), **flags)
+        action.help = text if show_all or not field.metadata["advanced"] else argparse.SUPPRESS
 
 
 def settings(args: argparse.Namespace) -> tuple[Config, dict[str, str]]:

@@ -18,6 +18,7 @@ import zmq.asyncio
 from hexad import errors
 from hexad.config import Config
 from hexad.engine.messages import (
+    REFUSED,
     Command,
     Configure,
     EngineInfo,
@@ -34,6 +35,8 @@ from hexad.errors import HexadError
 SOCKET = "engine.sock"
 MAX_BYTES = 64 * 2**10
 """Of reports that are read at once, about 500 tokens: everything else in the supervisor waits for them."""
+LAST_WORD_S = 10.0
+"""For an engine's reason to arrive, which is on its way."""
 BOOTSTRAP = (
     "import runpy, sys; sys.path[:] = sys.argv.pop().split(chr(10)); del sys.argv[0]; "
     "runpy.run_module(sys.argv[0], run_name='__main__')"
@@ -140,6 +143,8 @@ class EngineProcess:
         message: asyncio.Future[bytes] = asyncio.ensure_future(self._socket.recv())
         either: set[asyncio.Future[Any]] = {message, self._exit}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._exit.done() and self._exit.result() == REFUSED:  # its end is seen sooner than what it said before
+            await asyncio.wait({message}, timeout=LAST_WORD_S)
         if not message.done() and not await self._socket.poll(0):
             message.cancel()
             raise EngineDied(_how_it_ended(self._exit.result()))

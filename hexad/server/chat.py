@@ -82,7 +82,7 @@ def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
         priority=body.priority,
         cache_salt=body.cache_salt,
         names=wish | ({"structured_outputs": named} if shape else {}),
-        **choice_of(body.tool_choice or "auto"),
+        **choice_of(body.tool_choice),
         **conversation(body),
     )
 

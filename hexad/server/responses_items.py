@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
-from hexad.errors import BadRequest
+from hexad.errors import BadRequest, NotFound
 from hexad.server.conversation import arguments_of
-from hexad.server.responses_types import OPEN, FunctionCallItem, InputMessage, InputText, Item, ReasoningItem, full_name
+from hexad.server.responses_types import (
+    OPEN,
+    FunctionCallItem,
+    InputMessage,
+    InputText,
+    Item,
+    ItemReference,
+    ReasoningItem,
+    full_name,
+)
 
 _PREFIX = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
 
 
-def new_id(kind: str) -> str:
-    return _PREFIX[kind] + uuid.uuid4().hex
+def new_id(kind: str, own: str = "") -> str:
+    return _PREFIX[kind] + (own or uuid.uuid4().hex)
 
 
 def text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def stored_item(item: Item | str) -> dict[str, Any]:
-    """A whole item with an id, in the words of OpenAI's description. Raises BadRequest."""
-    if isinstance(item, str):
-        item = InputMessage(role="user", content=item)
+def stored_item(item: Item, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """A whole item with an id, in the words of OpenAI's description; those that are referred to are `known`.
+
+    Raises BadRequest.
+    """
+    if isinstance(item, ItemReference):
+        if item.id not in known:
+            raise NotFound(f"the item {item.id!r} is not of a stored response; send the item itself", param="input")
+        return known[item.id]
     whole: dict[str, Any] = {"type": item.type, "id": item.id or new_id(item.type), "status": "completed"}
     if isinstance(item, InputMessage):
         if item.role == "assistant":

@@ -91,6 +91,9 @@ def test_explain_shows_each_value_and_its_origin(tmp_path: Path) -> None:
     assert "from the checkpoint" in lines["dtype"]
     assert "hermes" in lines["tool_format"] and "from the chat template" in lines["tool_format"]
     assert "tokens" in shown and "packed weights           made at each start" in shown
+    assert "what the kernel and the cgroup leave" in lines["available"]
+    shown = hexad("explain", "demo", "--model-memory", "1GiB").stdout
+    assert re.search(r"available +1.00 GiB +model_memory\n", shown)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,7 @@ def test_every_verb_explains_itself_with_examples_first(verb: str) -> None:
     if verb != "doctor":
         assert 0 < shown.index("examples:") < shown.index("options:")
     assert len(shown.split("--")) <= len(everything.split("--"))
+    assert not re.search("SUPPRESS|<object", shown + everything)
     assert len([line for line in shown.splitlines() if line.strip().startswith("--")]) <= 24
     assert verb != "serve" or len([line for line in everything.splitlines() if line.strip().startswith("--")]) <= 40
 

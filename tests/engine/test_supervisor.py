@@ -16,10 +16,13 @@ from typing import Literal
 
 import msgspec
 import pytest
+import zmq
+import zmq.asyncio
 
 from hexad import AsyncLLM, RequestOutput, SamplingParams
 from hexad.config import Config, resolve
 from hexad.engine import process
+from hexad.engine.messages import REFUSED, Refused, encode
 from hexad.errors import BadRequest, ContextTooLong, NotFound, Overloaded, RequestFailed
 
 PROMPT = [5, 9, 2, 7] * 12
@@ -338,5 +341,24 @@ def test_a_supervisor_that_is_behind_lets_others_have_their_turn(
                 pass
             later = [output async for output in outputs]
             assert len(later) > (400 - first) / 2
+
+    asyncio.run(main())
+
+
+def test_a_refusal_is_heard_although_the_end_is_seen_first(tmp_path: Path) -> None:
+    async def main() -> None:
+        context = zmq.asyncio.Context.instance()
+        socket, engine = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        socket.bind(f"ipc://{tmp_path}/s")
+        engine.connect(f"ipc://{tmp_path}/s")
+        ended = await asyncio.create_subprocess_exec(sys.executable, "-c", f"raise SystemExit({REFUSED})")
+        seen = process.EngineProcess(ended, socket, tmp_path / "none")
+        await ended.wait()
+        asked = asyncio.create_task(seen.receive())
+        await asyncio.sleep(0.3)
+        await engine.send(encode(Refused("CheckpointError", "broken")))
+        assert await asked == [Refused("CheckpointError", "broken")]
+        await seen.stop()
+        engine.close()
 
     asyncio.run(main())

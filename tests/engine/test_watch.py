@@ -101,7 +101,7 @@ def test_a_deadline_frees_what_it_ends(config: Config) -> None:
             wide = msgspec.structs.replace(LONG, n=48)
             with pytest.raises(DeadlineExceeded, match="was over before the engine"):
                 [_ async for _ in engine.generate([1], LONG, deadline=time.monotonic() - 1)]
-            with pytest.raises(DeadlineExceeded, match=r"it had \d+ tokens"):
+            with pytest.raises(DeadlineExceeded, match=r"before it was complete"):
                 [_ async for _ in engine.generate([1], wide, deadline=time.monotonic() + 0.05)]
             await until(lambda: engine.stats().num_running == 0)
             assert engine.stats().num_steps < 700, "nobody waits for the rest"

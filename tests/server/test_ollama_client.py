@@ -90,16 +90,19 @@ def test_it_is_the_same_answer_as_openai_gives(client: Client, server: Server) -
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_durations_are_measured_and_add_up(client: Client, stream: bool) -> None:
-    started = time.perf_counter_ns()
-    if stream:
-        *_, answer = client.chat(MODEL, MESSAGES, options={"num_predict": 200, "seed": 1}, stream=True)
-    else:
-        answer = client.chat(MODEL, MESSAGES, options={"num_predict": 200, "seed": 1})
-    passed = time.perf_counter_ns() - started
-    total, load, prompt, answering = [answer[name] for name in DURATIONS]
-    assert min(total, prompt, answering) > 0 and load >= 0
-    assert load + prompt + answering == pytest.approx(total, rel=0.01, abs=10**6) and total <= passed
-    assert answering > prompt, "200 tokens take longer than the first one"
+    for _ in range(3):  # on a busy machine any moment may be long
+        started = time.perf_counter_ns()
+        if stream:
+            *_, answer = client.chat(MODEL, MESSAGES, options={"num_predict": 1500, "seed": 1}, stream=True)
+        else:
+            answer = client.chat(MODEL, MESSAGES, options={"num_predict": 1500, "seed": 1})
+        passed = time.perf_counter_ns() - started
+        total, load, prompt, answering = [answer[name] for name in DURATIONS]
+        assert min(total, prompt, answering) > 0 and load >= 0
+        assert load + prompt + answering == pytest.approx(total, rel=0.01, abs=10**6) and total <= passed
+        if answering > prompt:
+            return
+    pytest.fail("the first token takes longer than the others")
 
 
 def test_an_answer_that_is_begun_goes_on(client: Client) -> None:

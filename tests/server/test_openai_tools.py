@@ -79,6 +79,26 @@ def test_parse_gives_objects(demo: Server) -> None:
             assert isinstance(choice.message.parsed, Berth)
 
 
+def test_what_the_clients_helpers_add_to_an_answer_may_come_back(demo: Server) -> None:
+    """Of the same words once more: `parsed`, `parsed_arguments`, the `index` of a call that streamed."""
+    client = demo.client()
+    asked: Any = {"model": "demo", "temperature": 0, "max_tokens": 60}
+    tools: Any = [WEATHER | {"function": WEATHER["function"] | {"strict": True}}]
+    with client.chat.completions.stream(messages=QUESTION, tools=tools, tool_choice="required", **asked) as stream:
+        called = stream.get_final_completion().choices[0].message
+    (call,) = called.tool_calls or ()
+    told: Any = {"role": "tool", "tool_call_id": call.id, "content": '{"weather": "rain"}'}
+    plain: Any = {"role": "assistant", "tool_calls": [call.model_dump(include={"id", "type"})]}
+    plain["tool_calls"][0]["function"] = call.function.model_dump(include={"name", "arguments"})
+    answers = [
+        client.chat.completions.create(messages=[*QUESTION, said, told], tools=tools, **asked).choices[0].message
+        for said in (plain, called, called.model_dump())
+    ]
+    assert call.function.parsed_arguments and len({answer.content for answer in answers}) == 1
+    parsed = client.chat.completions.parse(messages=QUESTION, response_format=Berth, **asked).choices[0].message
+    assert parsed.parsed and client.chat.completions.create(messages=[*QUESTION, parsed, *QUESTION], **asked)  # type: ignore[list-item]
+
+
 def test_a_cut_answer_says_so(demo: Server) -> None:
     with pytest.raises(openai.LengthFinishReasonError):
         demo.client().chat.completions.parse(model="demo", messages=QUESTION, response_format=Berth, max_tokens=2)

@@ -5,6 +5,7 @@ import { Composer } from "./composer.js";
 import { h, icon, iconButton } from "./dom.js";
 import { EnginePage } from "./engine.js";
 import { Settings } from "./settings.js";
+import { remembered } from "./shelf.js";
 import { Sidebar } from "./sidebar.js";
 import { Store, exported, imported } from "./store.js";
 import { suggestionsFor } from "./suggestions.js";
@@ -117,15 +118,17 @@ const THEMES = {
   dark: ["auto", "moon", "dark"],
 };
 
+const theme = () => THEMES[document.documentElement.dataset.theme] ?? THEMES.auto;
+
 function nextTheme() {
-  const [next] = THEMES[document.documentElement.dataset.theme];
+  const [next] = theme();
   document.documentElement.dataset.theme = next;
-  localStorage.setItem("hexad.theme", next);
+  remembered.set("hexad.theme", next);
   showTheme();
 }
 
 function showTheme() {
-  const [, picture, name] = THEMES[document.documentElement.dataset.theme];
+  const [, picture, name] = theme();
   themeButton.replaceChildren(icon(picture));
   themeButton.ariaLabel = themeButton.title = `Theme: ${name}`;
 }
@@ -137,7 +140,7 @@ for (const [id, name] of [
   ["chat-tools", "tools"],
 ]) {
   $(id).addEventListener("input", () => (chat.current[name] = $(id).value));
-  $(id).addEventListener("change", () => chat.save());
+  $(id).addEventListener("change", () => chat.adjust(chat.current, { [name]: $(id).value }));
 }
 
 $("sampling").addEventListener("submit", (event) => event.preventDefault());
@@ -198,7 +201,7 @@ async function loadModels() {
     if (error.status !== 401) toast(error.message);
     return;
   }
-  const wanted = chat.model || localStorage.getItem(CHOSEN_MODEL);
+  const wanted = chat.model || remembered.get(CHOSEN_MODEL);
   chat.model = (models.find(({ id }) => id === wanted) ?? models[0])?.id ?? "";
   $("model").replaceChildren(...models.map(({ id }) => h("option", { value: id }, id)));
   $("model").value = chat.model;
@@ -208,7 +211,7 @@ async function loadModels() {
 
 $("model").addEventListener("change", () => {
   chat.model = $("model").value;
-  localStorage.setItem(CHOSEN_MODEL, chat.model);
+  remembered.set(CHOSEN_MODEL, chat.model);
   showSuggestions();
   composer.show();
 });
@@ -265,6 +268,8 @@ function escape() {
   $("text").focus();
 }
 
+addEventListener("pagehide", () => chat.leave());
+
 // ---- and go
 
 showPanel("sidebar", !narrow.matches);
@@ -275,7 +280,7 @@ transcript.show(chat.current);
 composer.show();
 loadModels();
 try {
-  await store.open();
+  await store.open((id, theirs) => chat.hear(id, theirs));
   await chat.load();
 } catch (error) {
   toast(`This browser keeps no conversations here (${error.message}): they last until the page is closed.`);

@@ -4,9 +4,31 @@
 
 const DEEPEST = 8;
 
-/** The blocks of a text: [{ type, source, ... }]; `source` is what the block was written as. */
-export function blocks(text) {
-  return blocksOf(text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n"), 0);
+/**
+ * The blocks of a text: [{ type, source, apart, ... }]: as what it was written, and whether after an empty line.
+ * Of a text that still `grows`, nothing at the end is shown as a mark first and as its meaning a moment later.
+ */
+export function blocks(text, grows = false) {
+  const found = blocksOf(linesOf(text), 0);
+  const last = grows && found.pop();
+  return last ? [...found, ...blocksOf(linesOf(unfinished(last)), 0)] : found;
+}
+
+const linesOf = (text) => text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n");
+
+/** A line that may yet become a fence, a rule, a heading, an item or a table. */
+const BEGINNING = /(?:^|\n)(?: *(?:[-*+_#>~`]{1,6}|\d{1,9}[.)]?) *|\|[^\n]*(?:\n\|?[-:| ]*)?)$/;
+const OPEN_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
+
+/** The source of a last block: without what only begins there, with the ends of what is open. */
+function unfinished({ type, closed, source }) {
+  if (type === "table") return source;
+  if (type === "code") return closed ? source : source.replace(/\n *[`~]{1,2}$/, "");
+  const known = source.replace(BEGINNING, "").replace(OPEN_LINK, "$1").replace(/[*~`\s]+$/, "");
+  const line = known.slice(known.lastIndexOf("\n") + 1).replace(/`[^`]*`/g, "");
+  const open = (mark) => line.split(mark).length % 2 === 0 && /^\S/.test(line.split(mark).at(-1));
+  const mark = line.includes("`") ? "`" : ["~~", "**"].find(open);
+  return known + (mark ?? (/(?:^|\s)\*[^*\s][^*]*$/.test(line) ? "*" : ""));
 }
 
 function blocksOf(lines, depth) {
@@ -23,7 +45,8 @@ function blocksOf(lines, depth) {
       (depth < DEEPEST ? (quote(lines, at, depth) ?? list(lines, at, depth)) : null) ??
       table(lines, at) ??
       paragraph(lines, at, depth);
-    found.push({ ...block, source: lines.slice(at, end).join("\n") });
+    const apart = found.length > 0 && !lines[at - 1].trim();
+    found.push({ ...block, apart, source: lines.slice(at, end).join("\n") });
     at = end;
   }
   return found;
@@ -86,6 +109,7 @@ function list(lines, at, depth) {
     loose ||= apart;
     const [inner, next] = item(lines, end, opened);
     items.push(itemOf(inner, depth));
+    loose ||= items.at(-1).blocks.some((block) => block.apart);
     end = next;
     while (end < lines.length && !lines[end].trim()) end += 1;
     apart = end > next;

@@ -32,7 +32,7 @@ export class MessageView {
   #said(node) {
     if (this.editing) return;
     this.body.replaceChildren(
-      node.role === "tool" ? h("pre", {}, node.content) : h("div", { class: "bubble" }, node.content),
+      node.role === "tool" ? h("pre", {}, node.content) : h("div", { class: "bubble", dir: "auto" }, node.content),
     );
   }
 
@@ -48,7 +48,7 @@ export class MessageView {
     content.hidden = this.probable;
     tokens.hidden = !this.probable;
     if (this.probable) tokens.replaceChildren(probabilityView(node.tokens));
-    else showMarkdown(content, node.content);
+    else showMarkdown(content, node.content, node.status === "streaming");
     const waiting = node.status === "streaming" && !node.content && !node.reasoning && !node.calls.length;
     content.classList.toggle("waiting", waiting);
     const seen = JSON.stringify([node.calls, node.status, entry.open]);
@@ -118,6 +118,8 @@ export class MessageView {
     if (node.status === "done" && node.finish === "length") {
       return [h("p", {}, "The limit of tokens ended this answer."), resume].filter(Boolean);
     }
+    if (node.status === "done" && !node.content && !node.calls.length)
+      return [h("p", {}, "The model ended its answer without a word."), retry];
     return [];
   }
 
@@ -157,7 +159,7 @@ export class MessageView {
 
   /** Turns the message into a form; the old one stays as a branch. */
   edit() {
-    const text = h("textarea", { value: this.entry.node.content, "aria-label": "Edit message" });
+    const text = h("textarea", { value: this.entry.node.content, dir: "auto", "aria-label": "Edit message" });
     const done = () => {
       this.editing = false;
       this.show(this.entry, this.last);

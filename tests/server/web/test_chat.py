@@ -96,7 +96,6 @@ def test_settings_are_sent_and_what_is_out_of_range_is_not(page: Any) -> None:
     given |= {"presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.1}
     for name, value in given.items():
         page.fill(f"#set-{name}", str(value))
-    page.fill("#set-top_p", "7")
     page.fill("#system", "You are terse.")
     with page.expect_request("**/v1/chat/completions") as sent:
         ask(page, "Who is the baker?")
@@ -106,6 +105,15 @@ def test_settings_are_sent_and_what_is_out_of_range_is_not(page: Any) -> None:
     assert (body["model"], body["stream"]) == ("demo", True)
     settle(page)
     expect(page.locator(".notice")).to_contain_text("The limit of tokens")
+    wrong = {"temperature": "7", "top_p": "0", "top_k": "1.5", "seed": "9007199254740993", "presence_penalty": "-3"}
+    for name, value in wrong.items():
+        page.fill(f"#set-{name}", value)
+        expect(page.locator(f"#help-{name}")).to_contain_text("Not used: a")
+    expect(page.locator("#help-seed")).to_have_text("Not used: a whole number from 0 to 9,007,199,254,740,991")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.get_by_role("button", name="Answer again").click()
+    assert not wrong.keys() & sent.value.post_data_json.keys()
+    settle(page)
     page.get_by_role("button", name="Use the model's defaults").click()
     with page.expect_request("**/v1/chat/completions") as sent:
         page.get_by_role("button", name="Answer again").click()

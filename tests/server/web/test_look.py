@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.server.running import Server
-from tests.server.web.browsing import PHONE, ask, expect, imported, opened, setting, settle
+from tests.server.web.browsing import PHONE, ask, expect, opened, setting, settle, shown
 
 
 def test_keys_alone_are_enough(page: Any) -> None:
@@ -116,7 +116,7 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
         "error": "gone",
         "calls": [call],
     }
-    imported(page, tmp_path, SAMPLE, **more)
+    shown(page, tmp_path, SAMPLE, **more)
     page.get_by_role("button", name="Settings", exact=True).click()
     page.locator("#settings summary").last.click()
     assert page.evaluate(CONTRAST) == []
@@ -153,3 +153,34 @@ def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> N
     page.get_by_role("button", name="Answer again").click()
     settle(page)
     assert scroller.evaluate(BELOW) < 5
+
+
+WIDE = """| Parameters | Context | Notes of what it is good for and what not | Vocabulary | Released | Licence |
+| --- | --- | --- | --- | --- | --- |
+| 751,632,384 | 40,960 | thinks | 151,936 | 2025 | Apache |
+
+שלום `code` עולם.
+
+- שלום
+- עולם
+
+```
+שלום = 1
+```
+
+Hello שלום."""
+
+
+def test_words_stay_whole_in_tables_and_go_their_own_way(page: Any, tmp_path: Path) -> None:
+    page.set_viewport_size(PHONE)
+    shown(page, tmp_path, WIDE)
+    lines = """cells => cells.filter(({ firstChild: text }) => {
+      const range = document.createRange();
+      range.selectNode(text);
+      return !text.data.includes(" ") && range.getClientRects().length > 1;
+    }).map((cell) => cell.textContent)"""
+    assert page.locator(".markdown :is(th, td)").evaluate_all(lines) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    ways = "parts => parts.map((part) => getComputedStyle(part).direction)"
+    parts = page.locator(".markdown > :is(p, ul, .code)")
+    assert parts.evaluate_all(ways) == ["rtl", "rtl", "ltr", "ltr"]
