@@ -36,14 +36,14 @@ from hexad.server.traffic import Traffic
 FLUSH_S = 5
 """After the drain: how long connections may take to accept their last bytes."""
 UNIX = "unix:"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 OnReady = Callable[[AsyncLLM, str], None]
 T = TypeVar("T")
 
 
 def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) -> int:
-    """Load the first model and serve all until SIGTERM or SIGINT, then drain; a second signal ends at once.
+    """Load the first model and serve all until one of STOP_SIGNALS, then drain; a second one ends at once.
 
     The server's own settings are those of the first. `on_ready` is given its engine and the address once connections
     are accepted. Returns the exit status. Raises ConfigError when the address, the keys or the certificate cannot be
@@ -136,7 +136,8 @@ async def _serve(
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, lambda: (stop_at_once if stop.is_set() else stop).set())
+        if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN):  # as under nohup
+            loop.add_signal_handler(number, lambda: (stop_at_once if stop.is_set() else stop).set())
     models = Models(served)
     await _unless(stop, models.load(None, progress))
     if (first := models.find(None).service) is None:
