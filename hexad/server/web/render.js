@@ -36,8 +36,8 @@ function blockElement(block) {
     case "code":
       return codeElement(block);
     case "heading":
-      // The page's own headings are h1 and h2.
-      return h(`h${Math.min(block.level + 2, 6)}`, { class: `level${block.level}`, ...EITHER_WAY }, inlineParts(block.text));
+      // The chat's title is h1.
+      return h(`h${Math.min(block.level + 1, 6)}`, { class: `level${block.level}`, ...EITHER_WAY }, inlineParts(block.text));
     case "maths":
       return h("div", { class: "maths", dir: "ltr", tabindex: "0" }, formula(block.text, true) ?? h("code", {}, block.raw));
     case "rule":
