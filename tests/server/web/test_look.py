@@ -176,13 +176,27 @@ def test_on_paper_are_all_messages(page: Any, tmp_path: Path) -> None:
     expect(page.locator("#sidebar")).to_be_hidden()
 
 
+def test_messages_that_stay_are_left_alone(page: Any, tmp_path: Path) -> None:
+    """However long a conversation is, a further message costs one message."""
+    shown(page, tmp_path, "Hello")
+    changed = """() => {
+      window.changed = 0;
+      new MutationObserver((all) => (changed += all.length)).observe(document.querySelector(".message.user"),
+        { subtree: true, childList: true, characterData: true });
+    }"""
+    page.evaluate(changed)
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    assert page.evaluate("changed") == 0
+
+
 BELOW = "scroller => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop"
 
 
 def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> None:
     page = opened(context, endless)
     scroller = page.locator("#scroller")
-    setting(page, "max_tokens", "4000")
+    setting(page, "max_tokens", "2500")
     ask(page, "Go on and on.")
     while not scroller.evaluate("scroller => scroller.scrollTop > 600"):
         assert page.locator(".message.assistant").get_attribute("data-status") in (None, "streaming")
@@ -192,6 +206,7 @@ def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> N
     assert scroller.evaluate(BELOW) >= 200
     page.get_by_role("button", name="Go to the newest message").click()
     assert scroller.evaluate(BELOW) < 5
+    setting(page, "max_tokens", "800")
     page.get_by_role("button", name="Answer again").click()
     settle(page)
     assert scroller.evaluate(BELOW) < 5
