@@ -111,14 +111,14 @@ class Protocol(HttpToolsProtocol):
         if self._line.lingers:
             return
         told = self._told_bytes + self._body_bytes
-        self._parse(data)
+        self._feed(data)
         # The parser tells of a header at its end, and copies what it has of it with each part that comes.
         is_silent = told == self._told_bytes + self._body_bytes
         self._untold_bytes = self._untold_bytes + len(data) if is_silent else 0
         if self._untold_bytes > MAX_HEAD_BYTES:
             self.send_400_response("")
 
-    def _parse(self, data: bytes) -> None:
+    def _feed(self, data: bytes) -> None:
         """An offer to go on in another protocol is passed over: its head is read again without it."""
         try:
             self.parser.feed_data(data)
@@ -127,7 +127,7 @@ class Protocol(HttpToolsProtocol):
                 kept = b"".join(b"%b: %b\r\n" % each for each in self.headers if each[0] != b"upgrade")
                 head = self.parser.get_method(), self.url, self.parser.get_http_version().encode(), kept
                 self.parser = HttpRequestParser(self)  # the old one may have read "close"
-                self._parse(b"%b %b HTTP/%b\r\n%b\r\n" % head + data[offer.args[0] :])
+                self._feed(b"%b %b HTTP/%b\r\n%b\r\n" % head + data[offer.args[0] :])
         except HttpParserError:
             self.send_400_response("")
 
