@@ -45,8 +45,10 @@ from hexad.types import EngineStats, RequestOutput, SamplingParams
 
 logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 2
-"""Engine deaths that a request may live through; after one more it is taken for their cause."""
+SUSPECT_DEATHS = 2
+"""Engine deaths at which a request ran, after which it is first tried alone: who kills an engine then is the cause."""
+MAX_DEATHS = 8
+"""After so many it fails, whoever was their cause: those who kill only in company are never found."""
 HUNG_S = 10.0
 """An engine process with work that has neither spoken nor computed for so long is taken for dead."""
 STUCK_S = 600.0
@@ -60,6 +62,8 @@ TOO_LATE = "the request's time was over before the engine was given it; allow it
 class _Live:
     stream: Stream
     grown: asyncio.Event = field(default_factory=asyncio.Event)
+    ran: bool = False
+    """It has left the queue of the present process."""
     deaths: int = 0
     arrived: float = field(default_factory=time.monotonic)
     late: bool = False
@@ -81,6 +85,8 @@ class AsyncLLM:
         self._process = process
         self._ready = True
         self._live: dict[str, _Live] = {}
+        self._suspects: list[_Live] = []
+        """While there are any, the first of them has the engine for itself."""
         self._stats = self._without_engine()
         self._ids = itertools.count(1)
         self._grammars = GrammarProcess(frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids)
@@ -317,14 +323,16 @@ class AsyncLLM:
         await asyncio.gather(self._process.stop(), self._grammars.close())
 
     async def _send(self, command: Command) -> None:
-        """While the engine is being restarted nothing is sent: the new one is given all that is live."""
-        if self._ready:
+        """While the engine is restarted or a suspect is alone nothing is sent: then it is given all that is live."""
+        if self._ready and not self._suspects:
             await self._process.send(command)
 
     async def _supervise(self) -> None:
         try:
             while True:
                 try:
+                    if self._suspects:
+                        await self._try_alone()
                     reports = await self._process.receive()
                 except EngineDied as death:
                     if not await self._restart(str(death)):
@@ -353,7 +361,8 @@ class AsyncLLM:
         while True:
             await asyncio.sleep(HUNG_S / 5)
             now = time.monotonic()
-            if not (self._live and self._ready):
+            awaited = self._live or (self.paused and not self._stands_still)
+            if not (awaited and self._ready):
                 self._last_word = now
             if (latest := self._process.cpu_time()) != spent:
                 spent, computed = latest, now
@@ -369,8 +378,10 @@ class AsyncLLM:
         self._stands_still = report.paused
         self._reported.set()
         for request_id in report.admitted:
-            if (waited := self._live.get(request_id)) and waited.stream.output.queue_s is None:
-                waited.stream.output.queue_s = time.monotonic() - waited.arrived
+            if waited := self._live.get(request_id):
+                waited.ran = True
+                if waited.stream.output.queue_s is None:
+                    waited.stream.output.queue_s = time.monotonic() - waited.arrived
         for gained in report.outputs:
             live = self._live.get(gained.request_id)
             if live is None:
@@ -391,10 +402,7 @@ class AsyncLLM:
         self._reported.set()
         logger.error("the engine process died (%s); restarting it for %d live requests", death, len(self._live))
         await self._process.stop()
-        for live in self._live.values():
-            live.deaths += 1
-            if live.deaths > MAX_DEATHS:
-                self._fail(live, f"the engine process died {live.deaths} times while this request ran ({death})")
+        self._blame(death)
         self._stats = self._without_engine()
         for delay in RESTART_DELAYS_S:
             await asyncio.sleep(delay)
@@ -404,10 +412,41 @@ class AsyncLLM:
                 logger.error("the engine process could not be restarted: %s", error)
                 continue
             self.restarts += 1
-            await self._hand_over()
+            self._ready = True
+            if not self._suspects:
+                await self._hand_over()
             return True
         self._fail_all("the engine process died and could not be restarted")
         return False
+
+    def _blame(self, death: str) -> None:
+        alone = self._suspects[:1]
+        ran = alone or [live for live in self._live.values() if live.ran]
+        if all(live.deaths >= SUSPECT_DEATHS for live in ran) and not alone:
+            ran = list(self._live.values())  # they have been tried: the last report was lost with the process
+        for live in ran:
+            live.deaths += 1
+            if alone or live.deaths >= MAX_DEATHS:
+                self._fail(live, f"the engine process died {live.deaths} times while this request ran ({death})")
+        suspects = self._suspects[1:] if alone else ran
+        self._suspects = [each for each in suspects if each.deaths >= SUSPECT_DEATHS and not each.stream.finished]
+        for live in self._live.values():
+            live.ran = False
+
+    async def _try_alone(self) -> None:
+        """Compute one token of each suspect, to see whether the engine lives. Raises EngineDied."""
+        while self._suspects:
+            probes = self._suspects[0].stream.probes()
+            for probe in probes:
+                await self._process.send(Add(probe))
+            left = sum(probe.params.n for probe in probes)
+            while left:
+                for report in await self._process.receive():
+                    await self._hear(report)
+                    if isinstance(report, Outputs):
+                        left -= sum(each.finish_reason is not None for each in report.outputs)
+            del self._suspects[0]
+        await self._hand_over()
 
     def _as_planned(self) -> Config:
         """The configuration with the memory plan fixed, so that what was accepted still fits."""
@@ -420,6 +459,7 @@ class AsyncLLM:
     async def _hand_over(self) -> None:
         """To a new process: all that is live."""
         self._ready = True
+        self._suspects = []
         self._stands_still = False
         if self.paused:
             await self._send(Pause())

@@ -20,7 +20,7 @@ class TextBlock(Wire):
     type: Literal["text"]
     text: str
     cache_control: NoEffect = None
-    citations: None = None
+    citations: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
 class ToolUseBlock(Wire):
@@ -74,14 +74,16 @@ Message = SystemMessage | UserMessage | AssistantMessage
 
 
 class CustomTool(Wire):
-    type: Literal["custom"] = "custom"
+    type: Literal["custom"] | None = None
     name: str
     description: str = ""
     input_schema: dict[str, Any]
     strict: bool = False
     cache_control: NoEffect = None
-    eager_input_streaming: bool | None = None
-    """Changes nothing: inputs are sent as they are written."""
+    # What says nothing new.
+    allowed_callers: list[Literal["direct"]] | None = None
+    defer_loading: Literal[False] = False
+    eager_input_streaming: bool | None = None  # changes nothing: inputs are sent as they are written
 
 
 class AnyChoice(Wire):
@@ -135,8 +137,7 @@ class CountTokensRequest(Wire):
     tool_choice: Annotated[AnyChoice | NamedChoice, TAGGED] = AnyChoice(type="auto")
     thinking: Annotated[Thinking | BudgetedThinking, TAGGED] = Thinking(type="adaptive")
     output_config: OutputConfig = OutputConfig()
-    output_format: JsonFormat | None = None
-    """The older name of `output_config.format`."""
+    output_format: JsonFormat | None = None  # the older name of output_config.format
     cache_control: NoEffect = None
     context_management: ContextManagement | None = None
     speed: Literal["standard"] | None = None

@@ -65,7 +65,9 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
     """What the router itself refuses: an unknown path, a method that a path does not have."""
     assert isinstance(exc, HTTPException)
     path = request.scope["path"][:100]
-    error = HexadError(f"there is no {path} here; /docs lists what there is", code="not_found")
+    near = difflib.get_close_matches(path, [route.path for route in request.app.routes], n=1, cutoff=0.75)
+    hint = f"did you mean {near[0]}? " if near else ""
+    error = HexadError(f"there is no {path} here; {hint}/docs lists what there is", code="not_found")
     if exc.status_code == 405:
         allowed = (exc.headers or {}).get("Allow", "another method")
         error = HexadError(f"{path} does not take {request.method}; use {allowed}", code="method_not_allowed")
@@ -132,7 +134,9 @@ def _path(problem: Any, body: Any) -> tuple[str | int, ...]:
     """The part of pydantic's location that exists in the body; the rest names branches of unions."""
     path: list[str | int] = []
     is_missing = problem["type"] == "missing"
-    for part in problem["loc"][:-1] if is_missing else problem["loc"]:
+    for at, part in enumerate(problem["loc"][:-1] if is_missing else problem["loc"], 1):
+        if isinstance(body, dict) and part == body.get("type") and any(each in body for each in problem["loc"][at:]):
+            continue  # a block of type text has a field text, too
         known = part in body if isinstance(body, dict) else isinstance(body, list) and isinstance(part, int)
         if known:
             body = body[part]

@@ -15,7 +15,7 @@ import ssl
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 import uvloop
@@ -63,8 +63,7 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
         try:
             uvloop.run(_serve(served, keys, listener, on_ready, progress))
         finally:
-            if config.host.startswith(UNIX):
-                Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
+            _unlink(config)
     return 0
 
 
@@ -142,8 +141,7 @@ async def _serve(
     await unless(stop.wait(), models.load(None, progress))
     if (first := models.find(None).service) is None:
         await models.close()
-        # A download runs in a thread that cannot be cancelled; there is nothing else to end.
-        os._exit(0)
+        _leave(config)
     tracing = start_tracing()
     traffic = Traffic(tracing)
     app = build_app(models, config, keys, traffic)
@@ -153,6 +151,7 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await unless(stop.wait(), asyncio.shield(serving))
+        loading = models.loading
         await unless(stop_at_once.wait(), models.shut(config.drain_timeout))
     finally:
         await models.close()
@@ -161,6 +160,19 @@ async def _serve(
         await serving
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
+    if loading:
+        _leave(config)
+
+
+def _leave(config: Config) -> NoReturn:
+    """A download runs in a thread that cannot be cancelled, and would be waited for; nothing else is left to end."""
+    _unlink(config)
+    os._exit(0)
+
+
+def _unlink(config: Config) -> None:
+    if config.host.startswith(UNIX):
+        Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
 
 
 def _settings(app: FastAPI, config: Config) -> uvicorn.Config:

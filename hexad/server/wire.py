@@ -6,6 +6,7 @@ This module knows HTTP; it knows neither endpoints nor the engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -209,6 +210,22 @@ def check_body(model: type[Body], value: Any) -> Body:
 
 def json_response(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+async def respond(
+    request: Request, dialect: Dialect, streams: bool | None, events: AsyncGenerator[dict[str, Any], None]
+) -> Response:
+    """All events as they come, or the last of them as JSON."""
+    if streams:
+        return EventStream(dialect, events)
+    return json_response(await unless_disconnected(request.receive, _last(events)))
+
+
+async def _last(events: AsyncGenerator[T, None]) -> T:
+    async with contextlib.aclosing(events):
+        async for event in events:
+            last = event
+    return last
 
 
 async def unless(first: Coroutine[Any, Any, Any], work: Awaitable[T]) -> T | Any:

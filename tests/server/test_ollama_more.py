@@ -58,7 +58,7 @@ def client(thinker: Server) -> Client:
 def test_thinking_is_a_field_of_its_own(client: Client) -> None:
     asked: Any = {"model": MODEL, "messages": MESSAGES, "options": {"seed": 1, "num_predict": 16, "temperature": 1.0}}
     assert client.show(MODEL).capabilities == ["completion", "thinking", "insert"]
-    for think in (None, True, "low"):
+    for think in (None, True, "low", "max"):
         answer = client.chat(**asked, think=think)  # type: ignore[arg-type]
         assert answer.message.thinking and answer.message.content == ""
         parts = list(client.chat(**asked, think=think, stream=True))  # type: ignore[arg-type]
