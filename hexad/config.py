@@ -124,6 +124,13 @@ class Config:
                 raise ConfigError(f"{name} is {value}; it must be between {low} and {high}", param=name)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("one of tls_cert and tls_key is given; give both, or neither", param="tls_cert")
+        for name, pattern, wanted in (
+            ("allowed_origins", r"null|[a-zA-Z][\w.+-]*://[^\s/]+", "as https://NAME or https://NAME:PORT"),
+            ("allowed_hosts", r"[\w.-]+|\[[0-9A-Fa-f:.]+\]", "as NAME, without a port"),
+        ):
+            for word in filter(None, map(str.strip, getattr(self, name).split(","))):
+                if word != "*" and not re.fullmatch(pattern, word, re.ASCII):
+                    raise ConfigError(f"{name} holds {word[:100]!r}; write each {wanted}, or * for all", param=name)
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_seqs is {self.max_num_seqs}, above max_num_batched_tokens "
@@ -185,15 +192,16 @@ def coerce(name: str, value: Any) -> Any:
             raise ValueError
         if name in ("kv_memory", "model_memory") and isinstance(value, str):
             return parse_bytes(value)
-        if name == "keep_alive" and isinstance(value, str):
+        if name in ("keep_alive", "request_timeout", "drain_timeout") and isinstance(value, str):
             return parse_seconds(value)
-        if kind is bool and not isinstance(value, bool):
+        if kind is bool:
             return {"true": True, "false": False}[str(value).lower()]
-        if kind is int and isinstance(value, (bool, float)):
+        if isinstance(value, bool) or not isinstance(value, (str, *{int: (int,), float: (int, float), str: ()}[kind])):
             raise ValueError
         return kind(value)
     except (ValueError, TypeError, KeyError):
-        raise ConfigError(f"{name} is {value!r}; it must be of type {kind.__name__}", param=name) from None
+        wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text (in quotes)"}[kind]
+        raise ConfigError(f"{name} is {value!r}; it must be {wanted}", param=name) from None
 
 
 def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Config, dict[str, str]]:

@@ -8,17 +8,15 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import groupby
 from typing import Any
 
-import msgspec
 from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hexad.errors import BadRequest, ContextTooLong, HexadError, RequestFailed
+from hexad.errors import BadRequest, HexadError, RequestFailed
 from hexad.server import anthropic_types as wire
 from hexad.server.anthropic_types import Block, CountTokensRequest, Message, MessagesRequest
 from hexad.server.caller import Caller
@@ -65,7 +63,7 @@ async def _events(models: Models, body: MessagesRequest, caller: Caller) -> Asyn
         turn = _turn(service, body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
         gained: Gained | None = None
-        async with contextlib.aclosing(_growth(service, turn, caller)) as growth:
+        async with contextlib.aclosing(answer(service, turn, caller)) as growth:
             async for newest in growth:
                 if gained is None:
                     yield {"type": "message_start", "message": _opening(service, turn, newest)}
@@ -111,20 +109,6 @@ def _input(written: str) -> dict[str, Any]:
     raise RequestFailed(f"the model called a tool with what is no JSON object: {written[:200]!r}")
 
 
-async def _growth(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator[Gained, None]:
-    """An answer for which max_tokens is more than there is room ends with the context, as with Claude 4.5 and later."""
-    while True:
-        try:
-            async with contextlib.aclosing(answer(service, turn, caller)) as growth:
-                async for gained in growth:
-                    yield gained
-            return
-        except ContextTooLong as error:
-            if turn.params.max_tokens is None or error.param != "max_tokens":
-                raise
-            turn = replace(turn, params=msgspec.structs.replace(turn.params, max_tokens=None))
-
-
 def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
     tools = [Tool(tool.name, tool.description, tool.input_schema, tool.strict) for tool in body.tools]
     choice = body.tool_choice
@@ -135,6 +119,7 @@ def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, re
         request_id=request_id,
         messages=lambda: _messages(body),
         params=params,
+        to_the_end=True,
         tools=tools,
         tool_choice=choice.type if choice.type == "auto" or choice.type == "none" else "required",
         callable=[choice.name] if isinstance(choice, wire.NamedChoice) else None,
@@ -226,6 +211,8 @@ class _Blocks:
                     yield self._delta(type="input_json_delta", partial_json=text)
 
     def close(self) -> Iterator[dict[str, Any]]:
+        if self._open is Reasoning:
+            yield self._delta(type="signature_delta", signature="")
         if self._open is not None:
             self._open = None
             yield {"type": "content_block_stop", "index": self._index}

@@ -119,7 +119,8 @@ async def _parts(models: Models, body: InfillRequest, caller: Caller) -> AsyncGe
         extra = [(file.filename, file.text) for file in body.input_extra]
         asked = await service.infill(body.input_prefix + body.prompt, body.input_suffix, extra, param="input_suffix")
         params = _params(service, body)
-        job = Job("infill-" + caller.request_id, [asked.token_ids], asked.stopping(params), 0, "", caller)
+        name = "infill-" + caller.request_id
+        job = Job(name, [asked.token_ids], asked.stopping(params), 0, "", caller, to_the_end=True)
         cursor, first = Cursor(by_token=body.return_tokens), 0.0
         async with contextlib.aclosing(run(service, job)) as growth:
             async for _, output in growth:
@@ -147,8 +148,9 @@ async def _parts(models: Models, body: InfillRequest, caller: Caller) -> AsyncGe
                 word = piece.stop_reason if piece.stop_reason in params.stop else ""
                 kind = {"stop": "eos", "length": "limit"}.get(piece.finish_reason, "none")
                 part |= {"model": service.model_name, "stop_type": "word" if word else kind, "stopping_word": word}
-                part |= {"tokens_cached": output.num_cached_tokens, "truncated": False}
-                yield {name: part[name] for name in body.response_fields or part if name in part}
+                full = len(output.prompt_token_ids) + len(answer.token_ids) >= service.engine.max_model_len
+                part |= {"tokens_cached": output.num_cached_tokens, "truncated": full}
+                yield {field: part[field] for field in body.response_fields or part if field in part}
                 return
 
 

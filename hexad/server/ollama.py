@@ -216,6 +216,7 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, caller: Calle
         request_id=caller.request_id,
         messages=lambda: [{"content": ""} | message.model_dump(exclude_none=True) for message in said],
         params=params,
+        to_the_end=True,
         tools=tools,
         structured=_structured(body),
         thinking=body.think if isinstance(body.think, bool) else None,
@@ -246,8 +247,9 @@ async def _continuation(
     else:
         tokens = await service.encode(body.prompt or "", True)
     cursor = Cursor(by_token=True)
+    job = Job(caller.request_id, [tokens], params, 0, "", caller, to_the_end=True)
     with naming({"structured_outputs": "format"}):
-        async with contextlib.aclosing(run(service, Job(caller.request_id, [tokens], params, 0, "", caller))) as growth:
+        async with contextlib.aclosing(run(service, job)) as growth:
             async for _, output in growth:
                 if piece := cursor.take(output.outputs[0]):
                     yield Gained(0, [Text(piece.text)] if piece.text else [], piece, output, 0)

@@ -46,6 +46,8 @@ class Turn:
     """Gives them as chat templates read them: role, content (a text), tool_calls (arguments are objects),
     tool_call_id, name, reasoning_content. Called beside the event loop: a conversation may be long."""
     params: SamplingParams
+    to_the_end: bool = False
+    """As in `Job`."""
     tools: Sequence[Tool] = ()
     tool_choice: Literal["auto", "none", "required"] = "auto"
     callable: Sequence[str] | None = None
@@ -240,7 +242,7 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
         if turn.tools or service.format.reasoning is not None or service.format.answer:
             shape = await asyncio.to_thread(_shape, service, turn, thinking.asked is not False, tail)
         params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
-        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, markers=True)
+        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, True, turn.to_the_end)
         # A model that reasons although it was asked not to is still understood.
         parsers = [ReplyParser(service.format, tools=tools, thinking=True, prompt_tail=tail) for _ in range(params.n)]
         cursors = [Cursor(by_token=turn.by_token) for _ in parsers]

@@ -11,9 +11,9 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import msgspec
 from pydantic import BaseModel, ValidationError
@@ -228,24 +228,27 @@ async def _last(events: AsyncGenerator[T, None]) -> T:
     return last
 
 
-async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
-    """Run `work`; cancel it at once, and raise ClientDisconnect, when the client goes away."""
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(receive))
+async def unless(first: Coroutine[Any, Any, Any], work: Awaitable[T]) -> T | Any:
+    """What `work` gives, or what `first` does when that ends before; the other is cancelled, and has ended too."""
+    working, other = asyncio.ensure_future(work), asyncio.ensure_future(first)
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        await asyncio.wait({working, other}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else other.result()
     finally:
         working.cancel()
-        watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        other.cancel()
+        await asyncio.gather(working, other, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`; cancel it at once, and raise ClientDisconnect, when the client goes away."""
+    return cast(T, await unless(_disconnected(receive), work))
+
+
+async def _disconnected(receive: Receive) -> NoReturn:
     while (await receive())["type"] != "http.disconnect":
         pass
+    raise ClientDisconnect
 
 
 class EventStream(Response):

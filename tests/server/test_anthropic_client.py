@@ -292,7 +292,9 @@ def test_thinking(thinking_server: Server) -> None:
     found = events(thinking_server.url, asked | {"thinking": budget} | GREEDY)
     check_order(found)
     kinds = {event["delta"]["type"] for event in found if event["type"] == "content_block_delta"}
-    assert kinds == {"thinking_delta", "text_delta"}
+    assert kinds == {"thinking_delta", "signature_delta", "text_delta"}
+    ends = [at for at, event in enumerate(found) if event["type"] == "content_block_stop"]
+    assert found[ends[0] - 1]["delta"] == {"type": "signature_delta", "signature": ""}, "Vercel's client waits for it"
     hidden = thinker.messages.create(**asked, thinking=budget | {"display": "omitted"}, extra_body=GREEDY)
     assert hidden.content[0].thinking == "" and hidden.content[1] == answer.content[1]  # type: ignore[union-attr]
     silent = thinker.messages.create(**asked, thinking={"type": "disabled"}, extra_body=GREEDY)
@@ -311,7 +313,10 @@ def test_thinking(thinking_server: Server) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "'document'"),
         ({"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]}, "redacted"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]}, "tool_result"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "foo": 1}]}]}, "0.content.0.foo;"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "foo": 1}]}]},
+            "0.content.0.foo of a text;",
+        ),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "0.content.0.text must be a"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),

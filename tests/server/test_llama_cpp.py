@@ -125,6 +125,14 @@ def test_what_editors_ask(coder: Server) -> None:
     assert list(_events(coder, EDITOR | {"response_fields": ["stop_type"]})[-1]) == ["stop_type"]
 
 
+@pytest.mark.parametrize("most", [-1, 10**6])
+def test_an_answer_that_fills_the_context_says_so(coder: Server, most: int) -> None:
+    endless = {"grammar": 'root ::= ("a" | "b"){20000}', "temperature": 1}
+    answer = coder.post("/infill", MIDDLE | endless | {"n_predict": most}).json()
+    assert (answer["stop_type"], answer["truncated"]) == ("limit", True)
+    assert answer["tokens_evaluated"] + answer["tokens_predicted"] == 2048
+
+
 def test_a_prompt_can_be_computed_ahead(coder: Server) -> None:
     extra = [{"text": "y = 2\n" * 40, "time": [1, 2], "filename": "two.py"}]
     ahead = {"input_prefix": "", "input_suffix": "", "prompt": "", "input_extra": extra, "n_predict": 0}

@@ -115,9 +115,9 @@ def test_an_answer_that_is_begun_goes_on(client: Client) -> None:
 def test_num_predict(client: Client) -> None:
     assert client.generate(MODEL, PROMPT, options={"num_predict": 3}).eval_count == 3
     long = "lighthouse " * 450
-    for unlimited in (-1, -2):
-        options = {"num_predict": unlimited, "temperature": 0, "seed": 1}
-        answer = client.generate(MODEL, long, options=options)
+    for unlimited, raw in ((-1, False), (-2, True), (10**6, False), (10**6, True)):
+        options = {"num_predict": unlimited, "temperature": 1, "seed": 1}
+        answer = client.generate(MODEL, long, raw=raw, options=options)
         assert answer.done_reason == "stop" or (answer.prompt_eval_count or 0) + (answer.eval_count or 0) == (
             MAX_MODEL_LEN
         )

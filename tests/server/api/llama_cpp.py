@@ -32,7 +32,8 @@ INFILL = Endpoint(
             Parameter(name="prompt", accepted=("b",), refused=([5],), note="how the middle begins"),
             Parameter(name="stream", accepted=(True,), refused=("yes",)),
             Parameter(name="n_predict", accepted=(2, -1, 0), refused=(-2,),
-                      note="-1: as many as the context holds; 0: the prompt is computed and cached"),
+                      note="-1, or more than there is room for: what the context holds, `truncated` tells of it; 0: "
+                      "the prompt is computed and cached"),
             Parameter(name="n_indent", accepted=(4,), refused=(-1,), note="a line that is indented by less ends it"),
             Parameter(name="t_max_predict_ms", accepted=(500,), refused=("x",), note="from the second line on"),
             Parameter(

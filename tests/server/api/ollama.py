@@ -18,7 +18,8 @@ CALLED: list[dict[str, Any]] = [
 ]
 
 OPTIONS = (
-    Parameter(name="options.num_predict", accepted=(2, -1), refused=(0, -3), note="-1 and -2: what the context holds",
+    Parameter(name="options.num_predict", accepted=(2, -1, 10**6), refused=(0, -3),
+              note="-1, -2, or more than there is room for: what the context holds",
               beside={"options": {"stop": ["e", " ", "a"]}}),
     Parameter(name="options.temperature", accepted=(0, 1.5), refused=(-1, "hot")),
     Parameter(name="options.top_k", accepted=(0, 40), refused=(-2,)),
