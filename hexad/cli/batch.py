@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import codecs
 import errno
 import fcntl
 import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import msgspec
 import uvloop
@@ -36,13 +37,6 @@ NOT_NOW = (429, 503)
 """Statuses that say nothing about the request."""
 
 
-class Answers(NamedTuple):
-    """What OUT holds: how many of each."""
-
-    ids: set[str]
-    failed: int
-
-
 def run(args: argparse.Namespace) -> int:
     served = served_by(args)
     with open(args.input, "rb") as source, open(args.output, "a+b", buffering=0) as out:
@@ -51,14 +45,14 @@ def run(args: argparse.Namespace) -> int:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConfigError(f"another batch writes {args.output}; wait for it, or give another file") from None
-        there = _there(out, args.output)
-        if strange := next(iter(there.ids - places.keys()), None):
+        ids, failed = _there(out, args.output)
+        if strange := next(iter(ids - places.keys()), None):
             raise BadRequest(f"{args.output} answers {strange!r}, which {args.input} does not ask; give another file")
-        todo = [place for custom_id, place in places.items() if custom_id not in there.ids]
-        batch = _Batch(source, out, todo, there.failed)
+        todo = [place for custom_id, place in places.items() if custom_id not in ids]
+        batch = _Batch(source, out, todo, failed)
         if todo:
             uvloop.run(batch.run(served))
-    already = f", {len(there.ids)} of them from before" if there.ids else ""
+    already = f", {len(ids)} of them from before" if ids else ""
     print(f"{len(places)} answers in {args.output}{already}; {batch.failed} failed", file=sys.stderr)
     return 1 if batch.failed else 0
 
@@ -82,7 +76,7 @@ def _places(source: BinaryIO, name: str) -> dict[str, int]:
 
 def _request(line: bytes) -> tuple[str, str, dict[str, Any]]:
     """custom_id, url and body. Raises BadRequest."""
-    value = parse_json(line)
+    value = parse_json(line.removeprefix(codecs.BOM_UTF8))  # Windows puts one before the first line
     if not isinstance(value, dict) or set(value) != FIELDS:
         found = ", ".join(value)[:100] if isinstance(value, dict) else type(value).__name__
         raise BadRequest(f"a request has custom_id, method, url and body; found {found}")
@@ -96,8 +90,11 @@ def _request(line: bytes) -> tuple[str, str, dict[str, Any]]:
     return custom_id, url, body
 
 
-def _there(out: BinaryIO, name: str) -> Answers:
-    """Raises BadRequest for what is no answer. A last line that was torn by a kill is cut off."""
+def _there(out: BinaryIO, name: str) -> tuple[set[str], int]:
+    """Whom OUT answers, and how many of the answers are failures. Raises BadRequest for what is no answer.
+
+    A last line that was torn by a kill is cut off.
+    """
     ids, failed, end = set(), 0, 0
     out.seek(0)
     for number, line in enumerate(out, 1):
@@ -111,7 +108,7 @@ def _there(out: BinaryIO, name: str) -> Answers:
             raise BadRequest(f"{name}, line {number} is no answer of a batch; give another file") from None
         end += len(line)
     out.truncate(end)
-    return Answers(ids, failed)
+    return ids, failed
 
 
 class _Batch:

@@ -60,8 +60,6 @@ class FunctionOutputItem(Wire):
 
 
 class ItemReference(Wire):
-    """An item of a stored response."""
-
     type: Literal["item_reference"]
     id: Id
 

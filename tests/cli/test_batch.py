@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import signal
@@ -112,6 +113,14 @@ def test_a_wrong_line_is_named_before_anything_runs(
     assert main(["batch", str(given), str(tmp_path / "out"), "demo"]) == 2
     told = capsys.readouterr().err
     assert re.search(says, told) and (tmp_path / "out").read_text() == "", told
+
+
+def test_a_file_that_windows_wrote(tmp_path: Path) -> None:
+    given = tmp_path / "in"
+    lines = [request(name, {"prompt": "Once", "max_tokens": 2}) for name in "ab"]
+    given.write_bytes(codecs.BOM_UTF8 + "".join(json.dumps(line) + "\r\n" for line in lines).encode())
+    assert hexad("batch", str(given), str(tmp_path / "out"), "demo").returncode == 0
+    assert set(answers(tmp_path / "out")) == {"a", "b"}
 
 
 def test_answers_to_something_else_are_not_added_to(tmp_path: Path) -> None:

@@ -287,6 +287,8 @@ def test_what_is_wrong_is_named(client: OpenAI, given: dict[str, Any], param: st
     assert refused.value.param == param and refused.value.type == "invalid_request_error"
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+ALLOWED = {"mode": "auto", "tools": [TOOL]}
 WRONG_CHATS: list[tuple[dict[str, Any], str]] = [
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "user"}]}, "messages.0"),
@@ -296,13 +298,20 @@ WRONG_CHATS: list[tuple[dict[str, Any], str]] = [
         "messages.0.content.0.type",
     ),
     ({"tool_choice": "required"}, "tool_choice"),
+    # A union's branch and a field of it may have the same name.
+    ({"tool_choice": {"type": "allowed_tools", "allowed_tools": ALLOWED, "tools": []}}, "tool_choice.tools"),
+    ({"tool_choice": {"type": "allowed_tools", "allowed_tools": ALLOWED | {"tools": [TOOL | {"x": 1}]}, "tools": []}},
+     "tool_choice.allowed_tools.tools.0.x"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}, "x": 1}}, "response_format.x"),
+    ({"tool_choice": {"type": "function", "function": {}}}, "tool_choice.function.name"),
+    ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
     ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "response_format"),
     ({"top_logprobs": 2}, "top_logprobs"),
     ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
     ({"continue_final_message": True}, "continue_final_message"),
     ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
     ({"chat_template": "{{ 1 }}"}, "chat_template"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("given", "param"), WRONG_CHATS, ids=[case[1] for case in WRONG_CHATS])
