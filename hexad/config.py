@@ -185,15 +185,16 @@ def coerce(name: str, value: Any) -> Any:
             raise ValueError
         if name in ("kv_memory", "model_memory") and isinstance(value, str):
             return parse_bytes(value)
-        if name == "keep_alive" and isinstance(value, str):
+        if name in ("keep_alive", "request_timeout", "drain_timeout") and isinstance(value, str):
             return parse_seconds(value)
-        if kind is bool and not isinstance(value, bool):
+        if kind is bool:
             return {"true": True, "false": False}[str(value).lower()]
-        if kind is int and isinstance(value, (bool, float)):
+        if isinstance(value, bool) or not isinstance(value, (str, *{int: (int,), float: (int, float), str: ()}[kind])):
             raise ValueError
         return kind(value)
     except (ValueError, TypeError, KeyError):
-        raise ConfigError(f"{name} is {value!r}; it must be of type {kind.__name__}", param=name) from None
+        wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text (in quotes)"}[kind]
+        raise ConfigError(f"{name} is {value!r}; it must be {wanted}", param=name) from None
 
 
 def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Config, dict[str, str]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from hexad.text.formats import FORMATS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
 
@@ -30,6 +32,11 @@ def test_every_link_into_a_page_leads_to_a_heading(page: Path) -> None:
         other = (page.parent / name).read_text() if name else page.read_text()
         headings = re.findall(r"^#+ (.+)", other, re.MULTILINE)
         assert anchor in [re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings], (name, anchor)
+
+
+def test_every_reply_format_has_its_row() -> None:
+    rows = re.findall(r"^\| `(.+?)` \| .* \| .* \|$", (ROOT / "docs/tools.md").read_text(), re.MULTILINE)
+    assert list(FORMATS) and set(FORMATS) <= set(rows)
 
 
 CONSOLE = re.compile(r"^ *\$ (hexad generate .+|cat .+)\n *(.+)", re.MULTILINE)

@@ -65,27 +65,32 @@ def named_models(args: argparse.Namespace) -> list[Named]:
     own, which win over those beside it, and `pinned: true`. Raises ConfigError.
     """
     file, places = read_yaml(args.config) if getattr(args, "config", None) else ({}, {})
-    sections = file.pop("models", None) or {}
-    if not isinstance(sections, dict) or not all(isinstance(own, dict) for own in sections.values()):
-        raise ConfigError(f"models in {args.config} must be `NAME: {{setting: value}}`", param="models")
-    alone = file.pop("model", None)
+    sections = file.pop("models", {})
+    if not isinstance(sections, dict) or any((type(name), type(own)) != (str, dict) for name, own in sections.items()):
+        raise ConfigError(f"models in {args.config} must be `NAME: {{setting: value}}`, NAME a text", param="models")
+    alone = file.pop("model", UNSET)
+    if sections and alone is not UNSET:
+        raise ConfigError(f"{places['model']}: model stands beside models; make it one of them", param="model")
     flags = {key: value for key, value in vars(args).items() if key in FIELDS and value is not UNSET}
-    if flags.get("model"):
+    if flags.get("model", []) != []:
         named, origin = flags["model"], "command line"
     elif sections:
         named, origin = list(sections), places["models"]
     else:
-        named, origin = (FIELDS["model"].default, "default") if alone is None else (alone, places["model"])
+        named, origin = (FIELDS["model"].default, "default") if alone is UNSET else (alone, places["model"])
     flags.pop("model", None)
+    named = named if isinstance(named, list) else [named]
+    if not named or not all(isinstance(given, str) and given for given in named):
+        raise ConfigError(f"model is {named!r} ({origin}); name a directory, a hub id or demo", param="model")
     sources = file_sources(file, places)
     found = []
-    for given in map(str, named if isinstance(named, list) else [named]):
+    for given in named:
         name, model = (given, given) if given in sections else _name_and_model(given)
         own = dict(sections.get(name, {}))
         pinned = own.pop("pinned", False)
         if not isinstance(pinned, bool):
             raise ConfigError(f"pinned of {given} is {pinned!r}; it must be true or false", param="pinned")
-        place = f"{places['models']}, models.{name}" if own else ""
+        place = f"{places[f'models.{name}']}, models.{name}" if own else ""
         for key in own:
             if str(key).replace("-", "_") in OF_THE_SERVER:
                 raise ConfigError(f"{place}: {key} is one for all models; set it beside models", param=str(key))
@@ -93,7 +98,7 @@ def named_models(args: argparse.Namespace) -> list[Named]:
             own.pop("model", None)
         config, origins = resolve([*sources, (origin, {"model": model}), (place, own), ("command line", flags)])
         found.append(Named(name or config.model_name, config, origins, pinned))
-    if len(found) > 1 and any("served_model_name" in each for each in (file, flags)):
+    if len(found) > 1 and any("served_model_name" in each for each in (places, flags)):
         raise ConfigError("served_model_name names one model, and several are given; write them as NAME=MODEL")
     return found
 
@@ -108,27 +113,33 @@ def read_yaml(path: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The `setting: value` lines of a file, and where each stands. Raises ConfigError."""
     import yaml
 
+    places: dict[str, str] = {}
+
+    def note(node: Any, within: str, depth: int) -> None:
+        for key, value in node.value:
+            name = within + (key.value if within == "models." else str(key.value).replace("-", "_"))
+            place = f"{path}, line {key.start_mark.line + 1}"
+            if name in places:
+                raise ConfigError(f"{place}: {name} is given twice", param=name)
+            places[name] = place
+            if depth < 2 and isinstance(value, yaml.MappingNode):
+                note(value, name + ".", depth + 1)
+
     try:
         with open(path, encoding="utf-8") as file:
             loader = yaml.SafeLoader(file)
             node = loader.get_single_node()
-            content = loader.construct_document(node) if node is not None else None
+            if not isinstance(node, yaml.MappingNode):
+                raise ConfigError(f"--config {path} must hold `setting: value` lines", param="config")
+            note(node, "", 0)  # first, for what is merged into a mapping stands in its node afterwards
+            content = loader.construct_document(node)
     except OSError as error:
         raise ConfigError(f"cannot read --config {path}: {error.strerror}", param="config") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is not YAML: {error}", param="config") from None
-    if not isinstance(content, dict) or node is None:
-        raise ConfigError(f"--config {path} must hold `setting: value` lines", param="config")
-    places: dict[str, str] = {}
-    for key, _ in node.value:
-        name = str(loader.construct_object(key))
-        place = f"{path}, line {key.start_mark.line + 1}"
-        if name in places:
-            raise ConfigError(f"{place}: {name} is given twice", param=name)
-        places[name] = place
     return content, places
 
 
 def file_sources(content: Mapping[str, Any], places: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
     """What a file sets, for `resolve`: each setting with its line for an origin."""
-    return [(places[str(key)], {key: value}) for key, value in content.items()]
+    return [(places.get(str(key).replace("-", "_"), "what is merged"), {key: value}) for key, value in content.items()]

@@ -18,6 +18,8 @@ INSTEAD = {
     "/v1/batches": "`hexad batch in.jsonl out.jsonl` runs OpenAI's batch files",
     "/v1/fine_tuning": "Hexad trains nothing",
     "/v1/conversations": "give previous_response_id to /v1/responses, or the whole conversation as its input",
+    "/v1/responses/input_tokens": "POST /tokenize counts the tokens of a text or of messages",
+    "/v1/responses/compact": "send what is to stay as input",
     "/props": "/v1/models tells the context of a model, /api/show its template",
     "/slots": "requests run in no slots; /metrics tells what runs and waits",
 }

@@ -64,8 +64,7 @@ def choice_of(choice: Any) -> dict[str, Any]:
     if choice is None or isinstance(choice, str):
         return {"tool_choice": choice or "auto"}
     allowed = getattr(choice, "allowed_tools", choice)
-    tools = getattr(allowed, "tools", [choice])
-    names = [getattr(tool, "function", tool).name for tool in tools]
+    names = [getattr(tool, "function", tool).name for tool in getattr(allowed, "tools", [choice])]
     return {"tool_choice": getattr(allowed, "mode", "required"), "callable": names}
 
 
@@ -74,7 +73,8 @@ def _message(index: int, message: Message) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
     plain: dict[str, Any] = {"role": role, "content": text_of(message)}
     plain |= {name: value for name in ("name", "tool_call_id") if (value := getattr(message, name)) is not None}
-    if (reasoning := message.reasoning_content or message.reasoning) is not None:
+    places: list[Any] = [message, *(message.content if isinstance(message.content, list) else ())]
+    if reasoning := next((each.reasoning_content for each in places if each.reasoning_content), message.reasoning):
         plain["reasoning_content"] = reasoning
     if message.tool_calls:
         where = f"messages.{index}.tool_calls"

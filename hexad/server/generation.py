@@ -86,8 +86,8 @@ class Service:
         most = self.engine.max_model_len * await asyncio.to_thread(self._longest) * _COMPOSED
         if size > most:
             raise ContextTooLong(
-                f"prompt is too long: {size} characters; the context holds {self.engine.max_model_len} tokens, "
-                f"never more than {most} characters",
+                f"prompt is too long: {size} characters; this model's maximum context length is "
+                f"{self.engine.max_model_len} tokens, never more than {most} characters",
                 param="prompt",
             )
         return await asyncio.to_thread(work)

@@ -82,6 +82,13 @@ class StreamOptions(Wire):
 class TextPart(Wire):
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: dict[str, Any] | None = None  # changes no answer
+    # OpenAI's SDK for agents says here, too, what the message says beside its content.
+    role: Literal["assistant"] | None = None
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    reasoning_content: str | None = None
+    tool_calls: Any = None
 
 
 class FunctionCall(Wire):
@@ -269,6 +276,9 @@ class JsonObjectFormat(Wire):
     type: Literal["json_object"]
 
 
+PlainFormat = TextFormat | JsonObjectFormat
+
+
 class JsonSchemaFormat(Wire):
     type: Literal["json_schema"]
     json_schema: NamedSchema
@@ -288,9 +298,7 @@ class ChatRequest(Conversation, Generation):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     tool_choice: ToolMode | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None = (
-        None
-    )
+    response_format: Annotated[PlainFormat | JsonSchemaFormat, Field(discriminator="type")] | None = None
     modalities: list[Literal["text"]] | None = None
     verbosity: Literal["medium"] | None = None
     reasoning_effort: Effort | None = None

@@ -32,6 +32,9 @@ KEEP_ALIVE_S = 100
 """A connection between two requests. Longer than its clients keep one (httpx 5 s, aiohttp 15, proxies 60, Go and Rust's
 reqwest 90), for whoever hangs up first may cut off a request that is on its way."""
 LOOK_S = 2
+LINGER_S = 1
+"""Who still sends when we hang up is heard out for so long: a socket that is closed with bytes unread is reset, which
+may take our answer away from its reader (RFC 9112, section 9.6)."""
 FULL = f"there are {MAX_CONNECTIONS} connections, as many as there may be; try again later"
 
 Waits = Literal["head", "body", "reader", "next"]
@@ -39,10 +42,38 @@ Refused = Callable[[int, str, str], None]
 """Told of each answer that no endpoint gave: its status, the error's code, the client's address."""
 
 
+class _Lingering:
+    """A transport whose `close` hears out who `still_sends`; TLS has its own way."""
+
+    def __init__(self, own: asyncio.Transport, still_sends: Callable[[], bool]) -> None:
+        self.own, self._still_sends = own, still_sends
+        self.lingers = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+    def is_closing(self) -> bool:
+        return self.lingers or self.own.is_closing()
+
+    def write(self, data: bytes) -> None:
+        if not self.lingers:
+            self.own.write(data)
+
+    def close(self) -> None:
+        if self.is_closing() or not (self.own.can_write_eof() and self._still_sends()):
+            return self.own.close()
+        self.lingers = True
+        self.own.write_eof()
+        self.own.resume_reading()
+        asyncio.get_running_loop().call_later(LINGER_S, self.own.close)
+
+
 class Protocol(HttpToolsProtocol):
     _in_head = True
     _head_bytes = 0
     _headers_seen = 0
+    _told_bytes = 0
+    _untold_bytes = 0
     _in_body = False
     _body_bytes = 0
     _address = ""
@@ -56,7 +87,8 @@ class Protocol(HttpToolsProtocol):
         self._refused = refused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._line = _Lingering(transport, self._still_sends)
+        super().connection_made(self._line)  # type: ignore[arg-type]
         self._address = self.client[0] if self.client else "unix"
         self._timer = self.loop.call_later(LOOK_S, self._look)
         self._begin("head")
@@ -68,13 +100,27 @@ class Protocol(HttpToolsProtocol):
             self._timer.cancel()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        if self._line.lingers:
+            return
+        told = self._told_bytes + self._body_bytes
+        super().data_received(data)
+        # The parser tells of a header at its end, and copies what it has of it with each part that comes.
+        is_silent = told == self._told_bytes + self._body_bytes
+        self._untold_bytes = self._untold_bytes + len(data) if is_silent else 0
+        if self._untold_bytes > MAX_HEAD_BYTES:
+            self.send_400_response("")
+
+    def _still_sends(self) -> bool:
+        return (self._in_head or self._in_body) and len(self.connections) <= MAX_CONNECTIONS
+
     def _make_room(self) -> bool:
         """Close a connection that waits for its client: of the address that has most such ones, one that rests
         between requests before one that has begun, the one that has waited for longest. False when there is none."""
         held, waiting = Counter[str](), list[tuple[Protocol, Waits]]()
         for each in self.connections:
             assert isinstance(each, Protocol)
-            if each is not self and (waits := each._waits_for()) and not each.transport.is_closing():
+            if each is not self and (waits := each._waits_for()) and not each._line.own.is_closing():
                 held[each._address] += 1
                 waiting.append((each, waits))
         if not waiting:
@@ -102,11 +148,12 @@ class Protocol(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
+        self._told_bytes += size
         if self._head_is_too_big():
             raise ValueError  # the parser stops, and send_400_response answers
 
     def _head_is_too_big(self) -> bool:
-        return self._head_bytes > MAX_HEAD_BYTES or self._headers_seen > MAX_HEADERS
+        return max(self._head_bytes, self._untold_bytes) > MAX_HEAD_BYTES or self._headers_seen > MAX_HEADERS
 
     def send_400_response(self, msg: str) -> None:
         if self._head_is_too_big():
@@ -136,6 +183,8 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _waits_for(self) -> Waits | None:
+        if self._line.lingers:
+            return "next"
         cycle = self.cycle
         is_idle = cycle is None or cycle.response_complete
         if self.transport.get_write_buffer_size():
@@ -180,7 +229,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(status, message, code)
 
     def _refuse(self, status: int, message: str, code: str) -> None:
-        """Answer without an endpoint, and hang up."""
+        """Answer without an endpoint, but not into another answer, and hang up."""
         if self.transport.is_closing():  # TLS takes its time
             return
         self._refused(status, code, self._address)
@@ -188,8 +237,9 @@ class Protocol(HttpToolsProtocol):
         error.status = status
         body = msgspec.json.encode(error_body(error))
         head: tuple[Any, ...] = (status, HTTPStatus(status).phrase.encode(), len(body))
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (*head, body)
-        )
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(
+                b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
+                b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (*head, body)
+            )
         self.transport.close()

@@ -25,7 +25,7 @@ from hexad.server.responses_store import ResponseStore, items_of
 from hexad.server.responses_types import InputMessage, ItemReference, ResponseRequest
 from hexad.server.structured import response_format
 from hexad.server.turn import Gained, Turn, answer
-from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
+from hexad.server.wire import json_response, read_body, respond
 from hexad.types import StructuredOutputs
 
 RESPONSES = Dialect(error_body, EVENT_STREAM, named_event)
@@ -65,19 +65,10 @@ async def create_response(models: Models, request: Request) -> Response:
                 raise
         if body.store is not False:
             store.put(client, answering.response, inputs)
-        yield answering.last()
+        yield answering.last() if body.stream else answering.response
 
-    if body.stream:
-        return EventStream(dataclasses.replace(RESPONSES, error=answering.error_event), events())
-    return json_response(await unless_disconnected(request.receive, _last(events())))
-
-
-async def _last(events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
-    last: dict[str, Any] = {}
-    async with contextlib.aclosing(events):
-        async for event in events:
-            last = event
-    return last["response"]  # type: ignore[no-any-return]
+    dialect = dataclasses.replace(RESPONSES, error=answering.error_event) if body.stream else RESPONSES
+    return await respond(request, dialect, body.stream, events())
 
 
 def _turn(service: Service, body: ResponseRequest, items: list[dict[str, Any]], request_id: str) -> Turn:

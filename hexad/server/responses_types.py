@@ -6,18 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from hexad.server.openai_types import (
-    FIRST,
-    Effort,
-    Function,
-    FunctionName,
-    JsonObjectFormat,
-    Named,
-    Sampling,
-    TextFormat,
-    ToolMode,
-    Wire,
-)
+from hexad.server.openai_types import FIRST, Effort, Function, FunctionName, PlainFormat, Sampling, ToolMode, Wire
 from hexad.types import MAX_LOGPROBS
 
 Id = Annotated[str, Field(max_length=256)]
@@ -38,6 +27,7 @@ class InputText(Wire):
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     logprobs: list[Any] | None = None
     parsed: Any = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None  # changes no answer
 
 
 class InputMessage(Wire):
@@ -113,8 +103,9 @@ def full_name(name: str, namespace: str | None) -> str:
     return f"{namespace}__{name}" if namespace else name
 
 
-class ToolName(Named):
+class ToolName(Wire):
     type: Literal["function"]
+    name: str
 
 
 class AllowedResponseTools(Wire):
@@ -132,7 +123,7 @@ class ResponseSchema(Wire):
 
 
 class TextOptions(Wire):
-    format: Annotated[TextFormat | JsonObjectFormat | ResponseSchema, Field(discriminator="type")] | None = None
+    format: Annotated[PlainFormat | ResponseSchema, Field(discriminator="type")] | None = None
     verbosity: Literal["medium"] | None = None
 
 

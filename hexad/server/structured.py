@@ -37,8 +37,7 @@ def structured(body: Generation) -> tuple[StructuredOutputs | None, str]:
 
 
 def response_format(form: Any) -> dict[str, Any] | None:
-    """The field of StructuredOutputs that the format of a chat or of a response stands for; a schema is held to,
-    strict or not."""
+    """The field of StructuredOutputs that a chat's or a response's stands for; a schema is held to, strict or not."""
     if form is None or form.type == "text":
         return None
     schema = getattr(getattr(form, "json_schema", form), "schema_", None)

@@ -200,6 +200,8 @@ def test_what_is_not_to_be_stored_is_not(server: Server) -> None:
     answer = client.responses.create(model=MODEL, input="hi", store=False, max_output_tokens=2)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(answer.id)
+    with pytest.raises(openai.NotFoundError, match="/tokenize"):
+        client.responses.input_tokens.count(model=MODEL, input="hi")
 
 
 def test_a_stream_that_breaks_ends_in_an_error(tmp_path: Path) -> None:
