@@ -53,11 +53,11 @@ async def read_body(request: Request, model: type[Body]) -> Body:
 
 
 def find(models: Models, name: str) -> Entry:
-    """`demo` and `demo:latest` are the same. Raises NotFound, in words that Ollama's clients look for."""
-    known = models.entries
-    if (entry := known.get(name) or known.get(name.removesuffix(":latest"))) is None:
-        raise NotFound(f"model '{name[:60]}' not found; this server has {', '.join(map(repr, known))}", param="model")
-    return entry
+    """Raises NotFound, in words that Ollama's clients look for."""
+    with contextlib.suppress(NotFound):
+        return models.find(name)
+    known = ", ".join(map(repr, models.entries))
+    raise NotFound(f"model '{name[:60]}' not found; this server has {known}", param="model")
 
 
 def timestamp(ns: int) -> str:
