@@ -33,6 +33,8 @@ from hexad.engine.setup import Progress
 from hexad.errors import HexadError
 
 SOCKET = "engine.sock"
+START_HUNG_S = 60.0
+"""A process that starts and has neither spoken nor computed for so long is taken for dead: disks and networks stall."""
 MAX_BYTES = 64 * 2**10
 """Of reports that are read at once, about 500 tokens: everything else in the supervisor waits for them."""
 LAST_WORD_S = 10.0
@@ -90,8 +92,14 @@ class EngineProcess:
             raise
 
     async def _ready(self, progress: Progress) -> EngineInfo:
+        spent = None
         while True:
-            for report in await self.receive():
+            receiving = asyncio.ensure_future(self.receive())
+            while not (await asyncio.wait({receiving}, timeout=START_HUNG_S))[0]:
+                before, spent = spent, self.cpu_time()
+                if spent == before:
+                    raise EngineDied(f"it has neither spoken nor computed for {START_HUNG_S:g} s")
+            for report in receiving.result():
                 match report:
                     case Loading(fraction):
                         progress(fraction)
@@ -153,9 +161,9 @@ class EngineProcess:
     async def stop(self) -> None:
         """End the process, at once: it holds nothing that would be lost."""
         self.kill()
-        await asyncio.shield(self._exit)
-        self._socket.close()
+        self._socket.close()  # before anything is awaited: whoever awaits this may be cancelled again
         shutil.rmtree(self._directory, ignore_errors=True)
+        await asyncio.shield(self._exit)
 
 
 def _private_directory() -> Path:

@@ -12,7 +12,8 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hexad.errors import HexadError
 from hexad.server.errors import error_body
@@ -20,6 +21,8 @@ from hexad.server.errors import error_body
 MAX_HEAD_BYTES = 64 * 2**10
 """Of the request line and all headers together."""
 MAX_HEADERS = 128
+MAX_PIPELINED = 32
+"""Requests of one connection that wait behind the one that is being answered."""
 MAX_CONNECTIONS = 2048
 HEAD_S = 10
 """A request's head must be complete by then, counted from its first byte or from the connection's start."""
@@ -77,6 +80,8 @@ class Protocol(HttpToolsProtocol):
     _in_body = False
     _body_bytes = 0
     _address = ""
+    _read_again = False
+    _answered: RequestResponseCycle | None = None
     _waits: Waits | None = None
     _since = 0.0
     _mark = 0
@@ -98,21 +103,40 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._answered is not None:
+            self.cycle = self._answered  # uvicorn tells the last of those that wait behind it
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._line.lingers:
             return
         told = self._told_bytes + self._body_bytes
-        super().data_received(data)
+        self._feed(data)
         # The parser tells of a header at its end, and copies what it has of it with each part that comes.
         is_silent = told == self._told_bytes + self._body_bytes
         self._untold_bytes = self._untold_bytes + len(data) if is_silent else 0
         if self._untold_bytes > MAX_HEAD_BYTES:
             self.send_400_response("")
 
+    def _feed(self, data: bytes) -> None:
+        """An offer to go on in another protocol is passed over: its head is read again without it."""
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            if self._read_again:
+                kept = b"".join(b"%b: %b\r\n" % each for each in self.headers if each[0] != b"upgrade")
+                head = self.parser.get_method(), self.url, self.parser.get_http_version().encode(), kept
+                self.parser = HttpRequestParser(self)  # the old one may have read "close"
+                self._feed(b"%b %b HTTP/%b\r\n%b\r\n" % head + data[offer.args[0] :])
+        except HttpParserError:
+            self.send_400_response("")
+
     def _still_sends(self) -> bool:
         return (self._in_head or self._in_body) and len(self.connections) <= MAX_CONNECTIONS
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _make_room(self) -> bool:
         """Close a connection that waits for its client: of the address that has most such ones, one that rests
@@ -132,6 +156,8 @@ class Protocol(HttpToolsProtocol):
     # Limits on heads.
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError  # the parser stops, and send_400_response answers
         self._in_head = True
         self._waits = None
         self._head_bytes = self._headers_seen = 0
@@ -150,7 +176,7 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes += size
         self._told_bytes += size
         if self._head_is_too_big():
-            raise ValueError  # the parser stops, and send_400_response answers
+            raise ValueError
 
     def _head_is_too_big(self) -> bool:
         return max(self._head_bytes, self._untold_bytes) > MAX_HEAD_BYTES or self._headers_seen > MAX_HEADERS
@@ -159,6 +185,8 @@ class Protocol(HttpToolsProtocol):
         if self._head_is_too_big():
             most = f"{MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
             self._refuse(431, f"the request line and headers are over {most}; send less", "head_too_large")
+        elif len(self.pipeline) >= MAX_PIPELINED:
+            self._refuse(429, f"{MAX_PIPELINED} requests wait on this connection; wait for their answers", "too_busy")
         else:
             self._refuse(400, "this is not a valid HTTP request", "bad_http")
 
@@ -168,7 +196,9 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._in_body = True
         self._waits = None
-        super().on_headers_complete()
+        self._read_again = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._read_again:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -176,7 +206,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
-        super().on_message_complete()
+        if not self._read_again:
+            super().on_message_complete()
 
     def resume_writing(self) -> None:
         self._waits = None

@@ -61,11 +61,11 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
     # Bound before the model is loaded, so that a taken port is known at once.
     with _bind(config.host, config.port) as listener:
         try:
-            uvloop.run(_serve(served, keys, listener, on_ready, progress))
+            uvloop.new_event_loop().run_until_complete(_serve(served, keys, listener, on_ready, progress))
         finally:
             if config.host.startswith(UNIX):
                 Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
-    return 0
+    os._exit(0)  # a download runs in a thread that cannot be cancelled, and would be waited for
 
 
 def _check_certificate(config: Config) -> None:
@@ -141,9 +141,7 @@ async def _serve(
     models = Models(served)
     await unless(stop.wait(), models.load(None, progress))
     if (first := models.find(None).service) is None:
-        await models.close()
-        # A download runs in a thread that cannot be cancelled; there is nothing else to end.
-        os._exit(0)
+        return await models.close()
     tracing = start_tracing()
     traffic = Traffic(tracing)
     app = build_app(models, config, keys, traffic)

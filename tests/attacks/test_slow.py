@@ -41,6 +41,21 @@ def test_a_client_that_vanishes_at_any_byte_frees_its_request(target: Target, ho
     target.until_idle(timeout_s=5, key=ADMIN)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_vanishes_with_another_request_behind_frees_both(target: Target, stream: bool) -> None:
+    named = f"vanished-{stream}".lower()
+    request = raw.post(
+        "/v1/completions", LONG | {"stream": stream, "n": 8}, KEY + b"X-Request-Id: %b\r\n" % named.encode()
+    )
+    behind = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection = raw.sent(target, request.replace(b"Connection: close\r\n", b"") + behind)
+    target.until(lambda found: found["hexad:num_requests_running"] > 0, ADMIN)
+    connection.close()
+    target.until_idle(timeout_s=5, key=ADMIN)
+    (line,) = (line for line in target.log.read_text().splitlines() if named in line)
+    assert "error=client_disconnected" in line
+
+
 def test_clients_that_vanish_while_queued_cost_nothing(target: Target) -> None:
     held = [raw.sent(target, raw.post("/v1/completions", LONG, KEY)) for _ in range(150)]
     target.until(lambda found: found["hexad:num_requests_waiting"] > 20, ADMIN)

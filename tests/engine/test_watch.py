@@ -71,6 +71,23 @@ def test_an_engine_that_was_paused_or_idles_is_left_alone(config: Config) -> Non
     asyncio.run(main())
 
 
+def test_a_pause_of_a_stopped_engine_ends(config: Config) -> None:
+    async def main() -> None:
+        async with running(config) as engine:
+            os.kill(engine.engine_pid, signal.SIGSTOP)
+            await asyncio.wait_for(engine.pause(), 20 * HUNG_S)
+            await until(lambda: engine.restarts == 1)
+            asked = asyncio.create_task(answer(engine, LONG))
+            await asyncio.sleep(2 * HUNG_S)
+            assert not asked.done() and not any(
+                live.stream.output.outputs[0].token_ids for live in engine._live.values()
+            )
+            await engine.resume()
+            assert (await asked).finished and engine.restarts == 1
+
+    asyncio.run(main())
+
+
 def test_the_books_are_audited_across_the_border(config: Config) -> None:
     async def main() -> None:
         async with running(config) as engine:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -102,6 +103,23 @@ def test_a_closed_terminal_ends_nothing_under_nohup(chat_model: Path, tmp_path: 
             assert server.http.get(server.url + "/health").status_code == 200
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_download_does_not_hold_up_the_end(chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread cannot be cancelled, and a hub that is slow may take hours."""
+    path = tmp_path / "hexad.sock"
+    with socket.create_server(("127.0.0.1", 0)) as hub, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+        with serving([str(chat_model), "slow=somebody/slow"], tmp_path / "log", "--host", f"unix:{path}") as server:
+            http = httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost", timeout=60)
+            asked = pool.submit(http.post, "/v1/completions", json={"model": "slow", "prompt": "a"})
+            connection = hub.accept()[0]
+            server.process.send_signal(signal.SIGTERM)
+            assert asked.result().status_code == 503
+            assert server.process.wait(timeout=10) == 0
+            connection.close()
+    assert not path.exists()
 
 
 def test_the_client_sees_a_cut_stream_as_an_error(chat_model: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ export class EnginePage {
       "details",
       {},
       h("summary", {}, "All metrics"),
-      h("div", { class: "table" }, h("table", {}, head, this.rows)),
+      h("div", { class: "table", tabindex: "0" }, h("table", {}, head, this.rows)),
     );
     element.append(
       this.trouble,

@@ -10,6 +10,7 @@ import { Sidebar } from "./sidebar.js";
 import { Store, exported, imported } from "./store.js";
 import { suggestionsFor } from "./suggestions.js";
 import { Transcript } from "./transcript.js";
+import { titleOf } from "./tree.js";
 
 const $ = (id) => document.getElementById(id);
 const narrow = matchMedia("(max-width: 820px)");
@@ -53,12 +54,14 @@ chat.addEventListener("path", () => {
   // Setting a value moves the cursor, so only another conversation's is set.
   if ($("system").value !== chat.current.system) $("system").value = chat.current.system;
   if ($("chat-tools").value !== chat.current.tools) $("chat-tools").value = chat.current.tools;
+  $("title").textContent = titleOf(chat.current);
   document.title = chat.current.title ? `${chat.current.title} \u00b7 Hexad` : "Hexad";
 });
 chat.addEventListener("node", ({ detail }) => transcript.grew(detail));
 chat.addEventListener("failed", ({ detail }) => toast(detail));
 chat.addEventListener("ended", ({ detail: { status, content } }) => {
   if (status === "done") transcript.announce(content);
+  if (status === "done" && !models.length) loadModels();
   // A phone would open its keyboard over the answer.
   if (document.activeElement === document.body && !narrow.matches) $("text").focus();
 });
@@ -85,6 +88,9 @@ function showPanel(id, visible) {
   if (visible && narrow.matches) $(other).hidden = true;
   $(id).hidden = !visible;
   $("shade").hidden = !narrow.matches || ($("sidebar").hidden && $("settings").hidden);
+  // What lies under a panel cannot be reached by Tab either.
+  document.querySelector("main").inert = !$("shade").hidden;
+  if (visible && narrow.matches) $(id).querySelector("button").focus();
   menuButton.ariaExpanded = String(!$("sidebar").hidden);
   settingsButton.ariaExpanded = String(!$("settings").hidden);
 }
@@ -198,7 +204,7 @@ async function loadModels() {
   try {
     models = (await getJson("/v1/models")).data;
   } catch (error) {
-    if (error.status !== 401) toast(error.message);
+    if (error.status !== 401) showUnreached(error.message);
     return;
   }
   const wanted = chat.model || remembered.get(CHOSEN_MODEL);
@@ -215,6 +221,11 @@ $("model").addEventListener("change", () => {
   showSuggestions();
   composer.show();
 });
+
+function showUnreached(why) {
+  const retry = h("button", { type: "button", class: "plain", onclick: loadModels }, "Try again");
+  $("suggestions").replaceChildren(h("p", { class: "error", role: "alert" }, why, " ", retry));
+}
 
 function showSuggestions() {
   $("suggestions").replaceChildren(

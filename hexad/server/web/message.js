@@ -20,7 +20,12 @@ export class MessageView {
   show(entry, last) {
     this.entry = entry;
     this.last = last;
-    const { node } = entry;
+    const { node, position, siblings, open } = entry;
+    // Most messages stay as they are while others come: their elements are left alone.
+    const state = [node.status, node.changed, position, siblings.length, open, last, this.probable, this.editing];
+    const seen = JSON.stringify(state);
+    if (seen === this.seen && node.status !== "streaming") return;
+    this.seen = seen;
     this.element.className = `message ${node.role}`;
     this.element.dataset.status = node.status || "done";
     this.element.ariaBusy = node.status === "streaming";
@@ -177,6 +182,7 @@ export class MessageView {
       event.stopPropagation();
     });
     this.editing = true;
+    this.seen = null;
     const buttons = h(
       "div",
       { class: "buttons" },

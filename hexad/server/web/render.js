@@ -2,6 +2,7 @@
 import { copyButton, h } from "./dom.js";
 import { highlighted } from "./highlight.js";
 import { blocks, spans } from "./markdown.js";
+import { formula } from "./maths.js";
 
 /** Arabic and Hebrew are written from the right; each block goes the way of its first letter. */
 const EITHER_WAY = { dir: "auto" };
@@ -35,8 +36,10 @@ function blockElement(block) {
     case "code":
       return codeElement(block);
     case "heading":
-      // The page's own headings are h1 and h2.
-      return h(`h${Math.min(block.level + 2, 6)}`, { class: `level${block.level}`, ...EITHER_WAY }, inlineParts(block.text));
+      // The chat's title is h1.
+      return h(`h${Math.min(block.level + 1, 6)}`, { class: `level${block.level}`, ...EITHER_WAY }, inlineParts(block.text));
+    case "maths":
+      return h("div", { class: "maths", dir: "ltr", tabindex: "0" }, formula(block.text, true) ?? h("code", {}, block.raw));
     case "rule":
       return h("hr");
     case "quote":
@@ -96,6 +99,8 @@ function spanParts(span) {
   switch (span.type) {
     case "code":
       return [h("code", {}, span.text)];
+    case "maths":
+      return [formula(span.text, false) ?? span.raw];
     case "break":
       return [h("br")];
     case "plain":

@@ -49,7 +49,11 @@ def test_editing_and_asking_again_add_branches_that_arrows_and_reloading_keep(pa
     settle(page)
     again = page.locator(".message.assistant .branches")
     expect(again).to_have_text("2/2")
-    page.locator(".message.user").hover()
+    for _ in range(2):
+        page.locator(".message.user").hover()
+        page.get_by_role("button", name="Edit message").click()
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator(".bubble")).to_have_text("Tell me about Ada.")
     page.get_by_role("button", name="Edit message").click()
     page.get_by_role("textbox", name="Edit message").fill("Tell me about Hugo.")
     page.keyboard.press("Enter")

@@ -32,7 +32,8 @@ SAMPLES = {
     "links": "[a](https://example.org/x_(y)) [**b**](http://example.org 'no') [c](https://example.org \"title\")\n<https://x.org/>",
     "table": "| a | b *em* |\n| :-- | --: |\n| 1 | `x` |\n| 2 \\| 3 |\n\nafter",
     "table without borders": "a | b\n--- | ---\n1 | 2",
-    "escapes": r"\*no\* \`no\` \[no\] \# 1\. back\slash \\",
+    "escapes": r"\*no\* \`no\` \[no \# 1\. back\slash \\",
+    "dollars": "It costs $5 and $10, or US$7; *not* $9.",
     "html": "a <b>bold</b> <i onclick=x>y</i> & &amp; 1 < 2",
     "unicode": "**Ünïcode** *日本語* 🎉 `ß`",
 }
@@ -143,6 +144,12 @@ HARD = [
     "~~a",
     "\\",
     "|\n",
+    "$$",
+    "$a",
+    "\\(",
+    "\\[\n",
+    "$a$ ",
+    "$${",
 ]
 
 

@@ -88,6 +88,27 @@ def test_a_server_that_dies_leaves_an_incomplete_answer_never_a_finished_one(
         expect(page.locator(".notice")).to_contain_text("No answer. The server cannot be reached.")
 
 
+def test_a_server_that_is_not_there_yet_is_asked_again(page: Any) -> None:
+    page.route("**/v1/models", lambda route: route.abort())
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached.")
+    page.unroute("**/v1/models")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#model option")).to_have_text(["demo"])
+    expect(page.locator("#suggestions > button")).to_have_count(4)
+
+
+def test_a_script_that_does_not_come_is_told(page: Any) -> None:
+    page.route("**/store.js", lambda route: route.fulfill(status=403))
+    page.reload()
+    expect(page.locator("body")).to_contain_text("A part of this page could not be loaded; reload it.")
+
+
+def test_a_draft_that_is_too_long_is_told_before_it_is_sent(page: Any) -> None:
+    page.fill("#text", "word " * 3000)
+    expect(page.locator("#context-label")).to_contain_text("of 2,560 tokens with this draft: no room for an answer")
+
+
 @pytest.mark.parametrize(
     ("wire", "status", "words"),
     [
