@@ -38,6 +38,8 @@ LOOK_S = 2
 LINGER_S = 1
 """Who still sends when we hang up is heard out for so long: a socket that is closed with bytes unread is reset, which
 may take our answer away from its reader (RFC 9112, section 9.6)."""
+LINGER_BYTES = 16 * 2**20
+"""The most of it that is read."""
 FULL = f"there are {MAX_CONNECTIONS} connections, as many as there may be; try again later"
 
 Waits = Literal["head", "body", "reader", "next"]
@@ -51,6 +53,7 @@ class _Lingering:
     def __init__(self, own: asyncio.Transport, still_sends: Callable[[], bool]) -> None:
         self.own, self._still_sends = own, still_sends
         self.lingers = False
+        self.heard = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.own, name)
@@ -109,7 +112,8 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._line.lingers:
-            return
+            self._line.heard += len(data)
+            return self._line.own.close() if self._line.heard > LINGER_BYTES else None
         told = self._told_bytes + self._body_bytes
         self._feed(data)
         # The parser tells of a header at its end, and copies what it has of it with each part that comes.
