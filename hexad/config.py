@@ -124,6 +124,13 @@ class Config:
                 raise ConfigError(f"{name} is {value}; it must be between {low} and {high}", param=name)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("one of tls_cert and tls_key is given; give both, or neither", param="tls_cert")
+        for name, pattern, wanted in (
+            ("allowed_origins", r"null|[a-zA-Z][\w.+-]*://[^\s/]+", "as https://NAME or https://NAME:PORT"),
+            ("allowed_hosts", r"[\w.-]+|\[[0-9A-Fa-f:.]+\]", "as NAME, without a port"),
+        ):
+            for word in filter(None, map(str.strip, getattr(self, name).split(","))):
+                if word != "*" and not re.fullmatch(pattern, word, re.ASCII):
+                    raise ConfigError(f"{name} holds {word[:100]!r}; write each {wanted}, or * for all", param=name)
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_seqs is {self.max_num_seqs}, above max_num_batched_tokens "

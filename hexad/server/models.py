@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -28,6 +29,8 @@ from hexad.server.generation import Service, now
 from hexad.server.metrics import Metrics
 from hexad.server.residency import Resident, make_room
 from hexad.types import EngineStats
+
+log = logging.getLogger("hexad.server")
 
 LOAD_TIMEOUT_S = 600.0
 """How long a request waits for its model: for those before it in line, for room, and for the load itself."""
@@ -318,6 +321,8 @@ class Models:
             self._living.remove(instance)
             self.settle(instance)
             entry.error = str(error)
+            if progress is no_progress and isinstance(error, Exception):
+                log.error("%s was not loaded: %s", entry.name, error)
             if entry.instance is instance:
                 entry.instance = None
             self.metrics.count(entry.name, "model_load_failures")
@@ -327,6 +332,8 @@ class Models:
         entry.error = None
         self.metrics.count(entry.name, "model_loads")
         self.metrics.observe(entry.name, "model_load_seconds", time.monotonic() - started)
+        if progress is no_progress:  # at the start there is a report
+            log.info("%s was loaded in %.1f s", entry.name, time.monotonic() - started)
         if instance.takes_over:
             old, entry.instance, entry.config = entry.instance, instance, instance.config
             if old is not None and old is not instance:
@@ -394,6 +401,7 @@ class Models:
             await instance.service.engine.close()
             self._living.remove(instance)
             self.metrics.count(instance.entry.name, "model_unloads")
+            log.info("%s was unloaded", instance.entry.name)
         if instance.entry.instance is instance:
             instance.entry.instance = None
 

@@ -120,6 +120,23 @@ def test_a_wrong_file_is_refused_with_its_line(
     assert told.format(path) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["serve", "demo", "--prot", "80"], "did you mean --port?; `hexad serve --help-all`"),
+        (["serve", "demo", "--tls_cert=x"], "did you mean --tls-cert?"),
+        (["generate", "demo", "--max_tokens", "3"], "did you mean --max-tokens?"),
+        (["serve", "demo", "--zzz"], "arguments: --zzz; `hexad serve --help-all` shows what there is"),
+    ],
+)
+def test_an_unknown_flag_is_refused_with_the_nearest_one(
+    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert told in capsys.readouterr().err
+
+
 def test_doctor_measures_the_machine() -> None:
     shown = hexad("doctor").stdout
     assert re.search(r"bandwidth +[1-9]\d*\.\d GB/s", shown) and "portable" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -163,6 +164,8 @@ def test_unload_waits_for_what_runs_and_the_next_request_loads_again(served: Ser
         ask(served, name)
     assert states(served) == {"a": "loaded", "b": "unloaded", "c": "loaded"}
     admin(served, "load", model="a", pinned=False)
+    log = served.log.read_text()
+    assert re.search(r"info +b was loaded in \d\.\d s\n", log) and re.search("info +b was unloaded\n", log)
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["", "killed"])
