@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
@@ -62,8 +62,6 @@ TOO_LATE = "the request's time was over before the engine was given it; allow it
 class _Live:
     stream: Stream
     grown: asyncio.Event = field(default_factory=asyncio.Event)
-    ran: bool = False
-    """It has left the queue of the present process."""
     deaths: int = 0
     arrived: float = field(default_factory=time.monotonic)
     late: bool = False
@@ -115,9 +113,7 @@ class AsyncLLM:
             await process.stop()
             raise
         # The engine planned by itself, a moment later: what it has is what counts.
-        frontend.limits = msgspec.structs.replace(
-            resolved.scheduler, num_pages=info.memory.num_pages, max_model_len=info.max_model_len
-        )
+        frontend.limits = replace(resolved.scheduler, num_pages=info.memory.num_pages, max_model_len=info.max_model_len)
         return cls(config, frontend, process, info)
 
     @property
@@ -147,7 +143,7 @@ class AsyncLLM:
 
     def stats(self) -> EngineStats:
         """As the engine last reported them."""
-        return msgspec.structs.replace(self._stats, num_restarts=self.restarts)
+        return replace(self._stats, num_restarts=self.restarts)
 
     async def generate(
         self,
@@ -375,10 +371,8 @@ class AsyncLLM:
         self._stands_still = report.paused
         self._reported.set()
         for request_id in report.admitted:
-            if waited := self._live.get(request_id):
-                waited.ran = True
-                if waited.stream.output.queue_s is None:
-                    waited.stream.output.queue_s = time.monotonic() - waited.arrived
+            if (waited := self._live.get(request_id)) and waited.stream.output.queue_s is None:
+                waited.stream.output.queue_s = time.monotonic() - waited.arrived
         for gained in report.outputs:
             live = self._live.get(gained.request_id)
             if live is None:
@@ -417,26 +411,25 @@ class AsyncLLM:
         return False
 
     def _blame(self, death: str) -> None:
-        alone = self._suspects[:1]
-        ran = alone or [live for live in self._live.values() if live.ran]
-        if all(live.deaths >= SUSPECT_DEATHS for live in ran) and not alone:
-            ran = list(self._live.values())  # they have been tried: the last report was lost with the process
-        for live in ran:
+        alone, suspects = self._suspects[:1], self._suspects[1:]
+        if not alone:
+            suspects = [live for live in self._live.values() if live.stream.output.queue_s is not None]
+            if all(live.deaths >= SUSPECT_DEATHS for live in suspects):  # tried already: its last report was lost
+                suspects = list(self._live.values())
+        for live in alone or suspects:
             live.deaths += 1
             if alone or live.deaths >= MAX_DEATHS:
                 self._fail(live, f"the engine process died {live.deaths} times while this request ran ({death})")
-        suspects = self._suspects[1:] if alone else ran
-        self._suspects = [each for each in suspects if each.deaths >= SUSPECT_DEATHS and not each.stream.finished]
-        for live in self._live.values():
-            live.ran = False
+        self._suspects = [live for live in suspects if live.deaths >= SUSPECT_DEATHS]
 
     async def _try_alone(self) -> None:
         """Compute one token of each suspect, to see whether the engine lives. Raises EngineDied."""
         while self._suspects:
-            probes = self._suspects[0].stream.probes()
-            for probe in probes:
-                await self._process.send(Add(probe))
-            left = sum(probe.params.n for probe in probes)
+            left = 0
+            for request in self._suspects[0].stream.remaining():
+                params = replace(request.params, max_tokens=len(request.generated) + 1, min_tokens=0)
+                await self._process.send(Add(replace(request, request_id="alone", params=params)))
+                left += params.n
             while left:
                 for report in await self._process.receive():
                     await self._hear(report)

@@ -149,14 +149,3 @@ class Stream:
             for output in outputs
             if output.finish_reason is None
         ]
-
-    def probes(self) -> list[Request]:
-        """The same for its next token alone, under another id."""
-        return [
-            msgspec.structs.replace(
-                each,
-                request_id=f"{each.request_id}-alone",
-                params=msgspec.structs.replace(each.params, max_tokens=len(each.generated) + 1, min_tokens=0),
-            )
-            for each in self.remaining()
-        ]

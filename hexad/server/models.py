@@ -165,10 +165,6 @@ class Models:
         is_open = not self._closing and not all(entry.drained for entry in self.entries.values())
         return is_open and all(service.engine.healthy for service in services if service is not None)
 
-    @property
-    def loading(self) -> bool:
-        return any(each.loading is not None and not each.loading.done() for each in self._living)
-
     def living(self, entry: Entry) -> list[Instance]:
         """Those that serve this name: more than one while one leaves."""
         return [instance for instance in self._living if instance.entry is entry]

@@ -15,7 +15,7 @@ import ssl
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -61,10 +61,11 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
     # Bound before the model is loaded, so that a taken port is known at once.
     with _bind(config.host, config.port) as listener:
         try:
-            uvloop.run(_serve(served, keys, listener, on_ready, progress))
+            uvloop.new_event_loop().run_until_complete(_serve(served, keys, listener, on_ready, progress))
         finally:
-            _unlink(config)
-    return 0
+            if config.host.startswith(UNIX):
+                Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
+    os._exit(0)  # a download runs in a thread that cannot be cancelled, and would be waited for
 
 
 def _check_certificate(config: Config) -> None:
@@ -140,8 +141,7 @@ async def _serve(
     models = Models(served)
     await unless(stop.wait(), models.load(None, progress))
     if (first := models.find(None).service) is None:
-        await models.close()
-        _leave(config)
+        return await models.close()
     tracing = start_tracing()
     traffic = Traffic(tracing)
     app = build_app(models, config, keys, traffic)
@@ -151,7 +151,6 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await unless(stop.wait(), asyncio.shield(serving))
-        loading = models.loading
         await unless(stop_at_once.wait(), models.shut(config.drain_timeout))
     finally:
         await models.close()
@@ -160,19 +159,6 @@ async def _serve(
         await serving
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
-    if loading:
-        _leave(config)
-
-
-def _leave(config: Config) -> NoReturn:
-    """A download runs in a thread that cannot be cancelled, and would be waited for; nothing else is left to end."""
-    _unlink(config)
-    os._exit(0)
-
-
-def _unlink(config: Config) -> None:
-    if config.host.startswith(UNIX):
-        Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
 
 
 def _settings(app: FastAPI, config: Config) -> uvicorn.Config:

@@ -65,6 +65,10 @@ async def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     await asyncio.wait_for(poll(), timeout_s)
 
 
+def admitted(engine: AsyncLLM) -> list[bool]:
+    return [live.stream.output.queue_s is not None for live in engine._live.values()]
+
+
 PARAMS = [
     SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True, logprobs=2),
     SamplingParams(temperature=1.0, seed=7, max_tokens=200, ignore_eos=True, n=3),
@@ -108,7 +112,7 @@ POISONED = (
     "        os._exit(9)\n"
     "    return run(self, plan)\n"
     "runner.Runner.run = poisoned\n"
-    "sys.exit(worker.main(sys.argv[1], int(sys.argv[2])))"
+    "sys.exit(worker.main(sys.argv[2], int(sys.argv[3])))"
 )
 """Starts an engine that dies of a prompt."""
 
@@ -124,7 +128,7 @@ def test_a_request_that_kills_the_engine_again_and_again_fails_alone(
             long = [msgspec.structs.replace(params, max_tokens=150) for params in PARAMS]
             undisturbed = [tokens(await answer(engine, params)) for params in long]
             asked = [asyncio.create_task(answer(engine, params)) for params in long[1:]]
-            await until(lambda: len(engine._live) == 3 and all(each.ran for each in engine._live.values()))
+            await until(lambda: len(engine._live) == 3 and all(admitted(engine)))
             poison = asyncio.create_task(answer(engine, long[0], [POISON, 3]))
             await asyncio.sleep(0)
             asked.insert(0, asyncio.create_task(answer(engine, long[0])))
@@ -145,7 +149,7 @@ def test_a_suspect_is_alone_until_it_is_cleared(config: Config) -> None:
             undisturbed = [tokens(await answer(engine, params)) for params in long]
             asked = [asyncio.create_task(answer(engine, params)) for params in long]
             for death in range(4):
-                await until(lambda: not engine._suspects and all(each.ran for each in engine._live.values()))
+                await until(lambda: not engine._suspects and all(admitted(engine)))
                 os.kill(engine.engine_pid, signal.SIGKILL)
                 await until(lambda: engine.restarts > death)  # noqa: B023
             assert engine._suspects, "they are tried now"
