@@ -117,11 +117,15 @@ export class EnginePage {
   async #poll(round) {
     try {
       const found = samples(await getText("/metrics"));
+      if (!this.trouble.hidden) await this.#facts();
       if (round === this.#round) this.#take(found);
       this.trouble.hidden = true;
     } catch (error) {
       this.trouble.textContent = error.message;
       this.trouble.hidden = false;
+      // Nothing is known of it now.
+      this.facts.replaceChildren();
+      for (const { chart } of this.charts) chart.push(chart.values.map(() => null));
       this.#before = null;
     }
     if (round === this.#round && this.#visible) this.#timer = setTimeout(() => this.#poll(round), EVERY_MS);

@@ -98,6 +98,20 @@ def test_a_server_that_is_not_there_yet_is_asked_again(page: Any) -> None:
     expect(page.locator("#suggestions > button")).to_have_count(4)
 
 
+def test_the_engine_page_shows_nothing_that_it_does_not_know(page: Any) -> None:
+    page.get_by_role("link", name="Engine").click()
+    expect(page.locator(".facts")).to_contain_text("ready")
+    running = page.locator(".chart", has_text="Requests").locator("strong").first
+    expect(running).to_have_text("0")
+    page.route("**/metrics", lambda route: route.abort())
+    expect(page.locator("#engine-view .error")).to_have_text("The server cannot be reached. Is it running?")
+    expect(page.locator(".facts")).to_be_empty()
+    expect(running).to_have_text("–")
+    page.unroute("**/metrics")
+    expect(page.locator(".facts")).to_contain_text("ready")
+    expect(page.locator("#engine-view .error")).to_be_hidden()
+
+
 def test_a_script_that_does_not_come_is_told(page: Any) -> None:
     page.route("**/store.js", lambda route: route.fulfill(status=403))
     page.reload()
