@@ -204,7 +204,7 @@ async function loadModels() {
   try {
     models = (await getJson("/v1/models")).data;
   } catch (error) {
-    if (error.status !== 401) showUnreached(error.message);
+    showUnreached(error.status === 401 ? "This server wants an API key." : error.message);
     return;
   }
   const wanted = chat.model || remembered.get(CHOSEN_MODEL);

@@ -52,6 +52,18 @@ def test_a_phone_is_wide_enough(browser: Any, demo: Server) -> None:
     context.close()
 
 
+def test_a_tablet_has_no_hover(browser: Any, demo: Server) -> None:
+    """What a mouse finds by hovering is always there for a finger."""
+    context = browser.new_context(viewport={"width": 1100, "height": 800}, has_touch=True)
+    page = opened(context, demo)
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    opacity = "button => Number(getComputedStyle(button).opacity)"
+    assert page.get_by_role("button", name="Edit message").evaluate(opacity) == 1
+    expect(page.get_by_role("button", name="Rename Tell me about Ada.")).to_be_visible()
+    context.close()
+
+
 # The contrast of WCAG 2.2, section 1.4.3, of every text that is seen.
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
