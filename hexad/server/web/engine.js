@@ -77,6 +77,7 @@ export class EnginePage {
   /** `model()` is the chosen model where there are several, else nothing. */
   constructor(element, model) {
     this.model = model;
+    this.title = element.querySelector("h1");
     this.facts = h("dl", { class: "facts" });
     this.trouble = h("p", { class: "error", role: "status", hidden: true });
     this.charts = CHARTS.map(([options, read]) => ({ chart: new Chart(options), read }));
@@ -170,6 +171,7 @@ export class EnginePage {
   }
 
   async #facts() {
+    this.title.textContent = ["Engine", this.model()].filter(Boolean).join(" \u00b7 ");
     const health = getJson("/health").then(
       () => "ready",
       (error) => error.message,

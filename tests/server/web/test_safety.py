@@ -173,6 +173,9 @@ def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model
         expect(page.locator("#model option")).to_have_text(["demo", "second"])
         page.get_by_role("link", name="Engine").click()
         expect(page.locator(".facts")).to_contain_text("second · context 8,192 tokens · not loaded")
+        expect(page.get_by_role("heading", name="Engine · demo")).to_be_visible()
+        page.select_option("#model", "second")
+        expect(page.get_by_role("heading", name="Engine · second")).to_be_visible()
         page.get_by_role("link", name="Chat").click()
         setting(page, "max_tokens", "5")
         for model in ("demo", "second"):

@@ -95,7 +95,6 @@ def test_what_had_come_when_the_page_was_closed_is_kept(context: Any, endless: S
     page.wait_for_timeout(300)
     before = said(page)[1]
     page.reload()
-    page.locator("#conversations .open").click()
     expect(page.locator(".notice")).to_contain_text("Incomplete. The page was closed")
     assert before and said(page)[1].startswith(before)
     endless.until_idle()
