@@ -240,8 +240,10 @@ function showSuggestions() {
 
 const engine = new EnginePage($("engine-view"), () => (models.length > 1 ? chat.model : undefined));
 
+/** At once: what is to have the focus must be seen. */
 function goTo(page) {
   if (location.hash !== `#${page}`) location.hash = page;
+  showPage();
 }
 
 function showPage() {

@@ -33,6 +33,19 @@ def test_keys_alone_are_enough(page: Any) -> None:
     assert page.locator("button").evaluate_all(unnamed) == 0
 
 
+def test_the_focus_is_where_the_next_key_is_wanted(page: Any) -> None:
+    page.get_by_role("link", name="Engine").click()
+    page.keyboard.press("Control+Shift+O")
+    expect(page.locator("#text")).to_be_focused()
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    copy = page.locator(".message.assistant").get_by_role("button", name="Copy message")
+    copy.focus()
+    page.keyboard.press("Enter")
+    expect(copy).to_be_focused()
+
+
 def test_a_phone_is_wide_enough(browser: Any, demo: Server) -> None:
     context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
     page = opened(context, demo)
