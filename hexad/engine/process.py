@@ -17,17 +17,7 @@ import zmq.asyncio
 
 from hexad import errors
 from hexad.config import Config
-from hexad.engine.messages import (
-    Command,
-    Configure,
-    EngineInfo,
-    Loading,
-    Ready,
-    Refused,
-    Report,
-    decode_report,
-    encode,
-)
+from hexad.engine.messages import Command, Configure, EngineInfo, Loading, Ready, Refused, Report, decode_report, encode
 from hexad.engine.setup import Progress
 from hexad.errors import HexadError
 

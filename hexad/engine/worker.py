@@ -18,17 +18,7 @@ import zmq
 
 from hexad.config import Config
 from hexad.engine.loop import Loop
-from hexad.engine.messages import (
-    Audited,
-    Command,
-    Configure,
-    Loading,
-    Outputs,
-    Ready,
-    Refused,
-    decode_command,
-    encode,
-)
+from hexad.engine.messages import Audited, Command, Configure, Loading, Outputs, Ready, Refused, decode_command, encode
 from hexad.engine.setup import build_engine, open_weights, resolve_settings
 from hexad.errors import HexadError
 
