@@ -23,6 +23,8 @@ _LISTS = {"prefixItems", *_CHOICES}
 _SINGLES = {"additionalProperties", "items", "contains", "not", "if", "then", "else", "propertyNames"}
 _SINGLES |= {"unevaluatedProperties", "unevaluatedItems"}
 _DROPPED = {"$schema", "$id", "$anchor", "$dynamicAnchor", "$vocabulary", "$defs", "definitions"}
+MAX_PARTS = 500
+"""That are looked at in one schema."""
 _Place = tuple[Schema, str]
 """A schema, and the base URI around it."""
 _Scope = tuple[str, ...]
@@ -58,24 +60,23 @@ def with_subschemas(schema: dict[str, Any], change: Callable[[Schema], Schema]) 
 
 
 def parts_of(schema: Schema, root: dict[str, Any]) -> list[dict[str, Any]]:
-    """`schema`, which stands in `root`, with each of its alternatives: what it matches, one of these does.
-
-    References are followed, each of them once: it takes linear time."""
+    """`schema`, which stands in `root`, with each of its alternatives: what it matches, one of these does. References
+    are followed, each of them once; what has too many parts may be anything."""
     found, seen = list[dict[str, Any]](), set[str]()
     waiting: list[tuple[Schema, dict[str, Any]]] = [(schema, {})]
-    while waiting:
+    for _ in range(MAX_PARTS):
+        if not waiting:
+            return found
         each, around = waiting.pop()
         each = each if isinstance(each, dict) else {}
-        whole = around | {key: value for key, value in each.items() if key not in ("$ref", *_CHOICES)}
-        if isinstance(around.get("properties"), dict) and isinstance(each.get("properties"), dict):
-            whole["properties"] = around["properties"] | each["properties"]
+        whole = {key: value for key, value in each.items() if key not in ("$ref", *_CHOICES)} | around
         inside = [part for key in _CHOICES if isinstance(each.get(key), list) for part in each[key]]
         if (ref := str(each.get("$ref", ""))).startswith("#") and ref not in seen:
             seen.add(ref)
             inside.append(reduce(_step, ref.split("/")[1:], root))
         waiting += [(part, whole) for part in reversed(inside)]
         found += [] if inside else [whole]
-    return found
+    return [{}]
 
 
 def values_of(part: dict[str, Any]) -> list[Any]:

@@ -165,7 +165,7 @@ class _Writer:
             return ' ", " '.join(required) + " " + tail
         return f"({' | '.join(firsts)})?" if firsts else '""'
 
-    def _parameter(self, tool: Tool, name: str, schema: Any, is_required: bool) -> str:
+    def _parameter(self, tool: Tool, name: str, schema: dict[str, Any], is_required: bool) -> str:
         """`<parameter=a>`, its value and its end: text stands as it is, everything else is JSON."""
         begin, named, end = self._format.parameter
         parts = parts_of(schema, tool.parameters)
@@ -187,18 +187,19 @@ def _check(tool: Tool, part: str, said: Set[str], allowed: Set[str]) -> None:
         raise BadRequest(f"the strict tool {tool.name} {why}; leave it out, or set strict to false", param="tools")
 
 
-def _properties(tool: Tool) -> list[tuple[str, Any, bool]]:
+def _properties(tool: Tool) -> list[tuple[str, dict[str, Any], bool]]:
     """Name, schema, and whether it is required."""
     parts = parts_of(tool.parameters, tool.parameters)
     _check(tool, "its arguments", parts[0].keys() if len(parts) == 1 else {"alternatives"}, _NAMES)
     needed = [part["required"] if isinstance(part.get("required"), list) else [] for part in parts]
-    return [(name, schema, all(name in names for names in needed)) for name, schema in parameters_of(tool).items()]
+    found = {name: schema if isinstance(schema, dict) else {} for name, schema in parameters_of(tool).items()}
+    return [(name, schema, all(name in names for names in needed)) for name, schema in found.items()]
 
 
-def _json(tool: Tool, parameter: Any = None) -> str:
+def _json(tool: Tool, parameter: dict[str, Any] | None = None) -> str:
     """JSON of a tool's arguments, or of one of them, whose schema may refer to the tool's."""
-    schema = {"type": "object"} | tool.parameters
-    if parameter is not None:
+    schema = {"type": "object"} | tool.parameters if parameter is None else parameter
+    if parameter is not None and '"$ref"' in json.dumps(parameter):
         root = {"$id": "tool:"} | tool.parameters
         given = root.get("$defs")
         root["$defs"] = (given if isinstance(given, dict) else {}) | {"value of an argument": parameter}

@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 import random
+import time
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -287,3 +288,16 @@ def test_the_demo_model_can_only_write_its_marker_as_one_token() -> None:
     grammar = written("hermes", "added", tools=TOOLS, choice="required", thinking=False)
     bits = np.unpackbits(np.frombuffer(LLMatcher(demo.ll, grammar).compute_bitmask(), np.uint8), bitorder="little")
     assert np.flatnonzero(bits).tolist() == [demo.id("<tool_call>")]
+
+
+def test_a_tool_of_many_parameters_takes_no_time() -> None:
+    """Also one whose alternatives multiply, or whose references form a chain: this is done beside other requests."""
+    chain = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(5000)}
+    values = {"x": {"anyOf": [{"const": str(i)} for i in range(5000)]}}
+    wide = {f"p{i}": {"type": "integer"} for i in range(2000)}
+    started = time.process_time()
+    for properties in (wide, {"a": {"$ref": "#/$defs/d0"}}, {f"p{i}": {"$ref": "#/$defs/x"} for i in range(50)}):
+        tool = Tool(name="f", parameters={"type": "object", "properties": properties, "$defs": chain | values})
+        grammar = reply_grammar(FORMATS["qwen3-coder"], tools=[tool], choice="required", tokens={})
+        assert grammar is not None and len(grammar) < 2**20
+    assert time.process_time() - started < 2
