@@ -102,7 +102,8 @@ def validation_error(error: ValidationError, model: type[BaseModel], body: Any) 
     param = ".".join(map(str, path)) or None
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1, cutoff=0.7) if len(path) == 1 else []
-        kind = reduce(lambda inner, part: inner[part], path[:-1], body).get("type")
+        parent = reduce(lambda inner, part: inner[part], path[:-1], body)
+        kind = parent.get("type") if isinstance(parent, dict) else None
         where = f" of a {kind[:60]}" if isinstance(kind, str) else ""
         hint = f"did you mean {near[0]}?" if near else "remove it"
         return UnknownOption(f"unknown parameter {param}{where}; {hint}", param=param)
@@ -115,7 +116,7 @@ def validation_error(error: ValidationError, model: type[BaseModel], body: Any) 
         return BadRequest(f"{param} is of type {found!r}; this server knows {known}", param=param)
     if first["type"] == "refused":
         return BadRequest(first["msg"], param=first["ctx"]["param"])
-    wanted = [_wanted(problem) for where, problem in problems if where == path]
+    wanted = [_wanted(each) for where, each in problems if where == path and each["type"] != "extra_forbidden"]
     allowed = " or ".join(dict.fromkeys(wanted))
     return BadRequest(f"{param or 'the body'} must be {allowed}; found {_shown(first['input'])}", param=param)
 
@@ -137,20 +138,22 @@ def _wanted(problem: Any) -> str:
 
 def _path(problem: Any, body: Any) -> tuple[str | int, ...]:
     """The part of pydantic's location that exists in the body; the rest names branches of unions."""
-    path: list[str | int] = []
     is_missing = problem["type"] == "missing"
-    for at, part in enumerate(problem["loc"][:-1] if is_missing else problem["loc"], 1):
-        if isinstance(body, dict) and part == body.get("type") and any(each in body for each in problem["loc"][at:]):
-            continue  # a block of type text has a field text, too
-        known = part in body if isinstance(body, dict) else isinstance(body, list) and isinstance(part, int)
-        if known:
-            body = body[part]
-            path.append(part)
-    if is_missing:
-        if path and (not isinstance(body, dict) or problem["loc"][-1] in body):
-            path.pop()  # a union's branch that has the name of a field
-        path.append(problem["loc"][-1])
-    return tuple(path)
+    found: list[tuple[tuple[str | int, ...], Any]] = [((), body)]
+    for part in problem["loc"][:-1] if is_missing else problem["loc"]:
+        found = [step for path, inner in found for step in _steps(path, inner, part)]
+    path = next((path for path, inner in found if inner is problem["input"]), found[0][0])
+    return (*path, problem["loc"][-1]) if is_missing else path
+
+
+def _steps(path: tuple[str | int, ...], inner: Any, part: str | int) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """A branch that is named by its type may have a field of that name, too."""
+    is_dict = isinstance(inner, dict)
+    is_there = part in (inner if is_dict else range(len(inner)) if isinstance(inner, list) else ())
+    if not is_there or (is_dict and inner.get("type") == part):
+        yield path, inner
+    if is_there:
+        yield (*path, part), inner[part]
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -9,14 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from hexad.errors import BadRequest
 from hexad.server.anthropic_types import MessagesRequest
 from hexad.server.llama_cpp import ContentRequest
 from hexad.server.ollama_types import ChatRequest as OllamaChat
 from hexad.server.ollama_types import GenerateRequest, Options
 from hexad.server.openai_types import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from hexad.server.responses_types import ResponseRequest
+from hexad.server.wire import check_body
+from tests.server.api.openai import FLAT, FLAT_FORM, FLAT_NAME, ITEMS, NAMED, PARTS, SPACE, TOOL
 from tests.server.running import Server
 
+FUNCTION_CALL = {"type": "function", "function": {"name": "x", "arguments": "{}"}}
 OLLAMA: dict[str, Any] = {"stream": False, "options": {"num_predict": 3}}
 REQUESTS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
     ("/v1/completions", CompletionRequest, {"prompt": "hi", "max_tokens": 3}),
@@ -57,6 +64,58 @@ def test_any_body_is_answered_or_refused(
     changes = data.draw(st.dictionaries(st.sampled_from(names), VALUES, min_size=1, max_size=3))
     answer = server.post(path, body | changes)
     check(answer)
+
+
+NESTED: list[tuple[type[BaseModel], dict[str, Any]]] = [
+    (
+        ChatRequest,
+        {
+            "messages": [*PARTS, {"role": "assistant", "tool_calls": [{"id": "c", **FUNCTION_CALL}]}],
+            "tools": [TOOL],
+            "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}},
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
+        },
+    ),
+    (
+        ResponseRequest,
+        {
+            "input": [*ITEMS, {"type": "item_reference", "id": "x"}],
+            "tools": [FLAT, SPACE],
+            "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [FLAT_NAME]},
+            "text": FLAT_FORM,
+        },
+    ),
+]
+INSIDE = ATOMS | st.sampled_from([[], {}, [{}], {"type": "function"}, {"type": []}, {"function": {"name": "x"}}])
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """All containers in it, with each of their keys."""
+    for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield value, key
+        if isinstance(inner, (dict, list)):
+            yield from _places(inner)
+
+
+@settings(derandomize=True, max_examples=800, deadline=None)
+@given(st.data(), st.sampled_from(NESTED))
+def test_what_is_wrong_deep_inside_is_refused(data: st.DataObject, nested: tuple[type[BaseModel], Any]) -> None:
+    model, body = nested[0], copy.deepcopy(nested[1])
+    check_body(model, body)
+    for _ in range(data.draw(st.integers(1, 3))):
+        container, key = data.draw(st.sampled_from(list(_places(body))))
+        if isinstance(container, dict) and data.draw(st.booleans()):
+            key = data.draw(st.sampled_from(["type", "function", "allowed_tools", "tools", "name", "message", "x"]))
+        container[key] = data.draw(INSIDE)
+    try:
+        check_body(model, body)
+    except BadRequest as error:
+        assert not re.search(r"[Ii]nput (should|tag)|not permitted|after validation|dictionary", str(error)), error
+        if error.code in ("unknown_parameter", "missing_required_parameter"):
+            *path, last = (error.param or "").split(".")
+            for part in path:
+                body = body[int(part) if isinstance(body, list) else part]
+            assert (last in body) == (error.code == "unknown_parameter"), error
 
 
 OPTIONS = sorted(field.alias or name for name, field in Options.model_fields.items())
