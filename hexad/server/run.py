@@ -65,6 +65,7 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
         finally:
             if config.host.startswith(UNIX):
                 Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
+    logging.shutdown()
     os._exit(0)  # a download runs in a thread that cannot be cancelled, and would be waited for
 
 

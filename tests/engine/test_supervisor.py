@@ -195,7 +195,7 @@ def test_a_start_that_hangs_is_given_up(config: Config, monkeypatch: pytest.Monk
     monkeypatch.setattr(process, "START_HUNG_S", 0.3)
 
     async def main() -> None:
-        async with running(config) as engine:
+        async with running(dataclasses.replace(config, kernels="reference")) as engine:
             undisturbed = await answer(engine, PARAMS[0])
             asked = asyncio.create_task(answer(engine, PARAMS[0]))
             await until(lambda: bool(engine._live))
