@@ -307,9 +307,7 @@ def test_nothing_that_clients_send_can_forge_a_line(logging: tuple[str, Server])
     if form == "text":
         assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z \w+ +request method=", line) for line in found)
         return
-    everything: list[dict[str, Any]] = [
-        json.loads(line) for line in text.splitlines()
-    ]
+    everything: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     assert any(line["message"].startswith("ready    in") for line in everything)
     records = [json.loads(line) for line in found]
     answered = records[3]
