@@ -36,6 +36,7 @@ KEEP_ALIVE_S = 100
 reqwest 90), for whoever hangs up first may cut off a request that is on its way."""
 LOOK_S = 2
 LINGER_S = 1
+MAX_LINGER_BYTES = 64 * 2**20
 """Who still sends when we hang up is heard out for so long: a socket that is closed with bytes unread is reset, which
 may take our answer away from its reader (RFC 9112, section 9.6)."""
 FULL = f"there are {MAX_CONNECTIONS} connections, as many as there may be; try again later"
@@ -51,6 +52,7 @@ class _Lingering:
     def __init__(self, own: asyncio.Transport, still_sends: Callable[[], bool]) -> None:
         self.own, self._still_sends = own, still_sends
         self.lingers = False
+        self._heard = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.own, name)
@@ -69,6 +71,11 @@ class _Lingering:
         self.own.write_eof()
         self.own.resume_reading()
         asyncio.get_running_loop().call_later(LINGER_S, self.own.close)
+
+    def hear(self, size: int) -> None:
+        self._heard += size
+        if self._heard > MAX_LINGER_BYTES:
+            self.own.abort()
 
 
 class Protocol(HttpToolsProtocol):
@@ -110,8 +117,9 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._line.lingers:
-            return
+            return self._line.hear(len(data))
         self._has_spoken = True
+        self._unset_keepalive_if_required()
         told = self._told_bytes + self._body_bytes
         self._feed(data)
         # The parser tells of a header at its end, and copies what it has of it with each part that comes.

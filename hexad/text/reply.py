@@ -20,6 +20,7 @@ from typing import Any
 
 from hexad.text.formats import Format
 from hexad.text.formats import Tool as Tool
+from hexad.text.json_refs import parts_of, values_of
 from hexad.text.reader import SPACE, Malformed, Markers, Reader, Sink, Steps, ignore, python_literal
 
 MAX_NAME = 256
@@ -278,7 +279,8 @@ class ReplyParser:
         yield from read.choose(named)
         marker = yield from read.choose(before, end)
         take = self._begin(name)
-        described = parameters_of(self._tools[name]) if name in self._tools else {}
+        tool = self._tools.get(name, Tool(name=name))
+        described = parameters_of(tool)
         opening = "{"
         while marker == before:
             key: list[str] = []
@@ -286,7 +288,7 @@ class ReplyParser:
             for word in between.split():
                 yield from read.choose(word)
             take(f"{opening}{_quoted(''.join(key))}: ")
-            yield from self._parameter(kinds_of(described.get("".join(key))), take)
+            yield from self._parameter(kinds_of(described.get("".join(key)), tool), take)
             opening = ", "
             marker = yield from read.choose(before, end)
         take("}" if opening == ", " else "{}")
@@ -340,32 +342,21 @@ def _quoted(text: str) -> str:
 
 
 def parameters_of(tool: Tool) -> dict[str, Any]:
-    """The schemas of its parameters; one that is a reference into `$defs` is followed."""
-    properties, definitions = tool.parameters.get("properties"), tool.parameters.get("$defs")
-    if not isinstance(properties, dict):
-        return {}
-    known = {
-        f"#/$defs/{name}": schema for name, schema in (definitions if isinstance(definitions, dict) else {}).items()
-    }
-    return {
-        name: known.get(str(schema["$ref"]), schema) if isinstance(schema, dict) and "$ref" in schema else schema
-        for name, schema in properties.items()
-    }
+    """The schemas of its parameters."""
+    found = [part.get("properties") for part in parts_of(tool.parameters, tool.parameters)]
+    return {name: schema for each in found if isinstance(each, dict) for name, schema in each.items()}
 
 
-def kinds_of(schema: Any) -> set[str]:
+def kinds_of(schema: Any, tool: Tool) -> set[str]:
     """The types of JSON that a parameter's schema names; for one that is not described: a string."""
-    if not isinstance(schema, dict):
+    if schema is None:
         return {"string"}
-    kinds: set[str] = set()
-    for each in (schema, *_listed(schema.get("anyOf")), *_listed(schema.get("oneOf"))):
-        named = each.get("type") if isinstance(each, dict) else None
-        kinds.update(kind for kind in (_listed(named) or [named]) if isinstance(kind, str))
-    return kinds or ({"string"} if "enum" in schema else set(_KIND_OF.values()))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    kinds = set[str]()
+    for part in parts_of(schema, tool.parameters):
+        named = part["type"] if isinstance(part.get("type"), list) else [part.get("type")]
+        of_values = {_KIND_OF.get(json.dumps(value)[0], "number") for value in values_of(part)}
+        kinds |= {kind for kind in named if isinstance(kind, str)} or of_values or set(_KIND_OF.values())
+    return kinds
 
 
 def _typed(text: str, kinds: set[str]) -> str:

@@ -158,7 +158,7 @@ async def listening(app: App, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     for name, value in (("LOOK_S", 0.05), ("HEAD_S", 0.4), ("BODY_S", 0.4), ("READER_S", 0.4)):
         monkeypatch.setattr(protocol, name, value)
     http: Any = partial(protocol.Protocol, refused=lambda *_: None)
-    config = uvicorn.Config(app, http=http, lifespan="off", port=0, log_level="critical")  # type: ignore[arg-type]
+    config = uvicorn.Config(app, http=http, lifespan="off", port=0, log_level="critical", timeout_keep_alive=2)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -226,6 +226,21 @@ def test_only_who_has_said_something_is_heard_out(monkeypatch: pytest.MonkeyPatc
         assert not said or time.monotonic() - started > 0.3
 
     _run(scenario, monkeypatch)
+
+
+def test_an_answer_may_take_longer_than_a_connection_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def works(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        await asyncio.sleep(3 if scope["path"] == "/long" else 0)
+        await _echo(scope, receive, send)
+
+    async def scenario(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for path in (b"/", b"/long"):
+            writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    _run(scenario, monkeypatch, works)
 
 
 @pytest.mark.parametrize("between", [b"", b"\r\n"], ids=["nothing", "empty lines"])
