@@ -209,7 +209,7 @@ def test_calls_and_content_may_take_turns() -> None:
 
 
 def test_a_call_in_harmony_is_one_whatever_its_arguments_are() -> None:
-    for body, arguments in (("", "{}"), (" \n", "{}"), ("not json", "not json"), ('{"a": 1', '{"a": 1')):
+    for body, arguments in (("", "{}"), (" \n", "{}"), ("not json", "not json"), ('{"a": 1}', '{"a": 1}')):
         reply = f"<|channel|>commentary to=functions.noop <|constrain|>json<|message|>{body}"
         for whole in (f"{reply}<|call|>", reply):
             assert parse("harmony", whole) == parse("harmony", [whole]) == Said(calls=[["noop", arguments]]), whole
