@@ -86,7 +86,7 @@ class Config:
     max_queue: int = _server(1024, "Requests that may wait; one more is answered 429.", advanced=True)
     request_timeout: float | None = _server(
         None,
-        "Seconds that a request may take, its wait included; a client may ask for less by X-Request-Timeout. "
+        "Time that a request may take, such as 5m, its wait included; a client may ask for less by X-Request-Timeout. "
         "Default: no limit.",
         advanced=True,
     )
@@ -103,7 +103,7 @@ class Config:
     tls_cert: str | None = _server(None, "PEM file of the certificate chain, for https.", advanced=True)
     tls_key: str | None = _server(None, "PEM file of its private key.", advanced=True)
     log_format: Literal["text", "json"] = _server("text", "Of the log on stderr.", advanced=True)
-    drain_timeout: float = _server(30.0, "Seconds that running requests get after SIGTERM.", advanced=True)
+    drain_timeout: float = _server(30.0, "Time that running requests get after SIGTERM, such as 1m.", advanced=True)
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -124,6 +124,13 @@ class Config:
                 raise ConfigError(f"{name} is {value}; it must be between {low} and {high}", param=name)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("one of tls_cert and tls_key is given; give both, or neither", param="tls_cert")
+        for name, pattern, wanted in (
+            ("allowed_origins", r"null|[a-zA-Z][\w.+-]*://[^\s/]+", "as https://NAME or https://NAME:PORT"),
+            ("allowed_hosts", r"[\w.-]+|\[[0-9A-Fa-f:.]+\]", "as NAME, without a port"),
+        ):
+            for word in filter(None, map(str.strip, getattr(self, name).split(","))):
+                if word != "*" and not re.fullmatch(pattern, word, re.ASCII):
+                    raise ConfigError(f"{name} holds {word[:100]!r}; write each {wanted}, or * for all", param=name)
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_seqs is {self.max_num_seqs}, above max_num_batched_tokens "
@@ -185,15 +192,16 @@ def coerce(name: str, value: Any) -> Any:
             raise ValueError
         if name in ("kv_memory", "model_memory") and isinstance(value, str):
             return parse_bytes(value)
-        if name == "keep_alive" and isinstance(value, str):
+        if name in ("keep_alive", "request_timeout", "drain_timeout") and isinstance(value, str):
             return parse_seconds(value)
-        if kind is bool and not isinstance(value, bool):
+        if kind is bool:
             return {"true": True, "false": False}[str(value).lower()]
-        if kind is int and isinstance(value, (bool, float)):
+        if isinstance(value, bool) or not isinstance(value, (str, *{int: (int,), float: (int, float), str: ()}[kind])):
             raise ValueError
         return kind(value)
     except (ValueError, TypeError, KeyError):
-        raise ConfigError(f"{name} is {value!r}; it must be of type {kind.__name__}", param=name) from None
+        wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text (in quotes)"}[kind]
+        raise ConfigError(f"{name} is {value!r}; it must be {wanted}", param=name) from None
 
 
 def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Config, dict[str, str]]:

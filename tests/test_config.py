@@ -35,12 +35,29 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
         {"kv_memory": "4 parsecs"},
         {"threads": None, "port": None},
         {"host": None},
+        {"allowed_origins": "https://a.example/"},
+        {"allowed_origins": "https://a.example, b.example"},
+        {"allowed_hosts": "a.example:8000"},
+        {"allowed_hosts": "https://a.example"},
+        {"allowed_hosts": "a b"},
+        {"request_timeout": "1 day"},
     ],
 )
 def test_values_that_do_not_fit_are_refused_by_name(given: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as refused:
         resolve([("test", given)])
-    assert any(name in str(refused.value) for name in given) or "is not a size" in str(refused.value)
+    what = str(refused.value)
+    assert any(name in what for name in given) or "is not a size" in what or "is not a duration" in what
+
+
+def test_pages_and_names_that_may_be_allowed() -> None:
+    for name, words in (
+        ("allowed_origins", "*"),
+        ("allowed_origins", "https://a.example,http://localhost:3000 , null, app://obsidian.md, tauri://localhost,"),
+        ("allowed_hosts", "*"),
+        ("allowed_hosts", "a.example, my_box, 10.0.0.1, [::1]"),
+    ):
+        assert getattr(resolve([("test", {name: words})])[0], name) == words
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ parameter below was accepted or refused there.
 
 **honoured**: does what its dialect says. **refused**: a 4xx that names it. **no effect**: accepted, because by its
 definition it changes no answer. A parameter that is not in the table is a 400 that names it. Values out of range are
-refused everywhere.
+refused everywhere. `/admin`, `/health`, `/metrics` and the like are Hexad's own: [serving.md](serving.md).
 """
 
 

@@ -22,13 +22,10 @@ from typing import Any
 import msgspec
 
 from hexad.bench.workload import Run, Workload
+from hexad.engine.process import own_module
 from hexad.errors import HexadError
 
 PEERS = Path(__file__).parent / "peers"
-BOOTSTRAP = (
-    "import runpy, sys; sys.path[:] = sys.argv.pop(1).split(chr(10)); sys.argv.pop(0); "
-    "runpy.run_module(sys.argv[0], run_name='__main__')"
-)
 UNKNOWN_BYTES = 8 << 30
 """What a contestant is given room for before it has run: the hungriest takes 6.4 GiB."""
 SPARE_BYTES = 1 << 30
@@ -36,12 +33,6 @@ PR_SET_PDEATHSIG = 1
 CLOSE_S = 10.0
 TIMEOUT_S = 600.0
 """For one answer: four times the slowest run seen on a quiet machine."""
-
-
-def own_module(name: str, *words: str) -> list[str]:
-    """The command of a module of this Hexad. `-m` would look into the working directory first, where another may lie:
-    its sources, without the kernels."""
-    return [sys.executable, "-c", BOOTSTRAP, "\n".join(sys.path), name, *words]
 
 
 class OutOfMemory(HexadError):

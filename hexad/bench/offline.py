@@ -13,6 +13,7 @@ import msgspec
 import hexad
 from hexad.bench import contestant
 from hexad.bench.workload import Figures, Run, Workload, figures
+from hexad.engine.process import own_module
 from hexad.kernels.threads import default_threads
 
 
@@ -33,7 +34,7 @@ def compare(peer: str | None, settings: dict[str, Any], workload: Workload, repe
 
 def behind_http(settings: dict[str, Any], workload: Workload, repeats: int) -> list[Figures]:
     """What streaming clients see, beside what the engine in a process of its own does: the price of the server."""
-    command = contestant.own_module("hexad.bench.run_serve")
+    command = own_module("hexad.bench.run_serve")
     contestants = [contestant.Contestant("hexad serve", command, settings), contestant.hexad(settings)]
     return _in_turns(contestants, workload, repeats)
 

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hexad.bench.contestant import die_with_parent, own_module
+from hexad.bench.contestant import die_with_parent
 from hexad.bench.peers import protocol
+from hexad.engine.process import own_module
 from hexad.errors import HexadError
 
 START_TIMEOUT_S = 300.0

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hexad.bench import run_serve
-from hexad.bench.contestant import own_module, with_bytecode
+from hexad.bench.contestant import with_bytecode
+from hexad.engine.process import own_module
 from hexad.errors import HexadError
 
 REPEATS = 9

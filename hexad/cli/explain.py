@@ -37,7 +37,7 @@ def _explain(named: Named, sharers: int) -> None:
                 _row(name, _shown(name, value), named.origins[name] + (f", {origin}" if origin else ""))
     if loaded.note:
         print(f"  note: {loaded.note}")
-    _print_memory(resolved)
+    _print_memory(resolved, config.model_memory)
     path = packed_file(config, resolved, loaded.ops)
     _row("packed weights", "made at each start" if path is None else "mapped" if path.exists() else
          "kept after the next start", str(path or ""))  # fmt: skip
@@ -72,21 +72,17 @@ def _worked_out(config: Config, resolved: Resolved, kernels: str) -> dict[str, t
 
 
 def _shown(name: str, value: object) -> str:
-    return (
-        gib(value)
-        if name in ("kv_memory", "model_memory") and isinstance(value, int)
-        else "-"
-        if value in (None, "")
-        else str(value)
-    )
+    if name in ("kv_memory", "model_memory") and isinstance(value, int):
+        return gib(value)
+    return "-" if value in (None, "") else str(value)
 
 
-def _print_memory(resolved: Resolved) -> None:
-    memory = resolved.memory
-    model = resolved.model
+def _print_memory(resolved: Resolved, limit: int | None) -> None:
+    memory, model = resolved.memory, resolved.model
+    source = "model_memory" if memory.available == limit else "what the kernel and the cgroup leave"
     print("memory plan")
     for name, size, why in (
-        ("available", memory.available, "what the kernel and the cgroup leave"),
+        ("available", memory.available, source),
         ("weights", memory.weights, f"{model.model_type}, {model.num_layers} layers, {resolved.precision}"),
         ("scratch", memory.scratch, "activations and logits of the largest step"),
         ("KV cache", memory.kv, f"{memory.num_pages} pages of {memory.page_bytes} bytes = {memory.kv_tokens} tokens"),

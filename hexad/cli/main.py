@@ -6,6 +6,7 @@ A verb's module is imported when it is called; each has `run(args) -> int`.
 from __future__ import annotations
 
 import argparse
+import difflib
 import gc
 import importlib
 import os
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, strange = parser.parse_known_args(argv)
     if strange:
         there = f"hexad {args.verb or 'VERB'} --help-all"
-        parser.error(f"unrecognized arguments: {' '.join(strange)}; `{there}` shows what there is")
+        near = difflib.get_close_matches(strange[0], ["--" + name.replace("_", "-") for name in vars(args)], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        parser.error(f"unrecognized arguments: {' '.join(strange)}{hint}; `{there}` shows what there is")
     if args.verb is None:
         parser.print_help()
         return 0

@@ -11,11 +11,12 @@ import dataclasses
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from hexad.config import Config
 from hexad.engine.frontend import Frontend, Prompt
@@ -33,18 +34,21 @@ from hexad.engine.messages import (
     ResetCache,
     Resume,
 )
+from hexad.engine.places import check_places
 from hexad.engine.process import EngineDied, EngineProcess
 from hexad.engine.setup import Progress, no_progress, resolve_settings
 from hexad.engine.stream import Stream
-from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded, RequestFailed
+from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, RequestFailed
 from hexad.text.chat_template import ChatTemplate
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import EngineStats, RequestOutput, SamplingParams
 
 logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 2
-"""Engine deaths that a request may live through; after one more it is taken for their cause."""
+SUSPECT_DEATHS = 2
+"""Engine deaths at which a request ran, after which it is first tried alone: who kills an engine then is the cause."""
+MAX_DEATHS = 8
+"""After so many it fails, whoever was their cause: those who kill only in company are never found."""
 HUNG_S = 10.0
 """An engine process with work that has neither spoken nor computed for so long is taken for dead."""
 STUCK_S = 600.0
@@ -79,6 +83,8 @@ class AsyncLLM:
         self._process = process
         self._ready = True
         self._live: dict[str, _Live] = {}
+        self._suspects: list[_Live] = []
+        """While there are any, the first of them has the engine for itself."""
         self._stats = self._without_engine()
         self._ids = itertools.count(1)
         self._grammars = GrammarProcess(frontend.tokenizer_directory, frontend.generation_defaults.eos_token_ids)
@@ -107,9 +113,7 @@ class AsyncLLM:
             await process.stop()
             raise
         # The engine planned by itself, a moment later: what it has is what counts.
-        frontend.limits = msgspec.structs.replace(
-            resolved.scheduler, num_pages=info.memory.num_pages, max_model_len=info.max_model_len
-        )
+        frontend.limits = replace(resolved.scheduler, num_pages=info.memory.num_pages, max_model_len=info.max_model_len)
         return cls(config, frontend, process, info)
 
     @property
@@ -139,7 +143,7 @@ class AsyncLLM:
 
     def stats(self) -> EngineStats:
         """As the engine last reported them."""
-        return msgspec.structs.replace(self._stats, num_restarts=self.restarts)
+        return replace(self._stats, num_restarts=self.restarts)
 
     async def generate(
         self,
@@ -159,7 +163,7 @@ class AsyncLLM:
         failed.
         """
         if params.structured_outputs is not None:
-            self._check_open(options)
+            self.check_open(options.get("client", ""))
             compiling = self._grammars.compile(params.structured_outputs, options.get("client", ""))
             try:
                 options["grammar"] = await asyncio.wait_for(compiling, _left(deadline))
@@ -199,7 +203,7 @@ class AsyncLLM:
 
     def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str | None, options: dict[str, Any]) -> _Live:
         """The engine knows a request by an id of ours: a caller may use theirs again at once."""
-        self._check_open(options)
+        self.check_open(options.get("client", ""))
         if request_id is not None and self._called(request_id):
             raise BadRequest(f"request id {request_id!r} is in use; choose another", param="request_id")
         key = f"req-{next(self._ids)}"
@@ -209,32 +213,16 @@ class AsyncLLM:
         self._idle.clear()
         return live
 
-    def _check_open(self, options: dict[str, Any]) -> None:
+    def check_open(self, client: str) -> None:
+        """Raises EngineUnavailable, and Overloaded when the queue is full, for everybody or for this client."""
         if self._closing:
             raise EngineUnavailable("the server is shutting down; send the request to another one")
         if self.gone:
             raise EngineUnavailable("the engine process could not be restarted; see the server's log")
-        self.check_room(options.get("client", ""))
-
-    def check_room(self, client: str = "") -> None:
-        """Raises Overloaded when the queue is full, for everybody or for this client.
-
-        A named client may hold no more places than are still free (Choudhury and Hahne's dynamic threshold, 1998),
-        so that there is always room for another.
-        """
-        places = self.config.max_num_seqs + self.config.max_queue
-        if len(self._live) >= places:
-            raise Overloaded(
-                f"{len(self._live)} requests are running or waiting, as many as max_num_seqs "
-                f"{self.config.max_num_seqs} and max_queue {self.config.max_queue} allow; try again later"
-            )
-        held = sum(live.stream.request.client == client for live in self._live.values())
-        if client and held >= places - len(self._live):
-            raise Overloaded(
-                f"{held} requests of {client} are running or waiting, and {places - len(self._live)} places are free; "
-                "the rest is kept for others; try again later",
-                code="client_queue_full",
-            )
+        seqs, queue = self.config.max_num_seqs, self.config.max_queue
+        taken = Counter(live.stream.request.client for live in self._live.values())
+        limit = f"max_num_seqs {seqs} and max_queue {queue} allow"
+        check_places(taken, client, seqs + queue, "requests are running or waiting", limit)
 
     def _called(self, request_id: str) -> _Live | None:
         """The live request that its caller gave this id."""
@@ -328,14 +316,16 @@ class AsyncLLM:
         await asyncio.gather(self._process.stop(), self._grammars.close())
 
     async def _send(self, command: Command) -> None:
-        """While the engine is being restarted nothing is sent: the new one is given all that is live."""
-        if self._ready:
+        """While the engine is restarted or a suspect is alone nothing is sent: then it is given all that is live."""
+        if self._ready and not self._suspects:
             await self._process.send(command)
 
     async def _supervise(self) -> None:
         try:
             while True:
                 try:
+                    if self._suspects:
+                        await self._try_alone()
                     reports = await self._process.receive()
                 except EngineDied as death:
                     if not await self._restart(str(death)):
@@ -364,7 +354,8 @@ class AsyncLLM:
         while True:
             await asyncio.sleep(HUNG_S / 5)
             now = time.monotonic()
-            if not (self._live and self._ready):
+            awaited = self._live or (self.paused and not self._stands_still)
+            if not (awaited and self._ready):
                 self._last_word = now
             if (latest := self._process.cpu_time()) != spent:
                 spent, computed = latest, now
@@ -402,10 +393,7 @@ class AsyncLLM:
         self._reported.set()
         logger.error("the engine process died (%s); restarting it for %d live requests", death, len(self._live))
         await self._process.stop()
-        for live in self._live.values():
-            live.deaths += 1
-            if live.deaths > MAX_DEATHS:
-                self._fail(live, f"the engine process died {live.deaths} times while this request ran ({death})")
+        self._blame(death)
         self._stats = self._without_engine()
         for delay in RESTART_DELAYS_S:
             await asyncio.sleep(delay)
@@ -415,10 +403,40 @@ class AsyncLLM:
                 logger.error("the engine process could not be restarted: %s", error)
                 continue
             self.restarts += 1
-            await self._hand_over()
+            self._ready = True
+            if not self._suspects:
+                await self._hand_over()
             return True
         self._fail_all("the engine process died and could not be restarted")
         return False
+
+    def _blame(self, death: str) -> None:
+        alone, suspects = self._suspects[:1], self._suspects[1:]
+        if not alone:
+            suspects = [live for live in self._live.values() if live.stream.output.queue_s is not None]
+            if all(live.deaths >= SUSPECT_DEATHS for live in suspects):  # tried already: its last report was lost
+                suspects = list(self._live.values())
+        for live in alone or suspects:
+            live.deaths += 1
+            if alone or live.deaths >= MAX_DEATHS:
+                self._fail(live, f"the engine process died {live.deaths} times while this request ran ({death})")
+        self._suspects = [live for live in suspects if live.deaths >= SUSPECT_DEATHS]
+
+    async def _try_alone(self) -> None:
+        """Compute one token of each suspect, to see whether the engine lives. Raises EngineDied."""
+        while self._suspects:
+            left = 0
+            for request in self._suspects[0].stream.remaining():
+                params = replace(request.params, max_tokens=len(request.generated) + 1, min_tokens=0)
+                await self._process.send(Add(replace(request, request_id="alone", params=params)))
+                left += params.n
+            while left:
+                for report in await self._process.receive():
+                    await self._hear(report)
+                    if isinstance(report, Outputs):
+                        left -= sum(each.finish_reason is not None for each in report.outputs)
+            del self._suspects[0]
+        await self._hand_over()
 
     def _as_planned(self) -> Config:
         """The configuration with the memory plan fixed, so that what was accepted still fits."""
@@ -431,6 +449,7 @@ class AsyncLLM:
     async def _hand_over(self) -> None:
         """To a new process: all that is live."""
         self._ready = True
+        self._suspects = []
         self._stands_still = False
         if self.paused:
             await self._send(Pause())

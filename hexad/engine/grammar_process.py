@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import signal
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,13 +19,11 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from hexad.engine.messages import READY, Verdict, encode
+from hexad.engine.places import check_places
+from hexad.engine.process import own_module
 from hexad.errors import BadRequest, EngineUnavailable, Overloaded
 from hexad.types import StructuredOutputs
 
-BOOTSTRAP = (
-    "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); from hexad.engine.grammar_worker import main; "
-    "main(sys.argv[1], [int(token) for token in sys.argv[2:]])"
-)
 MAX_REMEMBERED_BYTES = 4 * 2**20
 MAX_WAITING = 64
 TIMEOUT_S = 10.0
@@ -35,7 +32,7 @@ TIMEOUT_S = 10.0
 
 class GrammarProcess:
     def __init__(self, tokenizer: Path | None, eos_token_ids: Iterable[int]) -> None:
-        self._arguments = (str(tokenizer or ""), *map(str, eos_token_ids))
+        self._command = own_module("hexad.engine.grammar_worker", str(tokenizer or ""), *map(str, eos_token_ids))
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._turns = WeakValueDictionary[str, asyncio.Lock]()
@@ -58,7 +55,7 @@ class GrammarProcess:
         key = hashlib.sha256(frame).digest()
         verdict = self._verdicts.get(key)
         if verdict is None:
-            self._check_room(client)
+            check_places(self._waiting, client, MAX_WAITING, "structured outputs wait to be compiled", "may")
             self._waiting[client] += 1
             own = self._turns.setdefault(client, asyncio.Lock())
             try:
@@ -70,19 +67,6 @@ class GrammarProcess:
         if verdict.problem:
             raise BadRequest(verdict.problem, param="structured_outputs")
         return verdict.grammar
-
-    def _check_room(self, client: str) -> None:
-        """As `AsyncLLM.check_room`: a named client may hold no more places than are still free."""
-        self._waiting = +self._waiting
-        held, free = self._waiting[client], MAX_WAITING - self._waiting.total()
-        if not free:
-            raise Overloaded(f"{MAX_WAITING} structured outputs wait to be compiled; try again later")
-        if client and held >= free:
-            raise Overloaded(
-                f"{held} structured outputs of {client} wait to be compiled, and {free} places are free; the rest is "
-                "kept for others; try again later",
-                code="client_queue_full",
-            )
 
     def _remember(self, key: bytes, verdict: Verdict) -> None:
         self._remembered += 0 if key in self._verdicts else verdict.size
@@ -125,9 +109,9 @@ class GrammarProcess:
         if self._closed:
             raise EngineUnavailable("the engine was closed")
         try:
-            # Our own import path, and a session of its own: Ctrl-C is for us to handle.
+            # A session of its own: Ctrl-C is for us to handle.
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", BOOTSTRAP, *self._arguments, "\n".join(sys.path)),
+                *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,

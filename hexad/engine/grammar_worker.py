@@ -48,3 +48,7 @@ def _verdict(vocabulary: Vocabulary, wanted: StructuredOutputs) -> Verdict:
     except BadRequest as error:
         return Verdict(problem=str(error))
     return Verdict(grammar=grammar)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], [int(token) for token in sys.argv[2:]])

@@ -92,6 +92,9 @@ class Audited(msgspec.Struct, tag=True, array_like=True):
     """The invariant that does not hold."""
 
 
+REFUSED = 78
+"""What an engine exits with that has sent `Refused`, as EX_CONFIG of sysexits.h."""
+
 READY = b"ready"
 """The first that a process which compiles grammars says."""
 

@@ -17,17 +17,38 @@ import zmq.asyncio
 
 from hexad import errors
 from hexad.config import Config
-from hexad.engine.messages import Command, Configure, EngineInfo, Loading, Ready, Refused, Report, decode_report, encode
+from hexad.engine.messages import (
+    REFUSED,
+    Command,
+    Configure,
+    EngineInfo,
+    Loading,
+    Ready,
+    Refused,
+    Report,
+    decode_report,
+    encode,
+)
 from hexad.engine.setup import Progress
 from hexad.errors import HexadError
 
 SOCKET = "engine.sock"
+START_HUNG_S = 60.0
+"""A process that starts and has neither spoken nor computed for so long is taken for dead: disks and networks stall."""
 MAX_BYTES = 64 * 2**10
 """Of reports that are read at once, about 500 tokens: everything else in the supervisor waits for them."""
+LAST_WORD_S = 10.0
+"""For an engine's reason to arrive, which is on its way."""
 BOOTSTRAP = (
-    "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); "
-    "from hexad.engine.worker import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+    "import runpy, sys; sys.path[:] = sys.argv.pop().split(chr(10)); del sys.argv[0]; "
+    "runpy.run_module(sys.argv[0], run_name='__main__')"
 )
+
+
+def own_module(name: str, *words: str) -> tuple[str, ...]:
+    """The command of a module of this Hexad. `-m` would look into the working directory first, where another may lie:
+    its sources, without the kernels."""
+    return sys.executable, "-c", BOOTSTRAP, name, *words, "\n".join(sys.path)
 
 
 class EngineDied(Exception):
@@ -55,8 +76,8 @@ class EngineProcess:
             socket.setsockopt(zmq.LINGER, 0)
             address = f"ipc://{directory}/{SOCKET}"
             socket.bind(address)
-            # Our own import path, and a session of its own: Ctrl-C is for us to handle.
-            command = (sys.executable, "-c", BOOTSTRAP, address, str(os.getpid()), "\n".join(sys.path))
+            command = own_module("hexad.engine.worker", address, str(os.getpid()))
+            # A session of its own: Ctrl-C is for us to handle.
             process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
             engine = cls(process, socket, directory)
             # Sent once the other end is there; a process that dies before is noticed beside.
@@ -71,8 +92,14 @@ class EngineProcess:
             raise
 
     async def _ready(self, progress: Progress) -> EngineInfo:
+        spent = None
         while True:
-            for report in await self.receive():
+            receiving = asyncio.ensure_future(self.receive())
+            while not (await asyncio.wait({receiving}, timeout=START_HUNG_S))[0]:
+                before, spent = spent, self.cpu_time()
+                if spent == before:
+                    raise EngineDied(f"it has neither spoken nor computed for {START_HUNG_S:g} s")
+            for report in receiving.result():
                 match report:
                     case Loading(fraction):
                         progress(fraction)
@@ -124,6 +151,8 @@ class EngineProcess:
         message: asyncio.Future[bytes] = asyncio.ensure_future(self._socket.recv())
         either: set[asyncio.Future[Any]] = {message, self._exit}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._exit.done() and self._exit.result() == REFUSED:  # its end is seen sooner than what it said before
+            await asyncio.wait({message}, timeout=LAST_WORD_S)
         if not message.done() and not await self._socket.poll(0):
             message.cancel()
             raise EngineDied(_how_it_ended(self._exit.result()))
@@ -132,9 +161,9 @@ class EngineProcess:
     async def stop(self) -> None:
         """End the process, at once: it holds nothing that would be lost."""
         self.kill()
-        await asyncio.shield(self._exit)
-        self._socket.close()
+        self._socket.close()  # before anything is awaited: whoever awaits this may be cancelled again
         shutil.rmtree(self._directory, ignore_errors=True)
+        await asyncio.shield(self._exit)
 
 
 def _private_directory() -> Path:

@@ -18,7 +18,18 @@ import zmq
 
 from hexad.config import Config
 from hexad.engine.loop import Loop
-from hexad.engine.messages import Audited, Command, Configure, Loading, Outputs, Ready, Refused, decode_command, encode
+from hexad.engine.messages import (
+    REFUSED,
+    Audited,
+    Command,
+    Configure,
+    Loading,
+    Outputs,
+    Ready,
+    Refused,
+    decode_command,
+    encode,
+)
 from hexad.engine.setup import build_engine, open_weights, resolve_settings
 from hexad.errors import HexadError
 
@@ -83,7 +94,7 @@ def main(address: str, supervisor_pid: int) -> int:
         if not isinstance(error, HexadError):
             traceback.print_exc()
         socket.send(Refused(type(error).__name__, str(error)))
-        return 1
+        return REFUSED
     loop = Loop(scheduler, runner, socket, socket)
     gc.collect()
     gc.freeze()

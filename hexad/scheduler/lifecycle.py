@@ -38,14 +38,15 @@ def refuse_unservable(request: Request, config: SchedulerConfig) -> None:
         raise BadRequest("the prompt is empty; give at least one token", param="prompt")
     if prompt >= config.max_model_len:
         raise ContextTooLong(
-            f"prompt is too long: {prompt} tokens > {config.max_model_len - 1} maximum, for this model's context holds "
-            f"{config.max_model_len}, the answer's among them; shorten it",
+            f"prompt is too long: {prompt} tokens > {config.max_model_len - 1} maximum: this model's maximum context "
+            f"length is {config.max_model_len} tokens, the answer's among them; shorten it",
             param="prompt",
         )
     if prompt + new > config.max_model_len:
         raise ContextTooLong(
-            f"the prompt has {prompt} tokens and max_tokens is {new}, together {prompt + new}; the context holds "
-            f"{config.max_model_len}; lower max_tokens to at most {config.max_model_len - prompt}, or send less",
+            f"the prompt has {prompt} tokens and max_tokens is {new}, together {prompt + new}; this model's maximum "
+            f"context length is {config.max_model_len}; lower max_tokens to at most {config.max_model_len - prompt}, "
+            "or send less",
             param="max_tokens",
         )
     needed = -(-(prompt + new) // config.page_size)

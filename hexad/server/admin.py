@@ -21,7 +21,7 @@ from hexad.engine.async_llm import AsyncLLM
 from hexad.errors import BadRequest, HexadError
 from hexad.server.dialect import OPENAI, Route
 from hexad.server.models import Entry, Instance, Models
-from hexad.server.wire import json_response, read_body
+from hexad.server.wire import Body, check_body, json_response, read_body
 
 TOKENIZER = "tokenizer.json"
 
@@ -49,13 +49,23 @@ class DrainBody(AnyModel):
 
 
 class SleepBody(AnyModel):
-    level: Literal[1] = 1
-    """vLLM's: 1 gives all memory back and keeps the requests. There is no other."""
+    level: Literal[1, 2] = 1
+    """vLLM's, which keeps weights at 1 and drops them at 2. Here both give all memory back, and `wake` reads them."""
 
 
 class UpdateBody(OneModel):
     directory: str
     """On the server's machine: config.json, tokenizer.json and safetensors."""
+
+
+async def _asked(request: Request, body: type[Body]) -> Body:
+    """What the request's JSON asks; without a body, what `{}` would. Raises BadRequest."""
+    headers = request.headers
+    if request.url.query:
+        raise BadRequest(f"the address ends in ?{request.url.query[:60]}; send what you ask as a JSON body")
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        return await read_body(request, body)
+    return check_body(body, {})
 
 
 async def list_states(models: Models, request: Request) -> Response:
@@ -64,7 +74,7 @@ async def list_states(models: Models, request: Request) -> Response:
 
 async def load_model(models: Models, request: Request) -> Response:
     """Answers when it is loaded. Takes new requests again after a drain."""
-    body = await read_body(request, LoadBody)
+    body = await _asked(request, LoadBody)
     entry = models.find(body.model)
     if body.pinned is not None:
         entry.pinned = body.pinned
@@ -74,7 +84,7 @@ async def load_model(models: Models, request: Request) -> Response:
 
 async def unload_model(models: Models, request: Request) -> Response:
     """Answers when its running requests have ended and its memory is free. The next request loads it again."""
-    entry = models.find((await read_body(request, OneModel)).model)
+    entry = models.find((await _asked(request, OneModel)).model)
     if entry.instance is not None:
         await asyncio.shield(models.leave(entry.instance))
     return await _shown(models, [entry])
@@ -82,7 +92,7 @@ async def unload_model(models: Models, request: Request) -> Response:
 
 async def drain_models(models: Models, request: Request) -> Response:
     """New requests are refused from now on; answers when the running ones have ended, or after `timeout`."""
-    body = await read_body(request, DrainBody)
+    body = await _asked(request, DrainBody)
     entries = list(models.entries.values()) if body.model is None else [models.find(body.model)]
     return await _shown(models, entries, drained=await models.drain(entries, body.timeout))
 
@@ -91,7 +101,7 @@ def _to_each(name: str, body: type[AnyModel], act: Callable[[Models, Instance, A
     """A route that does one thing to the models that its body names. `resume` ends a drain, too."""
 
     async def endpoint(models: Models, request: Request) -> Response:
-        wanted = (await read_body(request, body)).model
+        wanted = (await _asked(request, body)).model
         entries = list(models.entries.values()) if wanted is None else [models.find(wanted)]
         for entry in entries:
             entry.drained = entry.drained and name != "resume"
@@ -109,7 +119,7 @@ def _to_each(name: str, body: type[AnyModel], act: Callable[[Models, Instance, A
 
 async def update_weights(models: Models, request: Request) -> Response:
     """Answers when new requests get the new weights. Each request's tokens come from one set of weights."""
-    body = await read_body(request, UpdateBody)
+    body = await _asked(request, UpdateBody)
     entry = models.find(body.model)
     if entry.instance is not None and entry.instance.stopped:
         raise BadRequest(f"{entry.name} is {entry.state}; resume or wake it before its weights are updated")

@@ -8,21 +8,19 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hexad.errors import BadRequest, ContextTooLong, HexadError, RequestFailed
+from hexad.errors import BadRequest, HexadError, RequestFailed
 from hexad.server import anthropic_types as wire
-from hexad.server.anthropic_types import Block, CountTokensRequest, Message, MessagesRequest
 from hexad.server.caller import Caller
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, named_event
+from hexad.server.errors import told
 from hexad.server.generation import Service
 from hexad.server.models import About, Models
 from hexad.server.turn import Gained, Turn, answer, prompt_of
@@ -32,14 +30,11 @@ from hexad.types import SamplingParams, StructuredOutputs
 
 _ERRORS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
 _ERRORS |= {429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error"}
-_CHOICES: dict[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none"}
-"""Further ones force a call."""
-_NAMES = {"structured": "output_config.format", "effort": "output_config.effort"}
 
 
 def error_body(exc: HexadError) -> dict[str, Any]:
     kind = _ERRORS.get(exc.status) or ("api_error" if exc.status >= 500 else "invalid_request_error")
-    error: dict[str, Any] = {"type": kind, "message": str(exc)}
+    error: dict[str, Any] = {"type": kind, "message": told(exc)}
     if exc.param == "thread":  # upon this the clients' tool runners send whole conversations
         error["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
     return {"type": "error", "error": error}
@@ -49,7 +44,7 @@ ANTHROPIC = Dialect(error_body, EVENT_STREAM, named_event)
 
 
 async def create_message(models: Models, request: Request) -> Response:
-    body = await read_body(request, MessagesRequest)
+    body = await read_body(request, wire.MessagesRequest)
     events = _events(models, body, request.state.caller)
     if body.stream:
         return EventStream(ANTHROPIC, events)
@@ -57,22 +52,23 @@ async def create_message(models: Models, request: Request) -> Response:
 
 
 async def count_tokens(models: Models, request: Request) -> Response:
-    body = await read_body(request, CountTokensRequest)
-    async with models.use(body.model, deadline=request.state.caller.deadline) as service:
+    body = await read_body(request, wire.CountTokensRequest)
+    async with models.use(body.model, request.state.caller) as service:
         _, tokens = await prompt_of(service, _turn(service, body, SamplingParams(), ""))
         return json_response({"input_tokens": len(tokens)})
 
 
-async def _events(models: Models, body: MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model, deadline=caller.deadline) as service:
+async def _events(models: Models, body: wire.MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
+    async with models.use(body.model, caller) as service:
         turn = _turn(service, body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
         gained: Gained | None = None
-        async with contextlib.aclosing(_growth(service, turn, caller)) as growth:
-            async for gained in growth:
-                if not blocks.begun:
-                    yield {"type": "message_start", "message": _opening(service, turn, gained)}
+        async with contextlib.aclosing(answer(service, turn, caller)) as growth:
+            async for newest in growth:
+                if gained is None:
+                    yield {"type": "message_start", "message": _opening(service, turn, newest)}
                     yield {"type": "ping"}
+                gained = newest
                 for change in blocks.take(gained.events):
                     yield change
         assert gained is not None  # every answer ends with a piece, or in an exception
@@ -113,28 +109,9 @@ def _input(written: str) -> dict[str, Any]:
     raise RequestFailed(f"the model called a tool with what is no JSON object: {written[:200]!r}")
 
 
-async def _growth(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator[Gained, None]:
-    """An answer for which max_tokens is more than there is room ends with the context, as with Claude 4.5 and later."""
-    try:
-        async with contextlib.aclosing(answer(service, turn, caller)) as growth:
-            async for gained in growth:
-                yield gained
-    except ContextTooLong as error:
-        if turn.params.max_tokens is None or error.param != "max_tokens":
-            raise
-        turn = replace(turn, params=msgspec.structs.replace(turn.params, max_tokens=None))
-        async with contextlib.aclosing(_growth(service, turn, caller)) as growth:
-            async for gained in growth:
-                yield gained
-
-
-def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
-    tools = [
-        Tool(name=tool.name, description=tool.description, parameters=tool.input_schema, strict=tool.strict)
-        for tool in body.tools
-    ]
-    mode = _CHOICES.get(body.tool_choice.type, "required")
-    names = [body.tool_choice.name] if isinstance(body.tool_choice, wire.NamedChoice) else None
+def _turn(service: Service, body: wire.CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
+    tools = [Tool(tool.name, tool.description, tool.input_schema, tool.strict) for tool in body.tools]
+    choice = body.tool_choice
     wanted = body.output_config.format or body.output_format
     # A last message of the assistant is the beginning of the answer.
     begun = body.messages[-1].role == "assistant"
@@ -142,23 +119,24 @@ def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, re
         request_id=request_id,
         messages=lambda: _messages(body),
         params=params,
+        to_the_end=True,
         tools=tools,
-        tool_choice=mode,
-        callable=names,
-        parallel_tool_calls=not body.tool_choice.disable_parallel_tool_use,
+        tool_choice=choice.type if choice.type == "auto" or choice.type == "none" else "required",
+        callable=[choice.name] if isinstance(choice, wire.NamedChoice) else None,
+        parallel_tool_calls=not choice.disable_parallel_tool_use,
         structured=StructuredOutputs(json=wanted.schema_) if wanted else None,
         thinking=None if body.thinking.type == "adaptive" else body.thinking.type == "enabled",
         thinking_budget=body.thinking.budget_tokens if isinstance(body.thinking, wire.BudgetedThinking) else None,
         # A hint for all that a model writes, and `high` the default: nothing is asked of one that does not reason.
         effort=body.output_config.effort if service.format.reasoning else None,
         template={"add_generation_prompt": not begun, "continue_final_message": begun},
-        names=_NAMES,
+        names={"structured": "output_config.format", "effort": "output_config.effort"},
     )
 
 
-def _messages(body: CountTokensRequest) -> list[dict[str, Any]]:
+def _messages(body: wire.CountTokensRequest) -> list[dict[str, Any]]:
     """As chat templates read them. Messages of one role that follow each other are one, as Anthropic has it."""
-    said: list[Message] = [wire.SystemMessage(role="system", content=body.system)] if body.system else []
+    said: list[wire.Message] = [wire.SystemMessage(role="system", content=body.system)] if body.system else []
     plain: list[dict[str, Any]] = []
     called: dict[str, str] = {}
     for role, messages in groupby([*said, *body.messages], key=lambda message: message.role):
@@ -175,16 +153,16 @@ def _messages(body: CountTokensRequest) -> list[dict[str, Any]]:
     return plain
 
 
-def _blocks(content: str | list[Any]) -> list[Block]:
+def _blocks(content: str | list[Any]) -> list[wire.Block]:
     return [wire.TextBlock(type="text", text=content)] if isinstance(content, str) else content
 
 
-def _joined(blocks: list[Block]) -> str:
+def _joined(blocks: list[wire.Block]) -> str:
     """Texts are joined by newlines, as the parts of OpenAI's messages."""
     return "\n".join(block.text for block in blocks if isinstance(block, wire.TextBlock))
 
 
-def _assistant(blocks: list[Block]) -> dict[str, Any]:
+def _assistant(blocks: list[wire.Block]) -> dict[str, Any]:
     plain: dict[str, Any] = {"role": "assistant", "content": _joined(blocks)}
     if thoughts := [block.thinking for block in blocks if isinstance(block, wire.ThinkingBlock)]:
         plain["reasoning_content"] = "\n".join(thoughts)
@@ -201,10 +179,9 @@ def _tool_result(block: wire.ToolResultBlock, called: dict[str, str]) -> dict[st
     if block.tool_use_id not in called:
         found = f"a tool_result for {block.tool_use_id[:60]!r}"
         raise BadRequest(f"messages holds {found}, and no tool_use with that id before it", param="messages")
-    content = _joined(_blocks(block.content))
-    # Templates have no word for it.
-    shown = f"Error: {content}" if block.is_error else content
-    return {"role": "tool", "tool_call_id": block.tool_use_id, "name": called[block.tool_use_id], "content": shown}
+    failed = "Error: " if block.is_error else ""  # templates have no word for it
+    content = failed + _joined(_blocks(block.content))
+    return {"role": "tool", "tool_call_id": block.tool_use_id, "name": called[block.tool_use_id], "content": content}
 
 
 class _Blocks:
@@ -212,13 +189,11 @@ class _Blocks:
 
     def __init__(self, *, hidden: bool) -> None:
         """`hidden`: that the model reasons is told, and not what."""
-        self.begun = False
         self._hidden = hidden
         self._open: type[Event] | None = None
         self._index = -1
 
     def take(self, events: list[Event]) -> Iterator[dict[str, Any]]:
-        self.begun = True
         for event in events:
             match event:
                 case Text(text):
@@ -236,6 +211,8 @@ class _Blocks:
                     yield self._delta(type="input_json_delta", partial_json=text)
 
     def close(self) -> Iterator[dict[str, Any]]:
+        if self._open is Reasoning:
+            yield self._delta(type="signature_delta", signature="")
         if self._open is not None:
             self._open = None
             yield {"type": "content_block_stop", "index": self._index}
@@ -256,7 +233,7 @@ def _opening(service: Service, turn: Turn, gained: Gained) -> dict[str, Any]:
     return opening | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": _usage(gained)}
 
 
-def _ending(gained: Gained, body: MessagesRequest) -> dict[str, Any]:
+def _ending(gained: Gained, body: wire.MessagesRequest) -> dict[str, Any]:
     piece, asked = gained.piece, body.max_tokens
     if isinstance(piece.stop_reason, str):
         return {"stop_reason": "stop_sequence", "stop_sequence": piece.stop_reason}
@@ -282,8 +259,9 @@ def _usage(gained: Gained) -> dict[str, Any]:
 
 def listed(models: list[About], query: Mapping[str, str]) -> dict[str, Any]:
     """All models on one page. Raises BadRequest for a request of another one."""
-    for name in query:
-        raise BadRequest(f"{name} is not supported; all {len(models)} models are on one page", param=name)
+    for name, value in query.items():
+        if name != "limit" or not value.isdecimal() or int(value[:9]) < len(models):
+            raise BadRequest(f"{name} is {value[:60]!r}; all {len(models)} models are on one page", param=name)
     names = {"first_id": models[0].name, "last_id": models[-1].name}
     return names | {"data": [shown(model) for model in models], "has_more": False}
 
@@ -301,6 +279,6 @@ def shown(model: About) -> dict[str, Any]:
 
 
 ROUTES = (
-    Route("POST", "/v1/messages", create_message, ANTHROPIC, MessagesRequest),
-    Route("POST", "/v1/messages/count_tokens", count_tokens, ANTHROPIC, CountTokensRequest),
+    Route("POST", "/v1/messages", create_message, ANTHROPIC, wire.MessagesRequest),
+    Route("POST", "/v1/messages/count_tokens", count_tokens, ANTHROPIC, wire.CountTokensRequest),
 )

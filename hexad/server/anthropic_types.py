@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hexad.server.openai_types import FIRST, Wire
+from hexad.server.openai_types import FIRST, FunctionName, Wire
 
 NoEffect = dict[str, Any] | None
 """Changes no answer: every prefix is cached here, and who asks or calls makes no difference."""
@@ -20,7 +20,7 @@ class TextBlock(Wire):
     type: Literal["text"]
     text: str
     cache_control: NoEffect = None
-    citations: None = None
+    citations: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
 class ToolUseBlock(Wire):
@@ -74,14 +74,15 @@ Message = SystemMessage | UserMessage | AssistantMessage
 
 
 class CustomTool(Wire):
-    type: Literal["custom"] = "custom"
-    name: str
+    type: Literal["custom"] | None = None
+    name: FunctionName
     description: str = ""
     input_schema: dict[str, Any]
     strict: bool = False
     cache_control: NoEffect = None
-    eager_input_streaming: bool | None = None
-    """Changes nothing: inputs are sent as they are written."""
+    allowed_callers: list[Literal["direct"]] | None = None
+    defer_loading: Literal[False] = False
+    eager_input_streaming: bool | None = None  # nothing new: inputs are sent as they are written
 
 
 class AnyChoice(Wire):
@@ -135,8 +136,7 @@ class CountTokensRequest(Wire):
     tool_choice: Annotated[AnyChoice | NamedChoice, TAGGED] = AnyChoice(type="auto")
     thinking: Annotated[Thinking | BudgetedThinking, TAGGED] = Thinking(type="adaptive")
     output_config: OutputConfig = OutputConfig()
-    output_format: JsonFormat | None = None
-    """The older name of `output_config.format`."""
+    output_format: JsonFormat | None = None  # the older name of output_config.format
     cache_control: NoEffect = None
     context_management: ContextManagement | None = None
     speed: Literal["standard"] | None = None

@@ -16,60 +16,51 @@ from hexad.server.errors import naming
 from hexad.server.generation import Service, now
 from hexad.server.models import Models
 from hexad.server.openai_types import ChatRequest, ReasoningOptions
-from hexad.server.pieces import Piece, logprobs_of, prompt_logprobs, usage
+from hexad.server.pieces import Piece, logprobs_of, prompt_logprobs, usage, whole
 from hexad.server.structured import structured
-from hexad.server.turn import Gained, Reply, Turn, answer, answer_whole, call_id
-from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
+from hexad.server.turn import Gained, Turn, answer, call_id
+from hexad.server.wire import read_body, respond
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text
 from hexad.types import RequestOutput
 
 
 async def create_chat_completion(models: Models, request: Request) -> Response:
     body = await read_body(request, ChatRequest)
-    caller: Caller = request.state.caller
-    if body.stream:
-        return EventStream(OPENAI, _chunks(models, body, caller))
-    return json_response(await unless_disconnected(request.receive, _complete(models, body, caller)))
+    return await respond(request, OPENAI, body.stream, _events(models, body, request.state.caller))
 
 
-async def _complete(models: Models, body: ChatRequest, caller: Caller) -> dict[str, Any]:
-    async with models.use(body.model, deadline=caller.deadline) as service:
-        turn = _turn(service, body, "chatcmpl-" + caller.request_id)
-        return _Answer(service, body, turn).complete(*await answer_whole(service, turn, caller))
-
-
-async def _chunks(models: Models, body: ChatRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    async with models.use(body.model, deadline=caller.deadline) as service:
+async def _events(models: Models, body: ChatRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
+    """The chunks of a stream, or the one whole answer."""
+    async with models.use(body.model, caller) as service:
         turn = _turn(service, body, "chatcmpl-" + caller.request_id)
         wire = _Answer(service, body, turn)
         gained: Gained | None = None
         async with contextlib.aclosing(answer(service, turn, caller)) as growth:
             async for gained in growth:
-                for chunk in wire.chunks(gained):
+                for chunk in wire.chunks(gained) if body.stream else wire.keep(gained):
                     yield chunk
-        if body.usage_last and gained is not None:
+        assert gained is not None  # every answer ends with a piece, or in an exception
+        if not body.stream:
+            yield wire.complete(gained.output)
+        elif body.usage_last:
             yield wire.chunk([], gained.output, True)
 
 
 def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
     shape, named = structured(body)
-    most = {"max_tokens": "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"}
-    with naming(most):
+    names = {"max_tokens": "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"}
+    with naming(names):
         params = service.sampling_params(
             body,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            max_tokens=getattr(body, most["max_tokens"]),
+            max_tokens=getattr(body, names["max_tokens"]),
             structured_outputs=None,
         )
     reasoning = body.reasoning or ReasoningOptions()
+    names |= {"effort": "reasoning_effort", "thinking": "enable_thinking"}
     if body.reasoning is not None:
-        wish = {
-            "effort": "reasoning.effort",
-            "thinking": "reasoning.enabled",
-            "thinking_budget": "reasoning.max_tokens",
-        }
-    else:
-        wish = {"effort": "reasoning_effort", "thinking": "enable_thinking"}
+        names |= {"effort": "reasoning.effort", "thinking": "reasoning.enabled"}
+        names["thinking_budget"] = "reasoning.max_tokens"
     return Turn(
         request_id=request_id,
         params=params,
@@ -81,8 +72,8 @@ def _turn(service: Service, body: ChatRequest, request_id: str) -> Turn:
         by_token=bool(body.logprobs or body.return_token_ids),
         priority=body.priority,
         cache_salt=body.cache_salt,
-        names=wish | ({"structured_outputs": named} if shape else {}),
-        **choice_of(body.tool_choice or "auto"),
+        names=names | ({"structured_outputs": named} if shape else {}),
+        **choice_of(body.tool_choice),
         **conversation(body),
     )
 
@@ -103,20 +94,29 @@ class _Answer:
             "system_fingerprint": service.fingerprint,
         }
         self._reasoning_tokens: dict[int, int] = {}
+        self._events: dict[int, list[Event]] = {}
+        self._finish: dict[int, str | None] = {}
 
-    def complete(self, replies: list[Reply], output: RequestOutput) -> dict[str, Any]:
+    def keep(self, gained: Gained) -> tuple[()]:
+        """For `complete`."""
+        self._events.setdefault(gained.index, []).extend(gained.events)
+        self._finish[gained.index] = gained.piece.finish_reason
+        self._reasoning_tokens[gained.index] = gained.reasoning_tokens
+        return ()
+
+    def complete(self, output: RequestOutput) -> dict[str, Any]:
         choices = []
-        for reply in replies:
-            content = self.prefix + reply.content
-            message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-            if reply.reasoning:
-                message["reasoning_content"] = reply.reasoning
-            if reply.calls:
+        for each in output.outputs:
+            told = _delta(self._events[each.index])
+            content = self.prefix + told.get("content", "")
+            message = told | {"role": "assistant", "content": content, "refusal": None}
+            for call in told.get("tool_calls", ()):
                 message["content"] = content or None
-                message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in reply.calls]
-            choices.append({"index": reply.index, "message": message} | self._about(reply.piece))
+                del call["index"]
+            piece = whole(each)._replace(finish_reason=self._finish[each.index])
+            choices.append({"index": each.index, "message": message} | self._about(piece))
         complete = self.head | {"object": "chat.completion", "choices": choices}
-        complete["usage"] = usage([output], sum(reply.reasoning_tokens for reply in replies))
+        complete["usage"] = usage([output], sum(self._reasoning_tokens.values()))
         return complete | self._about_prompt(output)
 
     def chunks(self, gained: Gained) -> list[dict[str, Any]]:
@@ -129,8 +129,14 @@ class _Answer:
         delta, piece = _delta(gained.events), gained.piece
         deltas = [(delta, piece)] if delta or piece.finish_reason or self.body.logprobs else []
         if delta and piece.finish_reason:  # helpers of OpenAI's clients look for an ending of its own
-            ending = piece._replace(text="", token_ids=[], logprobs=piece.logprobs and [])
-            deltas = [(delta, piece._replace(finish_reason=None, stop_reason=None)), ({}, ending)]
+            tokens, logprobs = piece.token_ids, piece.logprobs or []
+            ends = piece.finish_reason != "length" and not isinstance(piece.stop_reason, str)
+            cut = len(tokens) - ends  # a token that ends the answer is none of its text
+            ending = piece._replace(text="", token_ids=tokens[cut:], logprobs=logprobs[cut:])
+            piece = piece._replace(
+                token_ids=tokens[:cut], logprobs=logprobs[:cut], finish_reason=None, stop_reason=None
+            )
+            deltas = [(delta, piece), ({}, ending)]
         for delta, piece in deltas:
             choice = {"index": gained.index, "delta": delta} | self._about(piece)
             chunks.append(self.chunk([choice], gained.output, self.body.usage_always))
@@ -172,25 +178,25 @@ class _Answer:
         return {"content": content, "refusal": None}
 
 
-def _call(id: str, name: str, arguments: str) -> dict[str, Any]:
-    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
 def _delta(events: Sequence[Event]) -> dict[str, Any]:
     """Events as one delta; empty for none."""
-    delta: dict[str, Any] = {}
+    texts: dict[str, list[str]] = {}
     calls: dict[int, dict[str, Any]] = {}
+    arguments: dict[int, list[str]] = {}
     for event in events:
         match event:
             case Text(text):
-                delta["content"] = delta.get("content", "") + text
+                texts.setdefault("content", []).append(text)
             case Reasoning(text):
-                delta["reasoning_content"] = delta.get("reasoning_content", "") + text
+                texts.setdefault("reasoning_content", []).append(text)
             case CallStart(index, name):
-                calls[index] = {"index": index} | _call(call_id(), name, "")
+                calls[index] = {"index": index, "id": call_id(), "type": "function", "function": {"name": name}}
+                arguments[index] = []
             case CallArguments(index, text):
-                call = calls.setdefault(index, {"index": index, "function": {"arguments": ""}})
-                call["function"]["arguments"] += text
+                arguments.setdefault(index, []).append(text)
+    delta: dict[str, Any] = {name: "".join(parts) for name, parts in texts.items()}
+    for index, parts in arguments.items():
+        calls.setdefault(index, {"index": index, "function": {}})["function"]["arguments"] = "".join(parts)
     if calls:
         delta["tool_calls"] = list(calls.values())
     return delta

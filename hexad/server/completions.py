@@ -19,7 +19,7 @@ from hexad.server.models import Models
 from hexad.server.openai_types import CompletionRequest
 from hexad.server.pieces import Cursor, Piece, finite, prompt_logprobs, usage, whole
 from hexad.server.structured import structured
-from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
+from hexad.server.wire import read_body, respond
 from hexad.types import CompletionOutput, Logprob, RequestOutput, StructuredOutputs
 
 DEFAULT_MAX_TOKENS = 16
@@ -30,25 +30,19 @@ _Entry = tuple[int, dict[int, Logprob] | None]
 
 async def create_completion(models: Models, request: Request) -> Response:
     body = await read_body(request, CompletionRequest)
-    caller: Caller = request.state.caller
-    if body.stream:
-        return EventStream(OPENAI, _chunks(models, body, caller))
-    return json_response(await unless_disconnected(request.receive, _complete(models, body, caller)))
+    return await respond(request, OPENAI, body.stream, _events(models, body, request.state.caller))
 
 
-async def _complete(models: Models, body: CompletionRequest, caller: Caller) -> dict[str, Any]:
+async def _events(models: Models, body: CompletionRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
+    """The chunks of a stream, or the one whole answer."""
     shape, named = structured(body)
     with naming({"structured_outputs": named}):
-        async with models.use(body.model, deadline=caller.deadline) as service:
+        async with models.use(body.model, caller) as service:
             job = await _job(service, body, caller, shape)
-            return _Answer(service, body, job).complete(await run_to_end(service, job))
-
-
-async def _chunks(models: Models, body: CompletionRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
-    shape, named = structured(body)
-    with naming({"structured_outputs": named}):
-        async with models.use(body.model, deadline=caller.deadline) as service:
-            answer = _Answer(service, body, await _job(service, body, caller, shape))
+            answer = _Answer(service, body, job)
+            if not body.stream:
+                yield answer.complete(await run_to_end(service, job))
+                return
             async with contextlib.aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
                     yield chunk

@@ -8,7 +8,7 @@ from typing import Any
 
 from hexad.errors import BadRequest
 from hexad.server.generation import Service
-from hexad.server.openai_types import AllowedToolsChoice, Conversation, Function, Message, NamedTool, ToolCall
+from hexad.server.openai_types import Conversation, Function, Message, ToolCall
 from hexad.server.turn import Turn, prompt_of
 from hexad.text.reply import Tool
 from hexad.types import SamplingParams
@@ -60,14 +60,12 @@ def tools_of(functions: Sequence[Function]) -> list[Tool]:
 
 
 def choice_of(choice: Any) -> dict[str, Any]:
-    """The fields of `Turn` for a `tool_choice`."""
-    names: list[str] | None = None
-    mode: str = choice if isinstance(choice, str) else "auto"
-    if isinstance(choice, NamedTool):
-        mode, names = "required", [choice.function.name]
-    elif isinstance(choice, AllowedToolsChoice):
-        mode, names = choice.allowed_tools.mode, [tool.function.name for tool in choice.allowed_tools.tools]
-    return {"tool_choice": mode, "callable": names}
+    """The fields of `Turn` for the `tool_choice` of a response, or of a chat, where each is nested once more."""
+    if choice is None or isinstance(choice, str):
+        return {"tool_choice": choice or "auto"}
+    allowed = getattr(choice, "allowed_tools", choice)
+    names = [getattr(tool, "function", tool).name for tool in getattr(allowed, "tools", [choice])]
+    return {"tool_choice": getattr(allowed, "mode", "required"), "callable": names}
 
 
 def _message(index: int, message: Message) -> dict[str, Any]:
@@ -75,7 +73,8 @@ def _message(index: int, message: Message) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
     plain: dict[str, Any] = {"role": role, "content": text_of(message)}
     plain |= {name: value for name in ("name", "tool_call_id") if (value := getattr(message, name)) is not None}
-    if (reasoning := message.reasoning_content or message.reasoning) is not None:
+    places: list[Any] = [message, *(message.content if isinstance(message.content, list) else ())]
+    if reasoning := next((each.reasoning_content for each in places if each.reasoning_content), message.reasoning):
         plain["reasoning_content"] = reasoning
     if message.tool_calls:
         where = f"messages.{index}.tool_calls"

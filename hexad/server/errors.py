@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -49,6 +51,11 @@ def error_body(exc: HexadError) -> dict[str, Any]:
     return {"error": {"message": str(exc), "type": kind, "param": exc.param, "code": exc.code}}
 
 
+def told(exc: HexadError) -> str:
+    """With the name of what is wrong, for dialects that have no field for it."""
+    return str(exc) if exc.param is None or exc.param in str(exc) else f"{exc.param}: {exc}"
+
+
 def error_response(exc: HexadError, body: dict[str, Any] | None = None) -> Response:
     """`body`: the error as another dialect says it."""
     return Response(
@@ -63,7 +70,9 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
     """What the router itself refuses: an unknown path, a method that a path does not have."""
     assert isinstance(exc, HTTPException)
     path = request.scope["path"][:100]
-    error = HexadError(f"there is no {path} here; /docs lists what there is", code="not_found")
+    near = difflib.get_close_matches(path, [route.path for route in request.app.routes], n=1, cutoff=0.75)
+    hint = f"did you mean {near[0]}? " if near else ""
+    error = HexadError(f"there is no {path} here; {hint}/docs lists what there is", code="not_found")
     if exc.status_code == 405:
         allowed = (exc.headers or {}).get("Allow", "another method")
         error = HexadError(f"{path} does not take {request.method}; use {allowed}", code="method_not_allowed")
@@ -80,19 +89,23 @@ def naming(names: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except BadRequest as error:
-        error.param = names.get(error.param or "", error.param)
+        if own := names.get(error.param or ""):
+            error.args = (re.sub(rf"\b{error.param}\b", own, str(error)),)
+            error.param = own
         raise
 
 
 def validation_error(error: ValidationError, model: type[BaseModel], body: Any) -> BadRequest:
     """One plain sentence about the most specific thing that is wrong in `body`."""
     problems = [(_path(problem, body), problem) for problem in error.errors(include_url=False)]
-    path, first = max(problems, key=lambda found: len(found[0]))
+    path, first = max(problems, key=lambda found: (len(found[0]), found[1]["type"] == "union_tag_invalid"))
     param = ".".join(map(str, path)) or None
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1) if len(path) == 1 else []
-        hint = f"; did you mean {near[0]}?" if near else "; remove it"
-        return UnknownOption(f"unknown parameter {param}{hint}", param=param)
+        near = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1, cutoff=0.7) if len(path) == 1 else []
+        kind = reduce(lambda inner, part: inner[part], path[:-1], body).get("type")
+        where = f" of a {kind[:60]}" if isinstance(kind, str) else ""
+        hint = f"did you mean {near[0]}?" if near else "remove it"
+        return UnknownOption(f"unknown parameter {param}{where}; {hint}", param=param)
     if first["type"] == "missing":
         return BadRequest(f"{param} is missing", param=param, code="missing_required_parameter")
     if first["type"] == "none_required":
@@ -112,8 +125,11 @@ def _wanted(problem: Any) -> str:
     limit = (problem.get("ctx") or {}).get("max_length")
     words = {
         "model_type": "an object",
+        "model_attributes_type": "an object",
         "dict_type": "an object",
+        "union_tag_not_found": "an object with a type",
         "too_short": "a list that is not empty",
+        "too_long": f"of at most {limit} items",
         "string_too_long": f"a string of at most {limit} characters",
     }
     return words.get(problem["type"]) or str(problem["msg"]).removeprefix("Input should be ").replace("False", "false")
@@ -122,12 +138,17 @@ def _wanted(problem: Any) -> str:
 def _path(problem: Any, body: Any) -> tuple[str | int, ...]:
     """The part of pydantic's location that exists in the body; the rest names branches of unions."""
     path: list[str | int] = []
-    for part in problem["loc"]:
+    is_missing = problem["type"] == "missing"
+    for at, part in enumerate(problem["loc"][:-1] if is_missing else problem["loc"], 1):
+        if isinstance(body, dict) and part == body.get("type") and any(each in body for each in problem["loc"][at:]):
+            continue  # a block of type text has a field text, too
         known = part in body if isinstance(body, dict) else isinstance(body, list) and isinstance(part, int)
         if known:
             body = body[part]
             path.append(part)
-    if problem["type"] == "missing":
+    if is_missing:
+        if path and (not isinstance(body, dict) or problem["loc"][-1] in body):
+            path.pop()  # a union's branch that has the name of a field
         path.append(problem["loc"][-1])
     return tuple(path)
 

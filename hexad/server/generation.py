@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import BaseModel
 
 from hexad.engine.async_llm import AsyncLLM
@@ -26,6 +27,7 @@ _BIG_TEXT = 16 * 2**10
 """Characters; longer texts are tokenized in a thread."""
 _COMPOSED = 4
 """Characters that a tokenizer's Unicode normalization may join into one."""
+NO_PENALTY = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 T = TypeVar("T")
 
@@ -84,8 +86,8 @@ class Service:
         most = self.engine.max_model_len * await asyncio.to_thread(self._longest) * _COMPOSED
         if size > most:
             raise ContextTooLong(
-                f"prompt is too long: {size} characters; the context holds {self.engine.max_model_len} tokens, "
-                f"never more than {most} characters",
+                f"prompt is too long: {size} characters; this model's maximum context length is "
+                f"{self.engine.max_model_len} tokens, never more than {most} characters",
                 param="prompt",
             )
         return await asyncio.to_thread(work)
@@ -121,6 +123,8 @@ class Job:
     caller: Caller
     markers: bool = False
     """Those of reasoning and calls stay in the text."""
+    to_the_end: bool = False
+    """With a `max_tokens` above what the context has room for, an answer ends with it; otherwise that is refused."""
 
 
 async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
@@ -154,9 +158,12 @@ async def run(service: Service, job: Job) -> AsyncGenerator[tuple[int, RequestOu
 async def _follow(service: Service, job: Job, index: int, grown: dict[int, RequestOutput], wake: asyncio.Event) -> None:
     job.caller.record.model = service.model_name
     timer = RequestTimer(service.metrics, service.model_name)
+    prompt, params = job.prompts[index], job.params
+    if job.to_the_end and len(prompt) + (params.max_tokens or 0) > service.engine.max_model_len:
+        params = msgspec.structs.replace(params, max_tokens=None)
     outputs = service.engine.generate(
-        job.prompts[index],
-        job.params,
+        prompt,
+        params,
         request_id=f"{job.request_id}-{index}",
         **job.caller.options(job.priority, job.cache_salt),
         markers=job.markers,

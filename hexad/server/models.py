@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,14 +19,18 @@ from typing import NamedTuple
 from hexad.checkpoints.hub import is_local
 from hexad.config import Config
 from hexad.engine.async_llm import AsyncLLM
+from hexad.engine.places import check_places
 from hexad.engine.setup import Progress, Resolved, no_progress, resolve_settings
-from hexad.errors import ConfigError, DeadlineExceeded, EngineUnavailable, HexadError, NotFound, OutOfMemory, Overloaded
+from hexad.errors import ConfigError, DeadlineExceeded, EngineUnavailable, HexadError, NotFound, OutOfMemory
 from hexad.placement.memory import MemoryPlan, available_memory, gib
 from hexad.placement.sizes import num_parameters
+from hexad.server.caller import Caller
 from hexad.server.generation import Service, now
 from hexad.server.metrics import Metrics
 from hexad.server.residency import Resident, make_room
 from hexad.types import EngineStats
+
+log = logging.getLogger("hexad.server")
 
 LOAD_TIMEOUT_S = 600.0
 """How long a request waits for its model: for those before it in line, for room, and for the load itself."""
@@ -134,19 +140,19 @@ class Models:
         shared = served[0].config
         self.budget = min(shared.model_memory or 2**63, available_memory())
         self.metrics = Metrics(self._stats)
-        self._max_waiting, self._waiting = shared.max_queue, 0
+        self._max_waiting, self._waiting = shared.max_queue, Counter[str]()
         self._load_timeout_s = load_timeout_s
         self._living: list[Instance] = []
         self._one_at_a_time = asyncio.Lock()
         self._closing = False
 
     def find(self, name: str | None) -> Entry:
-        """No name means the first model. Raises NotFound."""
-        entry = next(iter(self.entries.values())) if name is None else self.entries.get(name)
-        if entry is None:
+        """No name means the first model; `demo:latest`, as Ollama's clients call it, means `demo`. Raises NotFound."""
+        name = next(iter(self.entries)) if name is None else name
+        if (entry := self.entries.get(name) or self.entries.get(name.removesuffix(":latest"))) is None:
             known = ", ".join(map(repr, self.entries))
             raise NotFound(
-                f"the model {str(name)[:60]!r} does not exist; this server has {known}",
+                f"the model {name[:60]!r} does not exist; this server has {known}",
                 param="model",
                 code="model_not_found",
             )
@@ -190,24 +196,24 @@ class Models:
 
     @contextlib.asynccontextmanager
     async def use(
-        self, name: str | None, *, deadline: float | None, keep_alive: float | None = None
+        self, name: str | None, caller: Caller | None, keep_alive: float | None = None
     ) -> AsyncIterator[Service]:
-        """Load the model if it is not, and hold it. `keep_alive`: seconds that it stays after its last use, from now
-        on; below 0 for good; None changes nothing. `deadline`: a time of `time.monotonic`.
+        """Load the model if it is not, and hold it. `caller`: who waits, and until when. `keep_alive`: seconds that it
+        stays after its last use, from now on; below 0 for good; None changes nothing.
 
-        Raises NotFound, Overloaded when too many wait, DeadlineExceeded, EngineUnavailable when it is drained or not
-        loaded in time, and what the load failed with; the next request tries again.
+        Raises NotFound, Overloaded when too many wait, in all or of this client, DeadlineExceeded, EngineUnavailable
+        when it is drained or not loaded in time, and what the load failed with; the next request tries again.
         """
         entry = self.find(name)
         late: HexadError = EngineUnavailable(f"{entry.name} could not be loaded in {self._load_timeout_s:g} s")
-        limit = time.monotonic() + self._load_timeout_s
+        limit, deadline = time.monotonic() + self._load_timeout_s, None if caller is None else caller.deadline
         if deadline is not None and deadline < limit:
             late, limit = DeadlineExceeded(f"the request's time was over before {entry.name} was loaded"), deadline
         while True:
             instance = self._instance(entry)
             self.settle(instance, +1)
             try:
-                service = await self._loaded(instance, limit, late)
+                service = await self._loaded(instance, caller, limit, late)
                 break
             except BaseException as error:
                 self.settle(instance, -1)
@@ -233,19 +239,17 @@ class Models:
             entry.instance = self._start(Instance(entry, entry.config))
         return entry.instance
 
-    async def _loaded(self, instance: Instance, limit: float, late: HexadError) -> Service:
+    async def _loaded(self, instance: Instance, caller: Caller | None, limit: float, late: HexadError) -> Service:
         loading = instance.loading
         assert loading is not None
         if not loading.done():
-            if self._waiting >= self._max_waiting:
-                raise Overloaded(
-                    f"{self._waiting} requests wait for models to be loaded, as many as max_queue allows; try later"
-                )
-            self._waiting += 1
+            client, what = "" if caller is None else caller.client.name, "requests wait for models to be loaded"
+            check_places(self._waiting, client, self._max_waiting, what, "max_queue allows")
+            self._waiting[client] += 1
             try:
                 await asyncio.wait({loading}, timeout=limit - time.monotonic())
             finally:
-                self._waiting -= 1
+                self._waiting[client] -= 1
         if not loading.done():
             raise late
         if loading.cancelled():
@@ -275,7 +279,7 @@ class Models:
         entry.drained = False
         if entry.instance is None and not self._closing:
             entry.instance = self._start(Instance(entry, entry.config), progress)
-        async with self.use(name, deadline=None):
+        async with self.use(name, None):
             pass
 
     async def replace(self, entry: Entry, config: Config) -> bool:
@@ -317,6 +321,8 @@ class Models:
             self._living.remove(instance)
             self.settle(instance)
             entry.error = str(error)
+            if progress is no_progress and isinstance(error, Exception):
+                log.error("%s was not loaded: %s", entry.name, error)
             if entry.instance is instance:
                 entry.instance = None
             self.metrics.count(entry.name, "model_load_failures")
@@ -326,6 +332,8 @@ class Models:
         entry.error = None
         self.metrics.count(entry.name, "model_loads")
         self.metrics.observe(entry.name, "model_load_seconds", time.monotonic() - started)
+        if progress is no_progress:  # at the start there is a report
+            log.info("%s was loaded in %.1f s", entry.name, time.monotonic() - started)
         if instance.takes_over:
             old, entry.instance, entry.config = entry.instance, instance, instance.config
             if old is not None and old is not instance:
@@ -393,6 +401,7 @@ class Models:
             await instance.service.engine.close()
             self._living.remove(instance)
             self.metrics.count(instance.entry.name, "model_unloads")
+            log.info("%s was unloaded", instance.entry.name)
         if instance.entry.instance is instance:
             instance.entry.instance = None
 

@@ -10,39 +10,32 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hexad.errors import BadRequest, HexadError, NotFound
+from hexad.errors import BadRequest, NotFound
 from hexad.server import wire
 from hexad.server.caller import Caller
+from hexad.server.conversation import tools_of
 from hexad.server.dialect import Dialect, Route, json_line
-from hexad.server.errors import naming
-from hexad.server.generation import Job, Service, run
+from hexad.server.errors import naming, told
+from hexad.server.generation import NO_PENALTY, Job, Service, run
 from hexad.server.models import Entry, Models
 from hexad.server.ollama_types import ChatRequest, GenerateRequest, Generation, OllamaMessage, Options, Sampling
 from hexad.server.pieces import Cursor, logprobs_of
 from hexad.server.turn import Gained, Turn, answer, call_id
-from hexad.server.wire import EventStream, json_response, unless_disconnected
+from hexad.server.wire import Body, EventStream, json_response, unless_disconnected
 from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, Text, Tool
 from hexad.types import SamplingParams, StructuredOutputs
-
-Body = TypeVar("Body", bound=BaseModel)
 
 Parts = dict[str, Any]
 """Of an answer: content, and where there are some thinking, tool_calls, logprobs."""
 
 
-def _error(error: HexadError) -> dict[str, Any]:
-    says = str(error)
-    return {"error": says if error.param is None or error.param in says else f"{error.param}: {says}"}
-
-
-OLLAMA = Dialect(_error, b"application/x-ndjson", json_line)
+OLLAMA = Dialect(lambda error: {"error": told(error)}, b"application/x-ndjson", json_line)
 
 
 async def chat(models: Models, request: Request) -> Response:
@@ -60,18 +53,16 @@ async def read_body(request: Request, model: type[Body]) -> Body:
 
 
 def find(models: Models, name: str) -> Entry:
-    """`demo` and `demo:latest` are the same. Raises NotFound, in words that Ollama's clients look for."""
-    known = models.entries
-    entry = known.get(name) or known.get(name.removesuffix(":latest"))
-    if entry is None:
-        raise NotFound(f"model '{name[:60]}' not found; this server has {', '.join(map(repr, known))}", param="model")
-    return entry
+    """Raises NotFound, in words that Ollama's clients look for."""
+    with contextlib.suppress(NotFound):
+        return models.find(name)
+    known = ", ".join(map(repr, models.entries))
+    raise NotFound(f"model '{name[:60]}' not found; this server has {known}", param="model")
 
 
 def timestamp(ns: int) -> str:
     """RFC 3339, from nanoseconds of Unix time."""
-    seconds, fraction = divmod(ns, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 10**9)) + f".{ns % 10**9:09d}Z"
 
 
 async def _respond(models: Models, request: Request, body: ChatRequest | GenerateRequest) -> Response:
@@ -90,8 +81,7 @@ async def _lines(
 
 
 async def _whole(body: Generation, answer: AsyncGenerator[tuple[Parts, Parts], None]) -> dict[str, Any]:
-    whole: Parts = {"content": ""}
-    done: Parts = {}
+    whole, done = Parts(content=""), Parts()
     async with contextlib.aclosing(answer):
         async for parts, ending in answer:
             done = ending
@@ -129,7 +119,7 @@ async def _parts(
             models.leave(entry.instance)
         yield {"content": ""}, {"done_reason": "unload"}
         return
-    async with models.use(entry.name, keep_alive=body.keep_alive, deadline=caller.deadline) as service:
+    async with models.use(entry.name, caller, body.keep_alive) as service:
         loaded = time.perf_counter_ns()
         if empty:
             yield {"content": ""}, {"done_reason": "load"}
@@ -207,10 +197,7 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, caller: Calle
     tools, said = list[Tool](), list[OllamaMessage]()
     if isinstance(body, ChatRequest):
         said = body.messages or []
-        functions = [tool.function for tool in body.tools or ()]
-        tools = [
-            Tool(each.name, each.description or "", each.parameters or {}, bool(each.strict)) for each in functions
-        ]
+        tools = tools_of([tool.function for tool in body.tools or ()])
         if tools and service.format.style == "none":
             raise BadRequest(f"{service.model_name} does not support tools; leave them out", param="tools")
     else:
@@ -222,6 +209,7 @@ def _growth(service: Service, body: ChatRequest | GenerateRequest, caller: Calle
         request_id=caller.request_id,
         messages=lambda: [{"content": ""} | message.model_dump(exclude_none=True) for message in said],
         params=params,
+        to_the_end=True,
         tools=tools,
         structured=_structured(body),
         thinking=body.think if isinstance(body.think, bool) else None,
@@ -252,14 +240,12 @@ async def _continuation(
     else:
         tokens = await service.encode(body.prompt or "", True)
     cursor = Cursor(by_token=True)
+    job = Job(caller.request_id, [tokens], params, 0, "", caller, to_the_end=True)
     with naming({"structured_outputs": "format"}):
-        async with contextlib.aclosing(run(service, Job(caller.request_id, [tokens], params, 0, "", caller))) as growth:
+        async with contextlib.aclosing(run(service, job)) as growth:
             async for _, output in growth:
                 if piece := cursor.take(output.outputs[0]):
                     yield Gained(0, [Text(piece.text)] if piece.text else [], piece, output, 0)
-
-
-_NO_PENALTY = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 def _params(service: Service, body: Generation) -> SamplingParams:
@@ -267,7 +253,7 @@ def _params(service: Service, body: Generation) -> SamplingParams:
     options, limit = body.options or Options(), service.engine.max_model_len
     if (options.num_ctx or 0) > limit:
         raise _wrong("num_ctx", f"is {options.num_ctx}; this model's context is {limit} tokens: send that, or less")
-    own: dict[str, Any] = _NO_PENALTY if options.repeat_last_n == 0 else {}
+    own: dict[str, Any] = NO_PENALTY if options.repeat_last_n == 0 else {}
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     try:
         params = service.sampling_params(options, max_tokens=options.max_tokens, logprobs=logprobs, **own)
@@ -275,7 +261,9 @@ def _params(service: Service, body: Generation) -> SamplingParams:
         if (field := Sampling.model_fields.get(error.param or "")) is None:
             raise
         raise _wrong(field.alias or error.param, f"is refused: {error}") from None
-    penalized = any(getattr(params, name) != off for name, off in _NO_PENALTY.items())
+    if body.top_logprobs and not body.logprobs:
+        raise BadRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+    penalized = any(getattr(params, name) != off for name, off in NO_PENALTY.items())
     if penalized and 0 < (options.repeat_last_n or 0) < limit:
         raise _wrong("repeat_last_n", f"is {options.repeat_last_n}; penalties see the whole context here: send -1")
     return params

@@ -41,16 +41,16 @@ async def running(models: Models, request: Request) -> Response:
         if entry.service is not None:
             about = await models.about(entry)
             expires = NEVER if about.expires_at is None else timestamp(int(about.expires_at * 10**9))
-            memory = {"size": about.memory, "size_vram": 0, "context_length": about.max_model_len}
+            on_gpu = about.memory if entry.config.device != "cpu" else 0
+            memory = {"size": about.memory, "size_vram": on_gpu, "context_length": about.max_model_len}
             shown.append(_listed(entry, about) | memory | {"expires_at": expires})
     return json_response({"models": shown})
 
 
 def _listed(entry: Entry, about: About) -> dict[str, Any]:
     name = entry.name if ":" in entry.name else f"{entry.name}:latest"
-    known = entry.resolved
     # Clients show the first digits of a digest. Ours tells models apart; the weights are not read for it.
-    told = entry.name, entry.config.model, known and (known.model, known.precision)
+    told = entry.name, entry.config.model, entry.resolved and (entry.resolved.model, entry.resolved.precision)
     return {
         "name": name,
         "model": name,
@@ -83,19 +83,18 @@ async def show(models: Models, request: Request) -> Response:
     """Does not load the model, unless it must be downloaded to be known."""
     body = await read_body(request, ModelRequest)
     entry = find(models, body.model or body.name)
-    about = await models.about(entry)
     if entry.resolved is None:
-        async with models.use(entry.name, deadline=request.state.caller.deadline):
-            about = await models.about(entry)
+        async with models.use(entry.name, request.state.caller):
+            pass
+    about = await models.about(entry)
     assert entry.resolved is not None  # loaded, or refused
-    frontend = (
-        entry.service.engine.frontend
-        if entry.service is not None
-        else await asyncio.to_thread(Frontend.load, entry.config, entry.resolved)
-    )
+    if entry.service is not None:
+        frontend = entry.service.engine.frontend
+    else:
+        frontend = await asyncio.to_thread(Frontend.load, entry.config, entry.resolved)
     template = frontend.chat_template
     defaults = sampling_fields(frontend.generation_defaults)
-    shown = {
+    return json_response({
         "modelfile": f"# served by Hexad as {entry.name}; there is no Modelfile",
         "parameters": "\n".join(f"{name} {value}" for name, value in defaults.items()),
         "template": template.sources.get("default", "") if template else "",
@@ -103,8 +102,7 @@ async def show(models: Models, request: Request) -> Response:
         "model_info": _model_info(entry.resolved.model, about),
         "capabilities": _capabilities(frontend),
         "modified_at": timestamp(entry.created * 10**9),
-    }
-    return json_response(shown)
+    })  # fmt: skip
 
 
 def _capabilities(frontend: Frontend) -> list[str]:
@@ -137,7 +135,6 @@ async def pull(models: Models, request: Request) -> Response:
         return json_response({"status": "success"})
 
     async def events() -> AsyncGenerator[dict[str, str], None]:
-        yield {"status": "pulling manifest"}
         yield {"status": "success"}
 
     return EventStream(OLLAMA, events())

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from hexad.config import parse_seconds
 from hexad.errors import ConfigError
-from hexad.server.openai_types import FIRST, Texts
+from hexad.server.openai_types import FIRST, Function, Texts, Wire
 
 
 def _seconds(value: Any) -> Any:
@@ -24,11 +24,11 @@ def _seconds(value: Any) -> Any:
         raise PydanticCustomError("duration", "a number of seconds, or a duration such as 10m or 1h30m") from None
 
 
-def _max_tokens(num_predict: int) -> int | None:
+def _max_tokens(num_predict: int | None) -> int | None:
     """-1: for ever, -2: until the context is full; here both are the latter."""
     if num_predict == 0:
         raise PydanticCustomError("num_predict", "above 0, or -1 for as many as the context holds")
-    return num_predict if num_predict > 0 else None
+    return num_predict if num_predict not in (-1, -2) else None
 
 
 def _only(off: Any, why: str) -> AfterValidator:
@@ -47,16 +47,10 @@ KeepAlive = Annotated[
 Images = Annotated[list[Any] | None, _only([], "the models here read text only")]
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class Sampling(_Wire):
+class Sampling(Wire):
     """Options that are Hexad's own, by the names of `hexad.types.SamplingParams`."""
 
-    max_tokens: Annotated[int, Field(ge=-2, lt=2**31), AfterValidator(_max_tokens)] | None = Field(
-        default=None, alias="num_predict"
-    )
+    max_tokens: Annotated[int | None, AfterValidator(_max_tokens)] = Field(default=None, alias="num_predict")
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -94,50 +88,46 @@ class Options(Sampling):
     use_mlock: bool | None = None
 
 
-class Generation(_Wire):
+class Generation(Wire):
     model: Annotated[str, Field(min_length=1)]
     options: Options | None = None
     format: Literal["", "json"] | dict[str, Any] | None = None
-    stream: bool | None = None
-    """Left out: true."""
+    stream: bool | None = None  # left out: true
     keep_alive: KeepAlive = None
-    think: bool | Literal["low", "medium", "high"] | None = None
+    think: bool | Literal["low", "medium", "high", "max"] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     truncate: Annotated[bool | None, _only(False, "nothing is truncated")] = None
     shift: Annotated[bool | None, _only(False, "an answer ends where the context does")] = None
 
 
-class OllamaCalled(_Wire):
+class OllamaCalled(Wire):
     index: int | None = None
     name: str
     arguments: dict[str, Any]
 
 
-class OllamaToolCall(_Wire):
+class OllamaToolCall(Wire):
     id: str | None = None
     type: Literal["function"] = "function"
     function: OllamaCalled
 
 
-class OllamaMessage(_Wire):
+class OllamaMessage(Wire):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
     images: Images = Field(default=None, exclude=True)
     tool_calls: Annotated[list[OllamaToolCall], FIRST] | None = None
-    name: str | None = Field(default=None, alias="tool_name")
+    name: str | None = Field(default=None, validation_alias=AliasChoices("tool_name", "name"))
     tool_call_id: str | None = None
 
 
-class OllamaFunction(_Wire):
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+class OllamaFunction(Function):
+    name: Annotated[str, Field(min_length=1)]
 
 
-class OllamaTool(_Wire):
+class OllamaTool(Wire):
     type: Literal["function"] = "function"
     function: OllamaFunction
 
@@ -157,7 +147,7 @@ class GenerateRequest(Generation):
     images: Images = None
 
 
-class ModelRequest(_Wire):
+class ModelRequest(Wire):
     """About a model, which older clients call `name`. The rest changes nothing here."""
 
     model: str = ""

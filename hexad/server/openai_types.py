@@ -66,6 +66,7 @@ Texts = Annotated[list[str], FIRST]
 LogitBias = dict[Annotated[int, BeforeValidator(_token_key, json_schema_input_type=str)], float]
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+ToolMode = Literal["none", "auto", "required"]
 
 
 class Wire(BaseModel):
@@ -81,14 +82,23 @@ class StreamOptions(Wire):
 class TextPart(Wire):
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: dict[str, Any] | None = None  # changes no answer
+    # OpenAI's SDK for agents says here, too, what the message says beside its content.
+    role: Literal["assistant"] | None = None
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    reasoning_content: str | None = None
+    tool_calls: Any = None
 
 
 class FunctionCall(Wire):
     name: str
     arguments: str | dict[str, Any]
+    parsed_arguments: Any = None
 
 
 class ToolCall(Wire):
+    index: int | None = None
     id: str | None = None
     type: Literal["function"] = "function"
     function: FunctionCall
@@ -102,6 +112,7 @@ class Message(Wire):
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    parsed: Any = None  # like `parsed_arguments` and `index` what clients' helpers add of their own: nothing new
     # What the official client sends back of an answer that had none of them.
     refusal: None = None
     audio: None = None
@@ -145,11 +156,9 @@ class Conversation(Wire):
         return self
 
 
-class Generation(Wire):
-    """How tokens are chosen and sent; the fields that `hexad.types.SamplingParams` has mean the same."""
+class Sampling(Wire):
+    """How tokens are chosen, and when; the fields that `hexad.types.SamplingParams` has mean the same."""
 
-    model: str | None = None
-    n: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -158,12 +167,6 @@ class Generation(Wire):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: LogitBias | None = None
-    structured_outputs: dict[str, Any] | None = None
-    guided_json: dict[str, Any] | str | None = None
-    guided_regex: str | None = None
-    guided_choice: Texts | None = None
-    guided_grammar: str | None = None
-    structural_tag: dict[str, Any] | str | None = None
     allowed_token_ids: TokenIds | None = None
     bad_words: Texts | None = None
     seed: int | None = None
@@ -172,12 +175,24 @@ class Generation(Wire):
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     min_tokens: int | None = None
-    max_tokens: int | None = None
-    prompt_logprobs: int | None = None
     skip_special_tokens: bool | None = None
-
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
     cache_salt: Annotated[str, Field(max_length=256)] = ""
+
+
+class Generation(Sampling):
+    """How much of it is wanted, in which shape, and how it is sent."""
+
+    model: str | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    prompt_logprobs: int | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Texts | None = None
+    guided_grammar: str | None = None
+    structural_tag: dict[str, Any] | str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
@@ -261,6 +276,9 @@ class JsonObjectFormat(Wire):
     type: Literal["json_object"]
 
 
+PlainFormat = TextFormat | JsonObjectFormat
+
+
 class JsonSchemaFormat(Wire):
     type: Literal["json_schema"]
     json_schema: NamedSchema
@@ -278,9 +296,9 @@ class ChatRequest(Conversation, Generation):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedToolsChoice | None = None
+    tool_choice: ToolMode | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    response_format: Annotated[PlainFormat | JsonSchemaFormat, Field(discriminator="type")] | None = None
     modalities: list[Literal["text"]] | None = None
     verbosity: Literal["medium"] | None = None
     reasoning_effort: Effort | None = None

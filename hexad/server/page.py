@@ -24,7 +24,8 @@ def describe(page: dict[str, Any], routes: Iterable[Route]) -> None:
         if route.body is not None:
             schema = TypeAdapter(route.body).json_schema(ref_template=_COMPONENTS)
             shared |= schema.pop("$defs", {})
-            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+            needed = route.access != "admin" or "required" in schema
+            operation["requestBody"] = {"required": needed, "content": {"application/json": {"schema": schema}}}
             if "stream" in schema.get("properties", ()):
                 kinds[route.dialect.media_type.decode().partition(";")[0]] = {"schema": {"type": "string"}}
         if names:

@@ -12,7 +12,8 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hexad.errors import HexadError
 from hexad.server.errors import error_body
@@ -20,6 +21,8 @@ from hexad.server.errors import error_body
 MAX_HEAD_BYTES = 64 * 2**10
 """Of the request line and all headers together."""
 MAX_HEADERS = 128
+MAX_PIPELINED = 32
+"""Requests of one connection that wait behind the one that is being answered."""
 MAX_CONNECTIONS = 2048
 HEAD_S = 10
 """A request's head must be complete by then, counted from its first byte or from the connection's start."""
@@ -32,6 +35,10 @@ KEEP_ALIVE_S = 100
 """A connection between two requests. Longer than its clients keep one (httpx 5 s, aiohttp 15, proxies 60, Go and Rust's
 reqwest 90), for whoever hangs up first may cut off a request that is on its way."""
 LOOK_S = 2
+LINGER_S = 1
+MAX_LINGER_BYTES = 64 * 2**20
+"""Who still sends when we hang up is heard out for so long: a socket that is closed with bytes unread is reset, which
+may take our answer away from its reader (RFC 9112, section 9.6)."""
 FULL = f"there are {MAX_CONNECTIONS} connections, as many as there may be; try again later"
 
 Waits = Literal["head", "body", "reader", "next"]
@@ -39,13 +46,49 @@ Refused = Callable[[int, str, str], None]
 """Told of each answer that no endpoint gave: its status, the error's code, the client's address."""
 
 
+class _Lingering:
+    """A transport whose `close` hears out who `still_sends`; TLS has its own way."""
+
+    def __init__(self, own: asyncio.Transport, still_sends: Callable[[], bool]) -> None:
+        self.own, self._still_sends = own, still_sends
+        self.lingers = False
+        self._heard = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+    def is_closing(self) -> bool:
+        return self.lingers or self.own.is_closing()
+
+    def write(self, data: bytes) -> None:
+        if not self.lingers:
+            self.own.write(data)
+
+    def close(self) -> None:
+        if self.is_closing() or not (self.own.can_write_eof() and self._still_sends()):
+            return self.own.close()
+        self.lingers = True
+        self.own.write_eof()
+        self.own.resume_reading()
+        asyncio.get_running_loop().call_later(LINGER_S, self.own.close)
+
+    def hear(self, size: int) -> None:
+        self._heard += size
+        if self._heard > MAX_LINGER_BYTES:
+            self.own.abort()
+
+
 class Protocol(HttpToolsProtocol):
     _in_head = True
     _head_bytes = 0
     _headers_seen = 0
+    _told_bytes = 0
+    _untold_bytes = 0
     _in_body = False
     _body_bytes = 0
     _address = ""
+    _read_again = False
+    _answered: RequestResponseCycle | None = None
     _waits: Waits | None = None
     _since = 0.0
     _mark = 0
@@ -56,7 +99,8 @@ class Protocol(HttpToolsProtocol):
         self._refused = refused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._line = _Lingering(transport, self._still_sends)
+        super().connection_made(self._line)  # type: ignore[arg-type]
         self._address = self.client[0] if self.client else "unix"
         self._timer = self.loop.call_later(LOOK_S, self._look)
         self._begin("head")
@@ -66,7 +110,41 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._answered is not None:
+            self.cycle = self._answered  # uvicorn tells the last of those that wait behind it
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._line.lingers:
+            return self._line.hear(len(data))
+        self._unset_keepalive_if_required()
+        told = self._told_bytes + self._body_bytes
+        self._feed(data)
+        # The parser tells of a header at its end, and copies what it has of it with each part that comes.
+        is_silent = told == self._told_bytes + self._body_bytes
+        self._untold_bytes = self._untold_bytes + len(data) if is_silent else 0
+        if self._untold_bytes > MAX_HEAD_BYTES:
+            self.send_400_response("")
+
+    def _feed(self, data: bytes) -> None:
+        """An offer to go on in another protocol is passed over: its head is read again without it."""
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            if self._read_again:
+                kept = b"".join(b"%b: %b\r\n" % each for each in self.headers if each[0] != b"upgrade")
+                head = self.parser.get_method(), self.url, self.parser.get_http_version().encode(), kept
+                self.parser = HttpRequestParser(self)  # the old one may have read "close"
+                self._feed(b"%b %b HTTP/%b\r\n%b\r\n" % head + data[offer.args[0] :])
+        except HttpParserError:
+            self.send_400_response("")
+
+    def _still_sends(self) -> bool:
+        return (self._in_head or self._in_body) and len(self.connections) <= MAX_CONNECTIONS
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _make_room(self) -> bool:
         """Close a connection that waits for its client: of the address that has most such ones, one that rests
@@ -74,7 +152,7 @@ class Protocol(HttpToolsProtocol):
         held, waiting = Counter[str](), list[tuple[Protocol, Waits]]()
         for each in self.connections:
             assert isinstance(each, Protocol)
-            if each is not self and (waits := each._waits_for()) and not each.transport.is_closing():
+            if each is not self and (waits := each._waits_for()) and not each._line.own.is_closing():
                 held[each._address] += 1
                 waiting.append((each, waits))
         if not waiting:
@@ -86,6 +164,8 @@ class Protocol(HttpToolsProtocol):
     # Limits on heads.
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError  # the parser stops, and send_400_response answers
         self._in_head = True
         self._waits = None
         self._head_bytes = self._headers_seen = 0
@@ -102,16 +182,19 @@ class Protocol(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
+        self._told_bytes += size
         if self._head_is_too_big():
-            raise ValueError  # the parser stops, and send_400_response answers
+            raise ValueError
 
     def _head_is_too_big(self) -> bool:
-        return self._head_bytes > MAX_HEAD_BYTES or self._headers_seen > MAX_HEADERS
+        return max(self._head_bytes, self._untold_bytes) > MAX_HEAD_BYTES or self._headers_seen > MAX_HEADERS
 
     def send_400_response(self, msg: str) -> None:
         if self._head_is_too_big():
             most = f"{MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
             self._refuse(431, f"the request line and headers are over {most}; send less", "head_too_large")
+        elif len(self.pipeline) >= MAX_PIPELINED:
+            self._refuse(429, f"{MAX_PIPELINED} requests wait on this connection; wait for their answers", "too_busy")
         else:
             self._refuse(400, "this is not a valid HTTP request", "bad_http")
 
@@ -121,7 +204,9 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._in_body = True
         self._waits = None
-        super().on_headers_complete()
+        self._read_again = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._read_again:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -129,13 +214,16 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
-        super().on_message_complete()
+        if not self._read_again:
+            super().on_message_complete()
 
     def resume_writing(self) -> None:
         self._waits = None
         super().resume_writing()
 
     def _waits_for(self) -> Waits | None:
+        if self._line.lingers:
+            return "next"
         cycle = self.cycle
         is_idle = cycle is None or cycle.response_complete
         if self.transport.get_write_buffer_size():
@@ -180,7 +268,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(status, message, code)
 
     def _refuse(self, status: int, message: str, code: str) -> None:
-        """Answer without an endpoint, and hang up."""
+        """Answer without an endpoint, but not into another answer, and hang up."""
         if self.transport.is_closing():  # TLS takes its time
             return
         self._refused(status, code, self._address)
@@ -188,8 +276,9 @@ class Protocol(HttpToolsProtocol):
         error.status = status
         body = msgspec.json.encode(error_body(error))
         head: tuple[Any, ...] = (status, HTTPStatus(status).phrase.encode(), len(body))
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (*head, body)
-        )
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(
+                b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
+                b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (*head, body)
+            )
         self.transport.close()

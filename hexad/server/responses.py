@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hexad.errors import BadRequest, HexadError, UnknownOption
-from hexad.server.conversation import tools_of
+from hexad.server.conversation import choice_of, tools_of
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, named_event
 from hexad.server.errors import error_body, naming
 from hexad.server.generation import Service
@@ -22,9 +22,10 @@ from hexad.server.models import Models
 from hexad.server.responses_events import Answering
 from hexad.server.responses_items import messages_of, stored_item
 from hexad.server.responses_store import ResponseStore, items_of
-from hexad.server.responses_types import AllowedResponseTools, ResponseRequest, TextOptions, ToolName
+from hexad.server.responses_types import InputMessage, ItemReference, ResponseRequest
+from hexad.server.structured import response_format
 from hexad.server.turn import Gained, Turn, answer
-from hexad.server.wire import EventStream, json_response, read_body, unless_disconnected
+from hexad.server.wire import json_response, read_body, respond
 from hexad.types import StructuredOutputs
 
 RESPONSES = Dialect(error_body, EVENT_STREAM, named_event)
@@ -36,17 +37,20 @@ async def create_response(models: Models, request: Request) -> Response:
     body = await read_body(request, ResponseRequest)
     store, client = _store(request), _client(request)
     turns = store.conversation(client, body.previous_response_id, "previous_response_id")
+    given = [InputMessage(role="user", content=body.input)] if isinstance(body.input, str) else body.input
+    makers = store.makers(client, [item.id for item in given if isinstance(item, ItemReference)])
 
-    def given() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        inputs = [stored_item(item) for item in ([body.input] if isinstance(body.input, str) else body.input)]
+    def read() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        known = {item["id"]: item for item in items_of(makers)}
+        inputs = [stored_item(item, known) for item in given]
         return inputs, items_of(turns) + inputs
 
-    inputs, items = await asyncio.to_thread(given)
+    inputs, items = await asyncio.to_thread(read)
     answering = Answering(body, "resp_" + uuid.uuid4().hex)
 
     async def events() -> AsyncGenerator[dict[str, Any], None]:
         gained: Gained | None = None
-        async with models.use(body.model, deadline=request.state.caller.deadline) as service:
+        async with models.use(body.model, request.state.caller) as service:
             turn = _turn(service, body, items, answering.id)
             opening = list(answering.begin(service, turn.params))
             try:
@@ -61,64 +65,35 @@ async def create_response(models: Models, request: Request) -> Response:
                 raise
         if body.store is not False:
             store.put(client, answering.response, inputs)
-        yield answering.last()
+        yield answering.last() if body.stream else answering.response
 
-    if body.stream:
-        return EventStream(dataclasses.replace(RESPONSES, error=answering.error_event), events())
-    return json_response(await unless_disconnected(request.receive, _last(events())))
-
-
-async def _last(events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
-    last: dict[str, Any] = {}
-    async with contextlib.aclosing(events):
-        async for event in events:
-            last = event
-    return last["response"]  # type: ignore[no-any-return]
+    dialect = dataclasses.replace(RESPONSES, error=answering.error_event) if body.stream else RESPONSES
+    return await respond(request, dialect, body.stream, events())
 
 
 def _turn(service: Service, body: ResponseRequest, items: list[dict[str, Any]], request_id: str) -> Turn:
-    shape = _shape(body.text or TextOptions())
-    with naming({"max_tokens": "max_output_tokens"}):
+    shape = response_format(body.text and body.text.format)
+    names = {"effort": "reasoning.effort", "max_tokens": "max_output_tokens"}
+    with naming(names):
         params = service.sampling_params(
             body,
             max_tokens=body.max_output_tokens,
             logprobs=(body.top_logprobs or 0) if body.wants_logprobs else None,
         )
-    tools = tools_of([tool for tool, _ in body.functions])
-    mode, names = _choice(body.tool_choice)
     return Turn(
         request_id=request_id,
         messages=lambda: messages_of(items, body.instructions),
         params=params,
-        tools=tools,
-        tool_choice=mode,  # type: ignore[arg-type]
-        callable=names,
+        tools=tools_of([tool for tool, _ in body.functions]),
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        structured=shape,
+        structured=StructuredOutputs(**shape) if shape else None,
         effort=body.reasoning.effort if body.reasoning else None,
         by_token=body.wants_logprobs,
-        names={"effort": "reasoning.effort"} | ({"structured_outputs": "text.format"} if shape else {}),
+        priority=body.priority,
+        cache_salt=body.cache_salt,
+        names=names | ({"structured_outputs": "text.format"} if shape else {}),
+        **choice_of(body.tool_choice),
     )
-
-
-def _shape(text: TextOptions) -> StructuredOutputs | None:
-    match text.format:
-        case None:
-            return None
-        case form if form.type == "text":
-            return None
-        case form if form.type == "json_schema":
-            return StructuredOutputs(json=form.schema_)
-    return StructuredOutputs(json_object=True)
-
-
-def _choice(choice: Any) -> tuple[str, list[str] | None]:
-    match choice:
-        case ToolName(name=name):
-            return "required", [name]
-        case AllowedResponseTools(mode=mode, tools=tools):
-            return mode, [tool.name for tool in tools]
-    return choice or "auto", None
 
 
 async def get_response(models: Models, request: Request) -> Response:

@@ -82,7 +82,8 @@ class Answering:
 
     def _open(self, kind: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from self._close("completed")
-        self._item = {"type": kind, "id": new_id(kind), "status": "in_progress", **fields}
+        own = f"{self.id.removeprefix('resp_')}_{len(self.response['output'])}"
+        self._item = {"type": kind, "id": new_id(kind, own), "status": "in_progress", **fields}
         self.response["output"] = [*self.response["output"], self._item]
         yield self._event("response.output_item.added", output_index=self._index, item=dict(self._item))
 

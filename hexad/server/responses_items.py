@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
-from hexad.errors import BadRequest
+from hexad.errors import BadRequest, NotFound
+from hexad.server import responses_types as wire
 from hexad.server.conversation import arguments_of
-from hexad.server.responses_types import OPEN, FunctionCallItem, InputMessage, InputText, Item, ReasoningItem, full_name
 
 _PREFIX = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
 
 
-def new_id(kind: str) -> str:
-    return _PREFIX[kind] + uuid.uuid4().hex
+def new_id(kind: str, own: str = "") -> str:
+    return _PREFIX[kind] + (own or uuid.uuid4().hex)
 
 
 def text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def stored_item(item: Item | str) -> dict[str, Any]:
-    """A whole item with an id, in the words of OpenAI's description. Raises BadRequest."""
-    if isinstance(item, str):
-        item = InputMessage(role="user", content=item)
+def stored_item(item: wire.Item, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """A whole item with an id, in the words of OpenAI's description; those that are referred to are `known`.
+
+    Raises BadRequest.
+    """
+    if isinstance(item, wire.ItemReference):
+        if item.id not in known:
+            raise NotFound(f"the item {item.id!r} is not of a stored response; send the item itself", param="input")
+        return known[item.id]
     whole: dict[str, Any] = {"type": item.type, "id": item.id or new_id(item.type), "status": "completed"}
-    if isinstance(item, InputMessage):
+    if isinstance(item, wire.InputMessage):
         if item.role == "assistant":
             content = [text_part(text) for text in _texts(item.content)]
         else:
             content = [{"type": "input_text", "text": text} for text in _texts(item.content)]
         return whole | {"role": item.role, "content": content}
-    if isinstance(item, ReasoningItem):
-        hidden = item.encrypted_content or OPEN
-        if not item.content and not hidden.startswith(OPEN):
+    if isinstance(item, wire.ReasoningItem):
+        hidden = item.encrypted_content or wire.OPEN
+        if not item.content and not hidden.startswith(wire.OPEN):
             raise BadRequest(
                 "encrypted_content was not made here and cannot be read; leave the item out", param="input"
             )
-        texts = [part.text for part in item.content or ()] or [hidden.removeprefix(OPEN)]
+        texts = [part.text for part in item.content or ()] or [hidden.removeprefix(wire.OPEN)]
         content = [{"type": "reasoning_text", "text": text} for text in texts if text]
         return whole | {"summary": [], "content": content}
-    if isinstance(item, FunctionCallItem):
+    if isinstance(item, wire.FunctionCallItem):
         return whole | item.model_dump(include={"call_id", "name", "namespace", "arguments"}, exclude_none=True)
     return whole | {"call_id": item.call_id, "output": "\n".join(_texts(item.output))}
 
 
-def _texts(content: str | list[InputText]) -> list[str]:
+def _texts(content: str | list[wire.InputText]) -> list[str]:
     return [content] if isinstance(content, str) else [part.text for part in content]
 
 
@@ -72,7 +78,7 @@ def messages_of(items: list[dict[str, Any]], instructions: str | None = None) ->
             case "function_call":
                 if last is None:
                     messages.append(last := {"role": "assistant", "content": ""})
-                names[item["call_id"]] = name = full_name(item["name"], item.get("namespace"))
+                names[item["call_id"]] = name = wire.full_name(item["name"], item.get("namespace"))
                 arguments = arguments_of(item["arguments"], f"input.{index}.arguments")
                 function = {"name": name, "arguments": arguments}
                 call = {"id": item["call_id"], "type": "function", "function": function}

@@ -60,6 +60,11 @@ class ResponseStore:
         mine.move_to_end(response_id)
         return mine[response_id]
 
+    def makers(self, client: str, item_ids: Iterable[str]) -> list[Stored]:
+        """The responses that made these items, as far as they are stored: an item's id holds its response's."""
+        names = {"resp_" + item_id.partition("_")[2].partition("_")[0] for item_id in item_ids}
+        return [self.get(client, name) for name in names & self._clients.get(client, {}).keys()]
+
     def delete(self, client: str, response_id: str) -> None:
         """Raises NotFound."""
         size = self.get(client, response_id).size

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from hexad.server.openai_types import FIRST, Effort, Function, FunctionName, JsonObjectFormat, Named, TextFormat, Wire
+from hexad.server.openai_types import FIRST, Effort, Function, FunctionName, PlainFormat, Sampling, ToolMode, Wire
 from hexad.types import MAX_LOGPROBS
 
 Id = Annotated[str, Field(max_length=256)]
@@ -26,6 +26,8 @@ class InputText(Wire):
     # What comes back of an answer.
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     logprobs: list[Any] | None = None
+    parsed: Any = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None  # changes no answer
 
 
 class InputMessage(Wire):
@@ -43,6 +45,8 @@ class FunctionCallItem(Wire):
     name: str
     namespace: str | None = None
     arguments: str
+    parsed_arguments: Any = None
+    caller: None = None
     id: Id | None = None
     status: Status | None = None
 
@@ -53,6 +57,13 @@ class FunctionOutputItem(Wire):
     output: str | Annotated[list[InputText], FIRST]
     id: Id | None = None
     status: Status | None = None
+
+
+class ItemReference(Wire):
+    """An item of a stored response."""
+
+    type: Literal["item_reference"]
+    id: Id
 
 
 class ReasoningText(Wire):
@@ -69,7 +80,11 @@ class ReasoningItem(Wire):
     status: Status | None = None
 
 
-Item = InputMessage | FunctionCallItem | FunctionOutputItem | ReasoningItem
+_Item = InputMessage | FunctionCallItem | FunctionOutputItem | ItemReference | ReasoningItem
+Item = Annotated[
+    Annotated[_Item, Field(discriminator="type")],
+    BeforeValidator(lambda item: {"type": "message"} | item if isinstance(item, dict) else item),
+]
 
 
 class ResponseTool(Function):
@@ -88,8 +103,9 @@ def full_name(name: str, namespace: str | None) -> str:
     return f"{namespace}__{name}" if namespace else name
 
 
-class ToolName(Named):
+class ToolName(Wire):
     type: Literal["function"]
+    name: str
 
 
 class AllowedResponseTools(Wire):
@@ -107,7 +123,7 @@ class ResponseSchema(Wire):
 
 
 class TextOptions(Wire):
-    format: TextFormat | JsonObjectFormat | ResponseSchema | None = None
+    format: Annotated[PlainFormat | ResponseSchema, Field(discriminator="type")] | None = None
     verbosity: Literal["medium"] | None = None
 
 
@@ -123,7 +139,7 @@ class ResponseStreamOptions(Wire):
     include_obfuscation: Literal[False] | None = None
 
 
-class ResponseRequest(Wire):
+class ResponseRequest(Sampling):
     model: str | None = None
     input: str | Annotated[list[Item], FIRST, Field(min_length=1)]
     instructions: str | None = None
@@ -132,13 +148,11 @@ class ResponseRequest(Wire):
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
     max_output_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
     tools: Annotated[list[Annotated[ResponseTool | NamespaceTool, Field(discriminator="type")]], FIRST] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolName | AllowedResponseTools | None = None
+    tool_choice: ToolMode | Annotated[ToolName | AllowedResponseTools, Field(discriminator="type")] | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
     # Those that are about the output of tools that Hexad does not have ask for nothing.

@@ -13,9 +13,9 @@ import signal
 import socket
 import ssl
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -32,18 +32,18 @@ from hexad.server.models import Models, Served
 from hexad.server.protocol import HEAD_S, KEEP_ALIVE_S, MAX_CONNECTIONS, Protocol, Refused
 from hexad.server.tracing import start_tracing
 from hexad.server.traffic import Traffic
+from hexad.server.wire import unless
 
 FLUSH_S = 5
 """After the drain: how long connections may take to accept their last bytes."""
 UNIX = "unix:"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 OnReady = Callable[[AsyncLLM, str], None]
-T = TypeVar("T")
 
 
 def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) -> int:
-    """Load the first model and serve all until SIGTERM or SIGINT, then drain; a second signal ends at once.
+    """Load the first model and serve all until one of STOP_SIGNALS, then drain; a second one ends at once.
 
     The server's own settings are those of the first. `on_ready` is given its engine and the address once connections
     are accepted. Returns the exit status. Raises ConfigError when the address, the keys or the certificate cannot be
@@ -61,11 +61,11 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
     # Bound before the model is loaded, so that a taken port is known at once.
     with _bind(config.host, config.port) as listener:
         try:
-            uvloop.run(_serve(served, keys, listener, on_ready, progress))
+            uvloop.new_event_loop().run_until_complete(_serve(served, keys, listener, on_ready, progress))
         finally:
             if config.host.startswith(UNIX):
                 Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
-    return 0
+    os._exit(0)  # a download runs in a thread that cannot be cancelled, and would be waited for
 
 
 def _check_certificate(config: Config) -> None:
@@ -136,13 +136,12 @@ async def _serve(
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, lambda: (stop_at_once if stop.is_set() else stop).set())
+        if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN):  # as under nohup
+            loop.add_signal_handler(number, lambda: (stop_at_once if stop.is_set() else stop).set())
     models = Models(served)
-    await _unless(stop, models.load(None, progress))
+    await unless(stop.wait(), models.load(None, progress))
     if (first := models.find(None).service) is None:
-        await models.close()
-        # A download runs in a thread that cannot be cancelled; there is nothing else to end.
-        os._exit(0)
+        return await models.close()
     tracing = start_tracing()
     traffic = Traffic(tracing)
     app = build_app(models, config, keys, traffic)
@@ -151,8 +150,8 @@ async def _serve(
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        await _unless(stop, asyncio.shield(serving))
-        await _unless(stop_at_once, models.shut(config.drain_timeout))
+        await unless(stop.wait(), asyncio.shield(serving))
+        await unless(stop_at_once.wait(), models.shut(config.drain_timeout))
     finally:
         await models.close()
         server.config.timeout_graceful_shutdown = 1 if stop_at_once.is_set() else FLUSH_S
@@ -160,20 +159,6 @@ async def _serve(
         await serving
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
-
-
-async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
-    """What `work` gives, or None when `event` comes first; it is cancelled then."""
-    working = asyncio.ensure_future(work)
-    waiting = asyncio.ensure_future(event.wait())
-    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if working.done():
-        return working.result()
-    working.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await working
-    return None
 
 
 def _settings(app: FastAPI, config: Config) -> uvicorn.Config:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from hexad.errors import BadRequest, UnknownOption
-from hexad.server.openai_types import ChatRequest, Generation, JsonObjectFormat, JsonSchemaFormat
+from hexad.server.openai_types import ChatRequest, Generation
 from hexad.types import StructuredOutputs
 
 _GUIDED = ("json", "regex", "choice", "grammar")
@@ -37,10 +37,11 @@ def structured(body: Generation) -> tuple[StructuredOutputs | None, str]:
 
 
 def response_format(form: Any) -> dict[str, Any] | None:
-    """The field of StructuredOutputs that a response format stands for; a schema is held to, strict or not."""
-    if isinstance(form, JsonSchemaFormat) and form.json_schema.schema_ is not None:
-        return {"json": form.json_schema.schema_}
-    return {"json_object": True} if isinstance(form, (JsonObjectFormat, JsonSchemaFormat)) else None
+    """The field of StructuredOutputs that a chat's or a response's stands for; a schema is held to, strict or not."""
+    if form is None or form.type == "text":
+        return None
+    schema = getattr(getattr(form, "json_schema", form), "schema_", None)
+    return {"json_object": True} if schema is None else {"json": schema}
 
 
 def _struct(name: str, fields: dict[str, Any]) -> StructuredOutputs:

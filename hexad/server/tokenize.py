@@ -20,7 +20,7 @@ Asked = TokenizeRequest | TokenizeChatRequest | ContentRequest
 
 async def tokenize(models: Models, request: Request) -> Response:
     body = await read_one_of(request, _asked)
-    async with models.use(body.model, deadline=request.state.caller.deadline) as service:
+    async with models.use(body.model, request.state.caller) as service:
         if isinstance(body, ContentRequest):
             return json_response(await tokenize_content(service, body))
         if isinstance(body, TokenizeChatRequest):
@@ -41,7 +41,7 @@ def _asked(value: Any) -> type[Asked]:
 
 async def detokenize(models: Models, request: Request) -> Response:
     body = await read_body(request, DetokenizeRequest)
-    async with models.use(body.model, deadline=request.state.caller.deadline) as service:
+    async with models.use(body.model, request.state.caller) as service:
         tokenizer, most = service.engine.tokenizer, service.engine.max_model_len
         if len(body.tokens) > most:
             raise ContextTooLong(f"tokens holds {len(body.tokens)}; this model's context is {most}", param="tokens")

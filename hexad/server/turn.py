@@ -1,6 +1,6 @@
 """A conversation to be answered, in no dialect: what every chat endpoint translates to and from.
 
-A dialect builds a `Turn`, reads `answer` (a stream) or `answer_whole`, and writes what it gained in its own words.
+A dialect builds a `Turn`, reads `answer`, and writes what it gained in its own words.
 What the answer must look like, how long the model may reason and which tools it must call are fields of the turn;
 how that reaches the model is decided here, by the format of its replies. This module knows no wire format.
 """
@@ -20,10 +20,10 @@ from hexad.errors import BadRequest
 from hexad.server.caller import Caller
 from hexad.server.errors import naming
 from hexad.server.generation import Job, Service, run
-from hexad.server.pieces import Cursor, Piece, whole
+from hexad.server.pieces import Cursor, Piece
 from hexad.text.grammar import expression
 from hexad.text.literal import Literals
-from hexad.text.reply import CallArguments, CallStart, Event, Reasoning, ReplyParser, Text, Tool
+from hexad.text.reply import CallStart, Event, Reasoning, ReplyParser, Tool
 from hexad.text.reply_grammar import reply_grammar
 from hexad.types import RequestOutput, SamplingParams, StructuredOutputs
 
@@ -46,6 +46,7 @@ class Turn:
     """Gives them as chat templates read them: role, content (a text), tool_calls (arguments are objects),
     tool_call_id, name, reasoning_content. Called beside the event loop: a conversation may be long."""
     params: SamplingParams
+    to_the_end: bool = False  # as in Job
     tools: Sequence[Tool] = ()
     tool_choice: Literal["auto", "none", "required"] = "auto"
     callable: Sequence[str] | None = None
@@ -80,6 +81,11 @@ class Turn:
         if len(known) < len(self.tools):
             twice = next(tool.name for tool in self.tools if known[tool.name] is not tool)
             raise BadRequest(f"tools holds two functions named {twice[:64]!r}; name each once", param="tools")
+        for tool in self.tools:
+            if "object" not in (kind := str(tool.parameters.get("type", "object"))):
+                raise BadRequest(
+                    f"tools: {tool.name[:64]!r} takes a {kind[:60]}; it must take an object", param="tools"
+                )
         if self.tool_choice == "required" and not known:
             raise BadRequest("tool_choice asks for a tool, and there are none; give tools", param="tool_choice")
         if missing := next((name for name in self.callable or () if name not in known), None):
@@ -88,14 +94,6 @@ class Turn:
 
     def named(self, own: str) -> str:
         return self.names.get(own, own)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    id: str
-    name: str
-    arguments: str
-    """One JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +106,6 @@ class Gained:
     output: RequestOutput
     reasoning_tokens: int
     """Of this answer, so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer."""
-
-    index: int
-    content: str
-    reasoning: str
-    calls: list[Call]
-    piece: Piece
-    """Its raw text, tokens, log-probabilities and ending."""
-    reasoning_tokens: int = 0
 
 
 def call_id() -> str:
@@ -261,7 +246,7 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
         if turn.tools or service.format.reasoning is not None or service.format.answer:
             shape = await asyncio.to_thread(_shape, service, turn, thinking.asked is not False, tail)
         params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
-        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, markers=True)
+        job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, True, turn.to_the_end)
         # A model that reasons although it was asked not to is still understood.
         parsers = [ReplyParser(service.format, tools=tools, thinking=True, prompt_tail=tail) for _ in range(params.n)]
         cursors = [Cursor(by_token=turn.by_token) for _ in parsers]
@@ -282,34 +267,3 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
                     if piece.finish_reason == "stop" and called[index]:
                         piece = piece._replace(finish_reason="tool_calls")
                     yield Gained(index, events, piece, output, counts[index].count)
-
-
-async def answer_whole(service: Service, turn: Turn, caller: Caller) -> tuple[list[Reply], RequestOutput]:
-    """All answers, complete."""
-    events: list[list[Event]] = [[] for _ in range(turn.params.n)]
-    endings: dict[int, Gained] = {}
-    gained: Gained | None = None
-    async with contextlib.aclosing(answer(service, turn, caller)) as growth:
-        async for gained in growth:
-            events[gained.index] += gained.events
-            endings[gained.index] = gained
-    assert gained is not None  # every answer ends with a piece, or in an exception
-    replies = []
-    for choice in gained.output.outputs:
-        ending = endings[choice.index]
-        piece = whole(choice)._replace(finish_reason=ending.piece.finish_reason)
-        replies.append(reply_of(choice.index, events[choice.index], piece, ending.reasoning_tokens))
-    return replies, gained.output
-
-
-def reply_of(index: int, events: Sequence[Event], piece: Piece, reasoning_tokens: int = 0) -> Reply:
-    """Events put together."""
-    content = "".join([event.text for event in events if isinstance(event, Text)])
-    reasoning = "".join([event.text for event in events if isinstance(event, Reasoning)])
-    names = {event.index: event.name for event in events if isinstance(event, CallStart)}
-    arguments = dict.fromkeys(names, "")
-    for event in events:
-        if isinstance(event, CallArguments):
-            arguments[event.index] += event.text
-    calls = [Call(call_id(), name, arguments[number]) for number, name in names.items()]
-    return Reply(index, content, reasoning, calls, piece, reasoning_tokens)

@@ -6,13 +6,14 @@ This module knows HTTP; it knows neither endpoints nor the engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import msgspec
 from pydantic import BaseModel, ValidationError
@@ -211,24 +212,43 @@ def json_response(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`; cancel it at once, and raise ClientDisconnect, when the client goes away."""
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(receive))
+async def respond(
+    request: Request, dialect: Dialect, streams: bool | None, events: AsyncGenerator[dict[str, Any], None]
+) -> Response:
+    """All events as they come, or the last of them as JSON."""
+    if streams:
+        return EventStream(dialect, events)
+    return json_response(await unless_disconnected(request.receive, _last(events)))
+
+
+async def _last(events: AsyncGenerator[T, None]) -> T:
+    async with contextlib.aclosing(events):
+        async for event in events:
+            last = event
+    return last
+
+
+async def unless(first: Coroutine[Any, Any, Any], work: Awaitable[T]) -> T | Any:
+    """What `work` gives, or what `first` does when that ends before; the other is cancelled, and has ended too."""
+    working, other = asyncio.ensure_future(work), asyncio.ensure_future(first)
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        await asyncio.wait({working, other}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else other.result()
     finally:
         working.cancel()
-        watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        other.cancel()
+        await asyncio.gather(working, other, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`; cancel it at once, and raise ClientDisconnect, when the client goes away."""
+    return cast(T, await unless(_disconnected(receive), work))
+
+
+async def _disconnected(receive: Receive) -> NoReturn:
     while (await receive())["type"] != "http.disconnect":
         pass
+    raise ClientDisconnect
 
 
 class EventStream(Response):

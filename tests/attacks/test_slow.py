@@ -41,6 +41,21 @@ def test_a_client_that_vanishes_at_any_byte_frees_its_request(target: Target, ho
     target.until_idle(timeout_s=5, key=ADMIN)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_vanishes_with_another_request_behind_frees_both(target: Target, stream: bool) -> None:
+    named = f"vanished-{stream}".lower()
+    request = raw.post(
+        "/v1/completions", LONG | {"stream": stream, "n": 8}, KEY + b"X-Request-Id: %b\r\n" % named.encode()
+    )
+    behind = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection = raw.sent(target, request.replace(b"Connection: close\r\n", b"") + behind)
+    target.until(lambda found: found["hexad:num_requests_running"] > 0, ADMIN)
+    connection.close()
+    target.until_idle(timeout_s=5, key=ADMIN)
+    (line,) = (line for line in target.log.read_text().splitlines() if named in line)
+    assert "error=client_disconnected" in line
+
+
 def test_clients_that_vanish_while_queued_cost_nothing(target: Target) -> None:
     held = [raw.sent(target, raw.post("/v1/completions", LONG, KEY)) for _ in range(150)]
     target.until(lambda found: found["hexad:num_requests_waiting"] > 20, ADMIN)
@@ -143,7 +158,7 @@ async def listening(app: App, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     for name, value in (("LOOK_S", 0.05), ("HEAD_S", 0.4), ("BODY_S", 0.4), ("READER_S", 0.4)):
         monkeypatch.setattr(protocol, name, value)
     http: Any = partial(protocol.Protocol, refused=lambda *_: None)
-    config = uvicorn.Config(app, http=http, lifespan="off", port=0, log_level="critical")  # type: ignore[arg-type]
+    config = uvicorn.Config(app, http=http, lifespan="off", port=0, log_level="critical", timeout_keep_alive=2)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -191,6 +206,21 @@ def test_a_connection_that_is_used_and_used_again_stays(monkeypatch: pytest.Monk
         writer.close()
 
     _run(scenario, monkeypatch)
+
+
+def test_an_answer_may_take_longer_than_a_connection_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def works(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        await asyncio.sleep(3 if scope["path"] == "/long" else 0)
+        await _echo(scope, receive, send)
+
+    async def scenario(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for path in (b"/", b"/long"):
+            writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    _run(scenario, monkeypatch, works)
 
 
 @pytest.mark.parametrize("between", [b"", b"\r\n"], ids=["nothing", "empty lines"])

@@ -91,6 +91,9 @@ def test_explain_shows_each_value_and_its_origin(tmp_path: Path) -> None:
     assert "from the checkpoint" in lines["dtype"]
     assert "hermes" in lines["tool_format"] and "from the chat template" in lines["tool_format"]
     assert "tokens" in shown and "packed weights           made at each start" in shown
+    assert "what the kernel and the cgroup leave" in lines["available"]
+    shown = hexad("explain", "demo", "--model-memory", "1GiB").stdout
+    assert re.search(r"available +1.00 GiB +model_memory\n", shown)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,23 @@ def test_a_wrong_file_is_refused_with_its_line(
     assert told.format(path) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["serve", "demo", "--prot", "80"], "did you mean --port?; `hexad serve --help-all`"),
+        (["serve", "demo", "--tls_cert=x"], "did you mean --tls-cert?"),
+        (["generate", "demo", "--max_tokens", "3"], "did you mean --max-tokens?"),
+        (["serve", "demo", "--zzz"], "arguments: --zzz; `hexad serve --help-all` shows what there is"),
+    ],
+)
+def test_an_unknown_flag_is_refused_with_the_nearest_one(
+    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert told in capsys.readouterr().err
+
+
 def test_doctor_measures_the_machine() -> None:
     shown = hexad("doctor").stdout
     assert re.search(r"bandwidth +[1-9]\d*\.\d GB/s", shown) and "portable" in shown
@@ -129,6 +149,7 @@ def test_every_verb_explains_itself_with_examples_first(verb: str) -> None:
     if verb != "doctor":
         assert 0 < shown.index("examples:") < shown.index("options:")
     assert len(shown.split("--")) <= len(everything.split("--"))
+    assert not re.search("SUPPRESS|<object", shown + everything)
     assert len([line for line in shown.splitlines() if line.strip().startswith("--")]) <= 24
     assert verb != "serve" or len([line for line in everything.splitlines() if line.strip().startswith("--")]) <= 40
 

@@ -99,6 +99,19 @@ def test_model_may_be_a_list(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ("models: [a]", "must be `NAME:"),
+        ("models: {1: {model: demo}}", "must be `NAME:"),
+        ("models:", "must be `NAME:"),
+        ("models: {a: {model: b}}\nmodel: c", "line 2: model stands beside models"),
+        ("models:\n  a: {threads: 1, threads: 2}", "line 2: models.a.threads is given twice"),
+        ("models:\n  a: {model: b}\n  a: {model: c}", "line 3: models.a is given twice"),
+        ("keep_alive: 10m\nkeep-alive: 5m", "line 2: keep_alive is given twice"),
+        ("model: [a, b]\nserved-model-name: c", "write them as NAME=MODEL"),
+        ("model: []", r"model is \[\]"),
+        ("model: [demo, null]", "None"),
+        ("model:", "None"),
+        ("model: {a: b}", "name a directory"),
+        ("allowed_origins: [https://a.example]", "allowed_origins is .*; it must be a text"),
+        ("revision: 1.10", "revision is 1.1; it must be a text"),
         ("models: {a: {modle: x}}", "unknown setting 'modle' in .*, line 1, models.a"),
         ("models: {a: {port: 1}}", "port is one for all models"),
         ("models: {a: {served-model-name: b}}", "is one for all models"),
@@ -110,6 +123,26 @@ def test_what_a_file_must_not_say(tmp_path: Path, content: str, why: str) -> Non
     (tmp_path / "c").write_text(content)
     with pytest.raises(ConfigError, match=why):
         served("serve", "--config", str(tmp_path / "c"))
+
+
+def test_no_word_is_taken_for_another() -> None:
+    for words in (["serve", ""], ["serve", "a", ""], ["generate", "", "Who?"]):
+        with pytest.raises(ConfigError, match="name a directory"):
+            served(*words)
+
+
+def test_settings_may_be_merged_from_an_anchor(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text(
+        "models:\n  a: &a {model: x, threads: 1, max-queue: 5}\n"
+        "  a-b: {<<: *a, model: y}\n  a_b: {model: z, keep-alive: 1m}\n"
+    )
+    each = served_by(parser_of(True).parse_args(["serve", "--config", str(tmp_path / "c"), "--request-timeout", "1m"]))
+    assert [(one.name, one.config.model, one.config.threads, one.config.max_queue) for one in each] == [
+        ("a", "x", 1, 5),
+        ("a-b", "y", 1, 5),
+        ("a_b", "z", None, 1024),
+    ]
+    assert [one.config.request_timeout for one in each] == [60.0] * 3 and each[2].config.keep_alive == 60
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hexad.bench import skills
 from hexad.config import Config, resolve
 from hexad.decoding.grammar import Vocabulary
 from hexad.engine import grammar_process, grammars
+from hexad.engine.process import BOOTSTRAP
 from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded
 
 from .test_supervisor import answer, running, until
@@ -155,10 +157,12 @@ def test_a_compiler_that_dies_or_hangs_costs_one_request(config: Config, monkeyp
 
             numbers = iter(range(1, 100))
             large = StructuredOutputs(choice=["x" * 2000 + str(i) for i in range(400)])
-            small = "import hexad.engine.grammar_worker as worker; worker.MEMORY_BYTES = 2**20; "
-            at = grammar_process.BOOTSTRAP.index("from hexad")
-            narrow = grammar_process.BOOTSTRAP[:at] + small + grammar_process.BOOTSTRAP[at:]
-            monkeypatch.setattr(grammar_process, "BOOTSTRAP", narrow)
+            narrow = (
+                "import resource; limit = resource.setrlimit; resource.setrlimit = lambda what, most: "
+                "limit(what, [size - 511 * 2**20 for size in most] if what == resource.RLIMIT_AS else most); "
+            )
+            words = engine._grammars._command[3:]
+            monkeypatch.setattr(engine._grammars, "_command", (sys.executable, "-c", narrow + BOOTSTRAP, *words))
             with pytest.raises(BadRequest, match="512 MiB"):
                 await answer(engine, asking(large))
             monkeypatch.undo()
@@ -222,8 +226,8 @@ def test_a_compiler_does_not_outlive_its_engine(config: Config, monkeypatch: pyt
             with pytest.raises(EngineUnavailable):
                 await each
         assert engine._grammars._process is None
-        monkeypatch.setattr(grammar_process, "BOOTSTRAP", "raise SystemExit(3)")
         async with running(config) as engine:
+            monkeypatch.setattr(engine._grammars, "_command", (sys.executable, "-c", "raise SystemExit(3)"))
             with pytest.raises(EngineUnavailable, match="start"):
                 await answer(engine, asking(StructuredOutputs(choice=["d"])))
             monkeypatch.undo()

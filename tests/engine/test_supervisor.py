@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,10 +17,15 @@ from typing import Literal
 
 import msgspec
 import pytest
+import zmq
+import zmq.asyncio
 
 from hexad import AsyncLLM, RequestOutput, SamplingParams
 from hexad.config import Config, resolve
 from hexad.engine import process
+from hexad.engine.messages import REFUSED, Refused, encode
+from hexad.engine.process import EngineProcess
+from hexad.engine.setup import no_progress
 from hexad.errors import BadRequest, ContextTooLong, NotFound, Overloaded, RequestFailed
 
 PROMPT = [5, 9, 2, 7] * 12
@@ -59,6 +65,10 @@ async def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     await asyncio.wait_for(poll(), timeout_s)
 
 
+def admitted(engine: AsyncLLM) -> list[bool]:
+    return [live.stream.output.queue_s is not None for live in engine._live.values()]
+
+
 PARAMS = [
     SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True, logprobs=2),
     SamplingParams(temperature=1.0, seed=7, max_tokens=200, ignore_eos=True, n=3),
@@ -92,17 +102,110 @@ def test_streams_survive_kill_9_bit_for_bit(config: Config, dtype: Literal["floa
     asyncio.run(main())
 
 
-def test_a_request_that_kills_the_engine_again_and_again_fails_alone(config: Config) -> None:
+POISON = 77
+POISONED = (
+    "import os, sys, time; sys.path[:] = sys.argv.pop().split(chr(10)); from hexad.engine import runner, worker\n"
+    "run = runner.Runner.run\n"
+    "def poisoned(self, plan):\n"
+    f"    if any(each.sequence.tokens[0] == {POISON} for each in plan.chunks):\n"
+    "        time.sleep(0.05)\n"
+    "        os._exit(9)\n"
+    "    return run(self, plan)\n"
+    "runner.Runner.run = poisoned\n"
+    "sys.exit(worker.main(sys.argv[2], int(sys.argv[3])))"
+)
+"""Starts an engine that dies of a prompt."""
+
+
+def test_a_request_that_kills_the_engine_again_and_again_fails_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that ran beside it, and those that waited behind it, get the tokens that they would have got."""
+    monkeypatch.setattr(process, "BOOTSTRAP", POISONED)
+
+    async def main() -> None:
+        async with running(dataclasses.replace(config, max_num_seqs=6, kernels="reference")) as engine:
+            long = [msgspec.structs.replace(params, max_tokens=150) for params in PARAMS]
+            undisturbed = [tokens(await answer(engine, params)) for params in long]
+            asked = [asyncio.create_task(answer(engine, params)) for params in long[1:]]
+            await until(lambda: len(engine._live) == 3 and all(admitted(engine)))
+            poison = asyncio.create_task(answer(engine, long[0], [POISON, 3]))
+            await asyncio.sleep(0)
+            asked.insert(0, asyncio.create_task(answer(engine, long[0])))
+            with pytest.raises(RequestFailed, match="died 3 times while this request ran"):
+                await poison
+            assert [tokens(await task) for task in asked] == undisturbed
+            assert engine.restarts == 3 and await engine.audit() is None
+
+    asyncio.run(main())
+
+
+def test_a_suspect_is_alone_until_it_is_cleared(config: Config) -> None:
+    """Whatever is asked of the engine meanwhile is done after; nobody is blamed for a death in company."""
+
+    async def main() -> None:
+        async with running(dataclasses.replace(config, kernels="reference")) as engine:
+            long = [msgspec.structs.replace(params, max_tokens=150) for params in PARAMS]
+            undisturbed = [tokens(await answer(engine, params)) for params in long]
+            asked = [asyncio.create_task(answer(engine, params)) for params in long]
+            for death in range(4):
+                await until(lambda: not engine._suspects and all(admitted(engine)))
+                os.kill(engine.engine_pid, signal.SIGKILL)
+                await until(lambda: engine.restarts > death)  # noqa: B023
+            assert engine._suspects, "they are tried now"
+            late = asyncio.create_task(answer(engine, long[0]))
+            await asyncio.wait_for(engine.pause(), 20)
+            assert not engine._suspects
+            before = [tokens(live.stream.output) for live in engine._live.values()]
+            await asyncio.sleep(0.2)
+            assert [tokens(live.stream.output) for live in engine._live.values()] == before
+            await engine.resume()
+            assert [tokens(await task) for task in (*asked, late)] == [*undisturbed, undisturbed[0]]
+            assert await engine.audit() is None and engine.stats().num_running == 0
+
+    asyncio.run(main())
+
+
+def test_a_start_that_is_given_up_again_and_again_leaves_nothing_behind(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async def main() -> None:
+        async with running(config):
+            pass
+        before = open_files()
+        for wait_s in (0.01, 0.1, 0.2):
+            starting = asyncio.create_task(EngineProcess.spawn(config, no_progress))
+            await asyncio.sleep(wait_s)
+            for _ in range(3):
+                starting.cancel()
+                await asyncio.sleep(0)
+            await asyncio.gather(starting, return_exceptions=True)
+            await until(lambda: not list(tmp_path.iterdir()) and open_files() <= before)
+
+    asyncio.run(main())
+
+
+def test_a_start_that_hangs_is_given_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is stopped while its predecessor's streams wait for it is replaced too."""
+    monkeypatch.setattr(process, "START_HUNG_S", 0.3)
+
     async def main() -> None:
         async with running(config) as engine:
-            long = SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)
-            asked = asyncio.create_task(answer(engine, long))
-            for restarts in range(3):
-                await until(lambda: engine.healthy and engine.restarts == restarts and bool(engine._live))  # noqa: B023
+            undisturbed = await answer(engine, PARAMS[0])
+            asked = asyncio.create_task(answer(engine, PARAMS[0]))
+            await until(lambda: bool(engine._live))
+            with monkeypatch.context() as patched:
+                patched.setattr(process, "BOOTSTRAP", "import time; time.sleep(60)")
                 os.kill(engine.engine_pid, signal.SIGKILL)
-            with pytest.raises(RequestFailed, match="died 3 times while this request ran"):
-                await asked
-            assert len((await answer(engine, PARAMS[1])).outputs) == 3
+                await until(lambda: not engine.healthy)
+                await asyncio.sleep(0.1)
+            assert tokens(await asyncio.wait_for(asked, 20)) == tokens(undisturbed)
+            assert engine.restarts == 1
 
     asyncio.run(main())
 
@@ -143,7 +246,7 @@ def test_refusals_come_before_the_first_item_and_disturb_nobody(config: Config) 
     async def main() -> None:
         async with running(config) as engine:
             neighbour = asyncio.create_task(answer(engine, PARAMS[0]))
-            with pytest.raises(ContextTooLong, match="holds 1024"):
+            with pytest.raises(ContextTooLong, match="length is 1024"):
                 await refused(engine, [1] * 2000, SamplingParams())
             with pytest.raises(BadRequest, match="prompt"):
                 await refused(engine, [10**6], SamplingParams())
@@ -338,5 +441,24 @@ def test_a_supervisor_that_is_behind_lets_others_have_their_turn(
                 pass
             later = [output async for output in outputs]
             assert len(later) > (400 - first) / 2
+
+    asyncio.run(main())
+
+
+def test_a_refusal_is_heard_although_the_end_is_seen_first(tmp_path: Path) -> None:
+    async def main() -> None:
+        context = zmq.asyncio.Context.instance()
+        socket, engine = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        socket.bind(f"ipc://{tmp_path}/s")
+        engine.connect(f"ipc://{tmp_path}/s")
+        ended = await asyncio.create_subprocess_exec(sys.executable, "-c", f"raise SystemExit({REFUSED})")
+        seen = process.EngineProcess(ended, socket, tmp_path / "none")
+        await ended.wait()
+        asked = asyncio.create_task(seen.receive())
+        await asyncio.sleep(0.3)
+        await engine.send(encode(Refused("CheckpointError", "broken")))
+        assert await asked == [Refused("CheckpointError", "broken")]
+        await seen.stop()
+        engine.close()
 
     asyncio.run(main())

@@ -25,7 +25,7 @@ CONFIG = SchedulerConfig(
     [
         (0, 4, {}, ["empty"]),
         (25, 6, {}, ["25", "6", "31", "30", "at most 5"]),
-        (30, 1, {}, ["prompt is too long: 30 tokens > 29 maximum"]),
+        (30, 1, {}, ["prompt is too long: 30 tokens > 29 maximum", "this model's maximum context length is 30"]),
         (18, 3, {}, ["11 pages", "10", "20 tokens"]),
         (4, 4, {"n": 5}, ["n is 5", "at most 4"]),
         (4, 4, {"n": 2, "generated": [1]}, ["resume one choice"]),

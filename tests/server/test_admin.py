@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -163,6 +164,8 @@ def test_unload_waits_for_what_runs_and_the_next_request_loads_again(served: Ser
         ask(served, name)
     assert states(served) == {"a": "loaded", "b": "unloaded", "c": "loaded"}
     admin(served, "load", model="a", pinned=False)
+    log = served.log.read_text()
+    assert re.search(r"info +b was loaded in \d\.\d s\n", log) and re.search("info +b was unloaded\n", log)
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["", "killed"])
@@ -202,16 +205,17 @@ def test_what_is_paused_and_then_unloaded_can_be_resumed(served: Server) -> None
     assert stream.ended.result() == alone
 
 
-def test_sleep_gives_the_memory_back(served: Server) -> None:
+@pytest.mark.parametrize("level", [1, 2])
+def test_sleep_gives_the_memory_back(served: Server, level: int) -> None:
     ask(served, "b")
     admin(served, "load", model="a")
     before, pids = tree_memory(served), served.engine_pids()
-    held = admin(served, "sleep")
+    held = admin(served, "sleep", level=level)
     assert [model["memory"] for model in held["models"]] == [0, 0, 0]
     assert served.engine_pids() == [] and len(pids) == 2
     assert before - tree_memory(served) > 2 * 8 * 2**20, "less than the KV caches"
     assert served.http.get(served.url + "/health").status_code == 200
-    assert admin(served, "sleep", 400, model="a", level=2)["error"]["param"] == "level"
+    assert admin(served, "sleep", 400, level=3)["error"]["param"] == "level"
     admin(served, "wake")
     assert len(served.engine_pids()) == 2
 
@@ -286,3 +290,17 @@ def test_a_body_is_checked(served: Server) -> None:
     assert admin(served, "load", 404, model="d")["error"]["code"] == "model_not_found"
     admin(served, "unload", model="c")
     assert "load it first" in admin(served, "pause", 400, model="c")["error"]["message"]
+
+
+def test_no_body_asks_for_what_an_empty_object_asks(served: Server) -> None:
+    def post(path: str) -> httpx.Response:
+        return served.http.post(f"{served.url}/admin/{path}")
+
+    for verb, state in (("pause", "paused"), ("resume", "loaded"), ("sleep", "asleep"), ("wake", "loaded")):
+        answer = post(verb)
+        assert answer.status_code == 200 and states(served)["a"] == state, answer.text
+    assert post("flush_cache").status_code == 200 and post("drain").json()["drained"] is True
+    assert post("load").json()["error"]["param"] == "model"
+    refused = post("sleep?model=b&level=1")
+    assert refused.status_code == 400 and "?model=b" in refused.json()["error"]["message"]
+    assert "asleep" not in states(served).values(), "not the others"

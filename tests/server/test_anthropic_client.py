@@ -44,6 +44,7 @@ WEATHER: Any = {
         "additionalProperties": False,
     },
 }
+BROKEN = WEATHER | {"input_schema": {"type": "object", "properties": {"city": {"$ref": "#/$defs/nowhere"}}}}
 OSLO: dict[str, Any] = {
     "model": "demo",
     "max_tokens": 80,
@@ -292,7 +293,9 @@ def test_thinking(thinking_server: Server) -> None:
     found = events(thinking_server.url, asked | {"thinking": budget} | GREEDY)
     check_order(found)
     kinds = {event["delta"]["type"] for event in found if event["type"] == "content_block_delta"}
-    assert kinds == {"thinking_delta", "text_delta"}
+    assert kinds == {"thinking_delta", "signature_delta", "text_delta"}
+    ends = [at for at, event in enumerate(found) if event["type"] == "content_block_stop"]
+    assert found[ends[0] - 1]["delta"] == {"type": "signature_delta", "signature": ""}, "Vercel's client waits for it"
     hidden = thinker.messages.create(**asked, thinking=budget | {"display": "omitted"}, extra_body=GREEDY)
     assert hidden.content[0].thinking == "" and hidden.content[1] == answer.content[1]  # type: ignore[union-attr]
     silent = thinker.messages.create(**asked, thinking={"type": "disabled"}, extra_body=GREEDY)
@@ -311,7 +314,15 @@ def test_thinking(thinking_server: Server) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "'document'"),
         ({"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]}, "redacted"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]}, "tool_result"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "foo": 1}]}]},
+            "0.content.0.foo of a text;",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "0.content.0.text must be a"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
+        ({"tools": [WEATHER | {"name": ""}]}, "tools.0.name"),
+        ({"tools": [WEATHER | {"input_schema": {"type": "string"}}]}, "tools: 'get_weather' takes a string"),
+        ({"tools": [BROKEN], "tool_choice": {"type": "any"}}, "tools: .*/.defs/nowhere"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}}, "other"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking"),
@@ -369,8 +380,10 @@ def test_models(client: anthropic.Anthropic) -> None:
     assert model.created_at.tzinfo is not None and client.models.retrieve("tiny-chat") == model
     with pytest.raises(anthropic.NotFoundError):
         client.models.retrieve("claude-9")
-    with pytest.raises(anthropic.BadRequestError, match="limit"):
-        client.models.list(limit=1)
+    assert client.models.list(limit=1000).data == [model] == list(client.models.list(limit=1))
+    for query in ({"limit": 0}, {"limit": "٣x"}, {"after_id": "tiny-chat"}):
+        with pytest.raises(anthropic.BadRequestError, match=next(iter(query))):
+            client.models.list(extra_query=query)
 
 
 def test_a_request_has_an_id(client: anthropic.Anthropic) -> None:

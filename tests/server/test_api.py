@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hexad.server.app import ROUTES
 from tests.server.api import Endpoint, Parameter, endpoints
 from tests.server.running import Server
 
@@ -25,6 +26,12 @@ def _body(endpoint: Endpoint, row: Parameter, value: Any) -> dict[str, Any]:
     body = {**endpoint.base, **row.beside}
     outer, _, inner = row.name.partition(".")
     return body | {outer: {**body.get(outer, {}), inner: value} if inner else value}
+
+
+def test_no_route_that_takes_a_body_is_missing_from_the_table() -> None:
+    told = {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
+    taken = {(route.method, route.path) for route in ROUTES if route.body is not None and route.access == "user"}
+    assert len(taken) > 12 and taken <= told, taken - told
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=_named)

@@ -148,18 +148,19 @@ def test_one_client_cannot_fill_the_queue(chat_model: Path, tmp_path: Path) -> N
         chat_model, tmp_path / "log", "--api-keys", str(keys), "--max-num-seqs", "1", "--max-queue", "9"
     ) as server:
         body = {"prompt": "a", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+        httpx.post(server.url + "/admin/pause", json={}, headers=as_(BOSS)).raise_for_status()
         first = [
             raw.sent(server, raw.post("/v1/completions", body, b"x-api-key: %b\r\n" % key))
             for key in [ALICE.encode()] * 5
         ]
         with raw.all_closed(first):
-            server.until(lambda gauges: gauges["hexad:num_requests_waiting"] == 4, ALICE)
+            server.until(lambda gauges: gauges["hexad:num_requests_waiting"] == 5, ALICE)
             full = httpx.post(server.url + "/v1/completions", json=body, headers=as_(ALICE))
             assert full.status_code == 429 and full.json()["error"]["code"] == "client_queue_full"
             assert full.headers["retry-after"] == "1" and "alice" in full.text
             other = raw.sent(server, raw.post("/v1/completions", body, b"x-api-key: %b\r\n" % BOB.encode()))
             with other:
-                server.until(lambda gauges: gauges["hexad:num_requests_waiting"] == 5, ALICE)
+                server.until(lambda gauges: gauges["hexad:num_requests_waiting"] == 6, ALICE)
 
 
 def test_keys_are_compared_as_hashes_and_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

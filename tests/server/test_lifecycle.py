@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -75,18 +76,50 @@ def test_sigterm_lets_running_requests_finish(chat_model: Path, tmp_path: Path) 
         assert server.process.wait(timeout=15) == 0
 
 
-@pytest.mark.parametrize("signals", [1, 2], ids=["the drain is over", "a second signal"])
-def test_what_the_drain_cuts_off_ends_in_an_error(chat_model: Path, tmp_path: Path, signals: int) -> None:
-    timeout = "0.02" if signals == 1 else "60"
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGTERM]],
+    ids=["the drain is over", "the terminal is closed", "a second signal"],
+)
+def test_what_the_drain_cuts_off_ends_in_an_error(chat_model: Path, tmp_path: Path, signals: list[int]) -> None:
+    timeout = "0.02" if len(signals) == 1 else "60"
     with serving(chat_model, tmp_path / "log", "--drain-timeout", timeout) as server:
         running = _opened(server, LONG)
-        for _ in range(signals):
-            server.process.send_signal(signal.SIGTERM)
+        for number in signals:
+            server.process.send_signal(number)
             time.sleep(0.1)
         ended = _rest(running)
         assert b'data: {"error":{' in ended and b"[DONE]" not in ended
         assert not ended.endswith(b"0\r\n\r\n"), "a clean end would look like a complete answer"
         assert server.process.wait(timeout=10) == 0
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup(chat_model: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit it
+    try:
+        with serving(chat_model, tmp_path / "log") as server:
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.2)
+            assert server.http.get(server.url + "/health").status_code == 200
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_download_does_not_hold_up_the_end(chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread cannot be cancelled, and a hub that is slow may take hours."""
+    path = tmp_path / "hexad.sock"
+    with socket.create_server(("127.0.0.1", 0)) as hub, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+        with serving([str(chat_model), "slow=somebody/slow"], tmp_path / "log", "--host", f"unix:{path}") as server:
+            http = httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost", timeout=60)
+            asked = pool.submit(http.post, "/v1/completions", json={"model": "slow", "prompt": "a"})
+            connection = hub.accept()[0]
+            server.process.send_signal(signal.SIGTERM)
+            assert asked.result().status_code == 503
+            assert server.process.wait(timeout=10) == 0
+            connection.close()
+    assert not path.exists()
 
 
 def test_the_client_sees_a_cut_stream_as_an_error(chat_model: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -25,7 +26,10 @@ from hexad.errors import (
     OutOfMemory,
     Overloaded,
 )
+from hexad.server.auth import Client
+from hexad.server.caller import Caller
 from hexad.server.generation import Service
+from hexad.server.log import Record
 from hexad.server.models import Models, Served
 from hexad.testing.zoo import write_model
 from hexad.text.tokenizer import Tokenizer
@@ -75,8 +79,12 @@ async def tokens(service: Service, params: SamplingParams = GREEDY) -> list[int]
 
 
 async def ask(models: Models, name: str, params: SamplingParams = GREEDY) -> list[int]:
-    async with models.use(name, deadline=None) as service:
+    async with models.use(name, None) as service:
         return await tokens(service, params)
+
+
+def asking(client: str = "", deadline: float | None = None) -> Caller:
+    return Caller("1", Client(client), deadline, Record("POST", "/", "1"))
 
 
 def states(models: Models) -> str:
@@ -135,7 +143,7 @@ def test_one_that_is_in_use_is_waited_for(directories: dict[str, Path], answers:
     async def main(stack: AsyncExitStack) -> None:
         models = models_for(directories, 1.5)
         stack.push_async_callback(models.close)
-        async with models.use("a", deadline=None) as service:
+        async with models.use("a", None) as service:
             other = asyncio.create_task(ask(models, "b"))
             await asyncio.sleep(0.3)
             again = asyncio.create_task(ask(models, "a"))  # behind b: nobody waits for ever
@@ -187,6 +195,23 @@ def test_one_that_sleeps_holds_nothing_and_wakes_only_where_there_is_room(
     run(main)
 
 
+def test_there_is_always_room_for_another_client_to_wait(directories: dict[str, Path]) -> None:
+    async def main(stack: AsyncExitStack) -> None:
+        models = models_for(directories, 2.5, max_queue=8)
+        stack.push_async_callback(models.close)
+
+        async def wait(client: str) -> None:
+            async with models.use("a", asking(client)):
+                pass
+
+        waiting = [asyncio.create_task(wait(client)) for client in ["greedy"] * 8 + ["late"]]
+        said = await asyncio.gather(*waiting, return_exceptions=True)
+        assert said[:4] == [None] * 4 and said[8] is None
+        assert all(isinstance(each, Overloaded) and each.code == "client_queue_full" for each in said[4:8])
+
+    run(main)
+
+
 def test_a_load_is_shared_survives_who_leaves_and_has_a_queue(
     directories: dict[str, Path], answers: dict[str, list[int]], slow_start: asyncio.Event
 ) -> None:
@@ -200,7 +225,7 @@ def test_a_load_is_shared_survives_who_leaves_and_has_a_queue(
         waiting[0].cancel()
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded, match="before a was loaded"):
-            async with models.use("a", deadline=asyncio.get_running_loop().time() + 0.05):
+            async with models.use("a", asking(deadline=time.monotonic() + 0.05)):
                 pass
         slow_start.set()
         assert [await task for task in waiting[1:]] == [answers["a"]] * 2
@@ -280,18 +305,18 @@ def test_what_is_idle_for_long_enough_leaves(directories: dict[str, Path], answe
     async def main(stack: AsyncExitStack) -> None:
         models = models_for(directories, 2.5, keep_alive=0.2)
         stack.push_async_callback(models.close)
-        async with models.use("a", deadline=None) as service:
+        async with models.use("a", None) as service:
             await asyncio.sleep(0.4)
             assert await tokens(service) == answers["a"]
         assert (await models.about(models.entries["a"])).expires_at is not None
-        async with models.use("b", deadline=None, keep_alive=-1):
+        async with models.use("b", None, -1):
             pass
         for _ in range(100):
             await asyncio.sleep(0.05)
             if states(models).startswith("a:unloaded"):
                 break
         assert states(models) == "a:unloaded b:loaded c:unloaded"
-        async with models.use("b", deadline=None, keep_alive=0):
+        async with models.use("b", None, 0):
             pass
         leaving = models.entries["b"].instance
         assert leaving is not None

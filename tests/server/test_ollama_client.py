@@ -90,16 +90,19 @@ def test_it_is_the_same_answer_as_openai_gives(client: Client, server: Server) -
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_durations_are_measured_and_add_up(client: Client, stream: bool) -> None:
-    started = time.perf_counter_ns()
-    if stream:
-        *_, answer = client.chat(MODEL, MESSAGES, options={"num_predict": 200, "seed": 1}, stream=True)
-    else:
-        answer = client.chat(MODEL, MESSAGES, options={"num_predict": 200, "seed": 1})
-    passed = time.perf_counter_ns() - started
-    total, load, prompt, answering = [answer[name] for name in DURATIONS]
-    assert min(total, prompt, answering) > 0 and load >= 0
-    assert load + prompt + answering == pytest.approx(total, rel=0.01, abs=10**6) and total <= passed
-    assert answering > prompt, "200 tokens take longer than the first one"
+    for _ in range(3):  # on a busy machine any moment may be long
+        started = time.perf_counter_ns()
+        if stream:
+            *_, answer = client.chat(MODEL, MESSAGES, options={"num_predict": 1500, "seed": 1}, stream=True)
+        else:
+            answer = client.chat(MODEL, MESSAGES, options={"num_predict": 1500, "seed": 1})
+        passed = time.perf_counter_ns() - started
+        total, load, prompt, answering = [answer[name] for name in DURATIONS]
+        assert min(total, prompt, answering) > 0 and load >= 0
+        assert load + prompt + answering == pytest.approx(total, rel=0.01, abs=10**6) and total <= passed
+        if answering > prompt:
+            return
+    pytest.fail("the first token takes longer than the others")
 
 
 def test_an_answer_that_is_begun_goes_on(client: Client) -> None:
@@ -112,9 +115,9 @@ def test_an_answer_that_is_begun_goes_on(client: Client) -> None:
 def test_num_predict(client: Client) -> None:
     assert client.generate(MODEL, PROMPT, options={"num_predict": 3}).eval_count == 3
     long = "lighthouse " * 450
-    for unlimited in (-1, -2):
-        options = {"num_predict": unlimited, "temperature": 0, "seed": 1}
-        answer = client.generate(MODEL, long, options=options)
+    for unlimited, raw in ((-1, False), (-2, True), (10**6, False), (10**6, True)):
+        options = {"num_predict": unlimited, "temperature": 1, "seed": 1}
+        answer = client.generate(MODEL, long, raw=raw, options=options)
         assert answer.done_reason == "stop" or (answer.prompt_eval_count or 0) + (answer.eval_count or 0) == (
             MAX_MODEL_LEN
         )
@@ -179,10 +182,17 @@ def test_models(client: Client, server: Server) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", server.http.get(server.url + "/api/version").json()["version"])
 
 
-def test_a_name_with_its_tag_is_the_same_name(client: Client) -> None:
+def test_a_name_with_its_tag_is_the_same_name(client: Client, server: Server) -> None:
     tagged = client.generate(f"{MODEL}:latest", PROMPT, options=FIXED)
     assert tagged.model == f"{MODEL}:latest"
     assert tagged.response == client.generate(MODEL, PROMPT, options=FIXED).response
+    # There are clients that list models here and chat in another dialect.
+    (listed,) = (model.model for model in client.list().models)
+    asked = {"model": listed, "messages": MESSAGES[1:], "max_tokens": 2}
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        assert server.post(path, asked).json()["model"] == MODEL
+    assert server.client().models.retrieve(str(listed)).id == MODEL
+    assert server.post("/v1/messages", asked | {"model": f"{MODEL}:7b"}).status_code == 404
     assert client.pull(MODEL).status == "success"
     assert [event.status for event in client.pull(f"{MODEL}:latest", stream=True)][-1] == "success"
 
@@ -229,6 +239,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"template": "{{ .Prompt }}"}, "template must be left out"),
     ({"keep_alive": "soon"}, "keep_alive must be .* 10m"),
     ({"top_logprobs": 21}, "top_logprobs"),
+    ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
     ({"frequency": 1}, "unknown parameter frequency"),
     ({"suffix": "the end"}, "suffix"),
 ]

@@ -7,10 +7,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -19,6 +19,8 @@ from ollama import Client, ResponseError
 import hexad
 from hexad.testing.zoo import write_model
 from tests.server.running import Server, serving
+
+T = TypeVar("T")
 
 MODEL = "thinker"
 MESSAGES: Any = [{"role": "user", "content": "Who are you?"}]
@@ -56,7 +58,7 @@ def client(thinker: Server) -> Client:
 def test_thinking_is_a_field_of_its_own(client: Client) -> None:
     asked: Any = {"model": MODEL, "messages": MESSAGES, "options": {"seed": 1, "num_predict": 16, "temperature": 1.0}}
     assert client.show(MODEL).capabilities == ["completion", "thinking", "insert"]
-    for think in (None, True, "low"):
+    for think in (None, True, "low", "max"):
         answer = client.chat(**asked, think=think)  # type: ignore[arg-type]
         assert answer.message.thinking and answer.message.content == ""
         parts = list(client.chat(**asked, think=think, stream=True))  # type: ignore[arg-type]
@@ -125,37 +127,40 @@ def test_the_probe_of_clients(two: Server) -> None:
 LONG: Any = {"seed": 4, "num_predict": 1500, "temperature": 1.0}
 
 
-def _killed(thinker: Server, times: int) -> Iterator[str]:
-    """The lines of a long stream whose engine is killed again and again."""
+def _killing(server: Server, stream: Iterable[T], times: int) -> Iterator[T]:
+    """What a stream yields while the engine is killed, and its successors, so many in all."""
+    killed = set[int]()
+    for each in stream:
+        for pid in server.engine_pids():
+            if len(killed) < times and pid not in killed:
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+        yield each
+
+
+def _lines(server: Server, times: int) -> Iterator[Any]:
     body = {"model": MODEL, "prompt": "Once", "raw": True, "options": LONG}
-    with httpx.stream("POST", thinker.url + "/api/generate", json=body, timeout=60) as response:
-        for number, line in enumerate(response.iter_lines()):
-            if number % 20 == 10 and times:
-                times -= 1
-                for pid in thinker.engine_pids():
-                    os.kill(pid, signal.SIGKILL)
-            yield line
+    with httpx.stream("POST", server.url + "/api/generate", json=body, timeout=60) as response:
+        yield from map(json.loads, _killing(server, response.iter_lines(), times))
 
 
 def test_a_stream_outlives_its_engine(client: Client, thinker: Server) -> None:
     whole = client.generate(MODEL, "Once", raw=True, options=LONG)
     assert (whole.eval_count or 0) > 500, "long enough to be killed in the middle"
-    lines = [json.loads(line) for line in _killed(thinker, 1)]
+    lines = list(_lines(thinker, 1))
     assert "".join(line["response"] for line in lines) == whole.response
     assert lines[-1]["done"] and lines[-1]["eval_count"] == whole.eval_count
 
 
 def test_a_stream_that_cannot_go_on_ends_with_an_error(thinker: Server) -> None:
-    lines: list[str] = []
+    lines: list[Any] = []
     with pytest.raises(httpx.RemoteProtocolError):
-        for line in _killed(thinker, 99):
+        for line in _lines(thinker, 99):
             lines.append(line)
-    assert "died" in json.loads(lines[-1])["error"] and not any(json.loads(line).get("done") for line in lines)
+    assert "died" in lines[-1]["error"] and not any(line.get("done") for line in lines)
 
 
 def test_the_client_raises_when_a_stream_breaks(client: Client, thinker: Server) -> None:
     with pytest.raises(ResponseError, match="died"):
-        for number, _ in enumerate(client.generate(MODEL, "Once", raw=True, options=LONG, stream=True)):
-            if number % 20 == 10:
-                for pid in thinker.engine_pids():
-                    os.kill(pid, signal.SIGKILL)
+        for _ in _killing(thinker, client.generate(MODEL, "Once", raw=True, options=LONG, stream=True), 99):
+            pass

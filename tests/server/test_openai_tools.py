@@ -12,6 +12,8 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict
 
+from hexad.server.conversation import conversation
+from hexad.server.openai_types import ChatRequest
 from tests.server.running import Server, serving
 
 QUESTION: Any = [{"role": "user", "content": "What is the weather in Oslo?"}]
@@ -57,6 +59,17 @@ def test_a_call_streams(demo: Server) -> None:
     assert json.loads(call.function.arguments) == {"city": "Oslo"}
 
 
+def test_the_token_that_ends_an_answer_is_not_told_with_its_text(demo: Server) -> None:
+    """`guidance` puts a stream's text together from the tokens of the chunks that have some."""
+    asked: Any = {"model": "demo", "messages": [{"role": "user", "content": "Who are you?"}], "temperature": 0}
+    choices = [chunk.choices[0] for chunk in demo.client().chat.completions.create(stream=True, logprobs=True, **asked)]
+    text = "".join(choice.delta.content or "" for choice in choices)
+    told = [
+        "".join(each.token for each in choice.logprobs.content or ()) if choice.logprobs else "" for choice in choices
+    ]
+    assert text and text == "".join(told[:-1]) and told[-1] == "<|im_end|>"
+
+
 def test_a_tool_that_may_not_be_called_is_not(demo: Server) -> None:
     other: Any = {"type": "function", "function": {"name": "other", "parameters": {"type": "object"}}}
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function"}]}}
@@ -77,6 +90,44 @@ def test_parse_gives_objects(demo: Server) -> None:
             assert isinstance(calls[0].function.parsed_arguments, Berth)
         else:
             assert isinstance(choice.message.parsed, Berth)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the client's, about its own classes
+def test_what_the_clients_helpers_add_to_an_answer_may_come_back(demo: Server) -> None:
+    """Of the same words once more: `parsed`, `parsed_arguments`, the `index` of a call that streamed."""
+    client = demo.client()
+    asked: Any = {"model": "demo", "temperature": 0, "max_tokens": 60}
+    tools: Any = [WEATHER | {"function": WEATHER["function"] | {"strict": True}}]
+    with client.chat.completions.stream(messages=QUESTION, tools=tools, tool_choice="required", **asked) as stream:
+        called = stream.get_final_completion().choices[0].message
+    (call,) = called.tool_calls or ()
+    told: Any = {"role": "tool", "tool_call_id": call.id, "content": '{"weather": "rain"}'}
+    plain: Any = {"role": "assistant", "tool_calls": [call.model_dump(include={"id", "type"})]}
+    plain["tool_calls"][0]["function"] = call.function.model_dump(include={"name", "arguments"})
+    answers = [
+        client.chat.completions.create(messages=[*QUESTION, said, told], tools=tools, **asked).choices[0].message
+        for said in (plain, called, called.model_dump())
+    ]
+    assert call.function.parsed_arguments and len({answer.content for answer in answers}) == 1
+    parsed = client.chat.completions.parse(messages=QUESTION, response_format=Berth, **asked).choices[0].message
+    assert parsed.parsed and client.chat.completions.create(messages=[*QUESTION, parsed, *QUESTION], **asked)  # type: ignore[list-item]
+
+
+def test_what_openais_sdk_for_agents_says_twice(demo: Server) -> None:
+    """It puts what a message says beside its content into the content's part, too."""
+    said = {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]}
+    twice: dict[str, Any] = {"role": "assistant", "refusal": None, "annotations": [], "tool_calls": []}
+    asked: dict[str, Any] = {"temperature": 0, "max_tokens": 20, "return_token_ids": True}
+    tokens = []
+    for more in ({}, twice, {"prompt_cache_breakpoint": {"mode": "explicit"}}):
+        message = said | {"content": [{"type": "text", "text": "Rain."} | more]}
+        answer = demo.post("/v1/chat/completions", asked | {"messages": [*QUESTION, message, *QUESTION]})
+        assert answer.status_code == 200, answer.text
+        tokens.append(answer.json()["prompt_token_ids"])
+    assert tokens[0] == tokens[1] == tokens[2]
+    part = {"type": "text", "text": "Rain.", "reasoning_content": "Hm."}
+    body = ChatRequest.model_validate({"messages": [{"role": "assistant", "content": [part]}]})
+    assert conversation(body)["messages"]()[0]["reasoning_content"] == "Hm."
 
 
 def test_a_cut_answer_says_so(demo: Server) -> None:

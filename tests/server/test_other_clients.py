@@ -19,7 +19,11 @@ CLIENTS = Path(__file__).resolve().parent / "clients"
 @pytest.mark.parametrize(
     ("script", "packages"),
     # litellm imports mcp for a chat with tools, and does not say that it needs it.
-    [("litellm_chat.py", ["litellm", "mcp"]), ("langchain_chat.py", ["langchain-openai"])],
+    [
+        ("litellm_chat.py", ["litellm", "mcp"]),
+        ("langchain_chat.py", ["langchain-openai"]),
+        ("frameworks.py", ["openai-agents", "pydantic-ai-slim[openai]", "instructor"]),
+    ],
 )
 def test_a_client_is_served(script: str, packages: list[str], tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
@@ -41,6 +45,7 @@ def test_a_client_is_served(script: str, packages: list[str], tmp_path: Path) ->
         ("anthropic_client.mjs", ["@anthropic-ai/sdk"]),
         ("ollama_client.mjs", ["ollama"]),
         ("ai_sdk.mjs", ["ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible", "@ai-sdk/anthropic", "zod"]),
+        ("agents.mjs", ["@openai/agents", "openai", "zod"]),
         ("langchain_client.mjs", ["@langchain/openai", "@langchain/core", "zod"]),
     ],
 )

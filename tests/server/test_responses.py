@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from hexad.server.responses_store import ResponseStore
 from tests.server.api.openai import FLAT, FLAT_FORM, FLAT_NAME, ITEMS, SCHEMA
 from tests.server.openai_schemas import check
 from tests.server.running import Server, serving
+from tests.server.variants import write_variant
 
 MODEL = "tiny-chat"
 ASKED: dict[str, dict[str, Any]] = {
@@ -142,26 +145,82 @@ def test_a_stored_response_is_gone_on_from(server: Server) -> None:
         client.responses.cancel(second.id)
 
 
+def test_an_item_may_be_referred_to(server: Server) -> None:
+    """As Vercel's SDK does with what the assistant said, from the second turn on."""
+    client = server.client()
+    asked: Any = {"role": "user", "content": "hi"}
+    short: Any = {"model": MODEL, "max_output_tokens": 4, "temperature": 0}
+    first = client.responses.create(input=[asked], **short)
+    texts, tokens = [], []
+    for said in (first.output[0].model_dump(), {"type": "item_reference", "id": first.output[0].id}):
+        answer = client.responses.create(input=[asked, said, asked], **short)
+        assert answer.usage
+        texts.append(answer.output_text)
+        tokens.append(answer.usage.input_tokens)
+    assert texts[0] == texts[1] and tokens[0] == tokens[1]
+    client.responses.delete(first.id)
+    followed = client.responses.create(input="And?", previous_response_id=answer.id, **short)
+    assert [item.type for item in client.responses.input_items.list(followed.id)] == ["message"] * 5, "it was copied"
+    unstored = client.responses.create(input=[asked], store=False, **short)
+    for unknown in (first.output[0].id, unstored.output[0].id, answer.output[0].id + "1", "msg_x", "x"):
+        with pytest.raises(openai.NotFoundError, match=unknown) as refused:
+            client.responses.create(input=[{"type": "item_reference", "id": unknown}], **short)
+        assert refused.value.param == "input"
+
+
+ITEM_TYPES = "'message', 'function_call', 'function_call_output', 'item_reference', 'reasoning'"
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"input": [{"type": "reasoning", "text": "x"}]}, "input.0.text", "unknown parameter input.0.text of a reasoning"),
+    ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.call_id", "input.0.call_id is missing"),
+    ({"input": [{"type": "web_search_call"}]}, "input.0", f"'web_search_call'; this server knows {ITEM_TYPES}"),
+    ({"input": [{"type": 5}]}, "input.0", f"input.0 is of type '5'; this server knows {ITEM_TYPES}"),
+    ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role", "'developer'; found \"tool\""),
+    ({"input": [{"role": "user", "content": 5}]}, "input.0.content", "a valid list; found 5"),
+    ({"input": ["hi"]}, "input.0", 'input.0 must be an object; found "hi"'),
+    ({"tools": [{"type": "function", "function": {"name": "x"}}]}, "tools.0.name", "tools.0.name is missing"),
+    ({"tools": [{"name": "x"}]}, "tools.0", "tools.0 must be an object with a type; found an object"),
+    ({"tool_choice": {"type": "web_search"}}, "tool_choice", "this server knows 'function', 'allowed_tools'"),
+    ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema", "text.format.schema is missing"),
+    ({"metadata": {str(i): "" for i in range(17)}}, "metadata", "metadata must be of at most 16 items"),
+    ({"max_output_tokens": 0}, "max_output_tokens", "max_output_tokens is 0; it must be in"),
+    ({"max_output_tokens": 10**6}, "max_output_tokens", "lower max_output_tokens to at most"),
+    ({"seeds": 5}, "seeds", "unknown parameter seeds; did you mean seed?"),
+]
+
+
+@pytest.mark.parametrize(("given", "param", "says"), WRONG, ids=[case[2][:40] for case in WRONG])
+def test_what_is_wrong_is_named(server: Server, given: dict[str, Any], param: str, says: str) -> None:
+    refused = server.post("/v1/responses", {"input": "hi"} | given)
+    error = refused.json()["error"]
+    assert refused.status_code == 400 and error["param"] == param and says in error["message"], error
+
+
 def test_what_is_not_to_be_stored_is_not(server: Server) -> None:
     client = server.client()
     answer = client.responses.create(model=MODEL, input="hi", store=False, max_output_tokens=2)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(answer.id)
+    with pytest.raises(openai.NotFoundError, match="/tokenize"):
+        client.responses.input_tokens.count(model=MODEL, input="hi")
 
 
 def test_a_stream_that_breaks_ends_in_an_error(tmp_path: Path) -> None:
+    """Its engine is killed and its model is gone, so that no other can be started."""
     form = {"type": "json_schema", "name": "long", "schema": {"type": "string", "minLength": 100_000}}
     body = {"input": "hi", "stream": True, "text": {"format": form}}
     events: list[dict[str, Any]] = []
-    with serving(Path("demo"), tmp_path / "log", "--request-timeout", "0.4") as server:
-        for _ in range(10):  # the first may run out of time before it has begun
-            with server.http.stream("POST", server.url + "/v1/responses", json=body) as answer:
-                if answer.status_code != 200:
-                    continue
-                with pytest.raises(httpx.RemoteProtocolError):
-                    for line in answer.iter_lines():
-                        events += [json.loads(line.removeprefix("data: "))] if line.startswith("data: ") else []
-            break
+    model = write_variant(tmp_path / "lost")
+    with (
+        serving(model, tmp_path / "log", "--kv-memory", "32MiB") as server,
+        server.http.stream("POST", server.url + "/v1/responses", json=body) as answer,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                if not events:
+                    (model / "config.json").unlink()
+                    os.kill(server.engine_pid(), signal.SIGKILL)
+                events.append(json.loads(line.removeprefix("data: ")))
     failed, error = events[-2:]
     for event in (failed, error):
         check("ResponseStreamEvent", event)
@@ -179,6 +238,9 @@ def test_parse_and_stream_helpers(server: Server) -> None:
     client: OpenAI = server.client()
     found = client.responses.parse(model=MODEL, input="hi", text_format=Pair, max_output_tokens=400, temperature=0)
     assert (found.output_parsed is not None) == (found.status == "completed")
+    asked: Any = {"role": "user", "content": "hi"}
+    again = [asked, *(item.model_dump() for item in found.output), asked]  # with `parsed`, as the client adds it
+    assert client.responses.create(model=MODEL, input=again, max_output_tokens=2)
     with client.responses.stream(model=MODEL, input="hi", max_output_tokens=8, temperature=0) as stream:
         kinds = [event.type for event in stream]
     assert kinds[0] == "response.created" and "response.output_text.delta" in kinds

@@ -9,6 +9,7 @@ import base64
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import random
 from pathlib import Path
@@ -142,6 +143,18 @@ CONVERSATIONS_HERE = CONVERSATIONS | {
     ]
 }
 
+CITY = {"city": {"type": "string", "description": "Its name, in <any> language"}}
+PARAMETERS = {"type": "object", "properties": CITY, "required": ["city"]}
+DESCRIBED = [
+    {"type": "function", "function": {"name": "f", "description": "What it does", "parameters": PARAMETERS}},
+]
+"""Some templates read descriptions that others do without; firefunction's wants variables of its own."""
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"enable_thinking": True, "thinking": True},
+    {"enable_thinking": False, "functions": "[]", "datetime": "Monday"},
+]
+
 
 def test_every_template_renders_as_in_transformers() -> None:
     special = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -150,20 +163,17 @@ def test_every_template_renders_as_in_transformers() -> None:
         source, equal[path.stem] = path.read_text(), 0
         ours = ChatTemplate(source, special)
         for messages in CONVERSATIONS_HERE.values():
-            for tools in (None, TOOLS[:1], TOOLS):
-                for options in ({}, {"enable_thinking": True, "thinking": True}, {"enable_thinking": False}):
-                    wishes: dict[str, Any] = {"tools": tools, "add_generation_prompt": True, **options}
-                    try:
-                        (expected,), _ = render_jinja_template([messages], chat_template=source, **special, **wishes)
-                    except TypeError as error:
-                        assert "generator" in str(error)  # of JSON: we write a list
-                        continue
-                    except Exception:
+            for tools, options in itertools.product((None, TOOLS[:1], TOOLS, DESCRIBED), OPTIONS):
+                wishes: dict[str, Any] = {"tools": tools, "add_generation_prompt": True, **options}
+                try:
+                    (expected,), _ = render_jinja_template([messages], chat_template=source, **special, **wishes)
+                except Exception as error:
+                    if "generator" not in str(error):  # is not JSON there; here it is a list
                         with pytest.raises(BadRequest):
                             ours.render(messages, **wishes)
-                        continue
-                    assert ours.render(messages, **wishes) == expected, (path.stem, messages, wishes)
-                    equal[path.stem] += 1
+                    continue
+                assert ours.render(messages, **wishes) == expected, (path.stem, messages, wishes)
+                equal[path.stem] += 1
     assert len(equal) > 60 and min(equal.values()) >= 5, equal
 
 

@@ -1,13 +1,11 @@
 // This server's endpoints, and its failures as sentences. It knows HTTP; it knows no conversation and no element.
+import { tab } from "./shelf.js";
 import { events } from "./sse.js";
 
 const KEY = "hexad.key";
 
 /** The API key lives as long as the tab does. */
-export const apiKey = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (key) => (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY)),
-};
+export const apiKey = { get: () => tab.get(KEY) ?? "", set: (key) => tab.set(KEY, key) };
 
 /** `status` is the HTTP status, or 0 where no answer came. */
 export class ServerError extends Error {

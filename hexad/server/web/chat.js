@@ -2,9 +2,10 @@
 // what is on the screen hears of changes by events: "list", "path", "node" (detail: the message), "ended", "failed".
 import { chatChunks } from "./api.js";
 import { Clock, blank } from "./answer.js";
-import { ROOT, add, messages, newConversation, shown, turn } from "./tree.js";
+import { ROOT, add, merge, messages, newConversation, shown, turn } from "./tree.js";
 
 const SAVE_EVERY_MS = 1000;
+const CLOSED = { status: "incomplete", error: "The page was closed before the answer was complete." };
 
 export class Chat extends EventTarget {
   conversations = [];
@@ -21,8 +22,7 @@ export class Chat extends EventTarget {
     const stored = await this.store.all();
     for (const conversation of stored) {
       for (const node of Object.values(conversation.nodes)) {
-        if (node.status === "streaming")
-          Object.assign(node, { status: "incomplete", error: "The page was closed before the answer was complete." });
+        if (node.status === "streaming") Object.assign(node, CLOSED);
       }
     }
     // What was begun while the browser was still reading is kept, too.
@@ -90,7 +90,7 @@ export class Chat extends EventTarget {
   }
 
   stop() {
-    this.#running.get(this.current.id)?.abort();
+    this.#running.get(this.current.id)?.aborter.abort();
   }
 
   #ask(question) {
@@ -103,7 +103,8 @@ export class Chat extends EventTarget {
   async #run(node, sent, more = {}) {
     const conversation = this.current;
     const aborter = new AbortController();
-    this.#running.set(conversation.id, aborter);
+    this.#running.set(conversation.id, { conversation, node, aborter });
+    node.changed = Date.now();
     this.#changed(conversation);
     try {
       await this.#stream(conversation, node, sent, more, aborter.signal);
@@ -113,7 +114,8 @@ export class Chat extends EventTarget {
       else Object.assign(node, { status: "incomplete", error: error.message });
     }
     // A second answer may have been asked for while the first was being stopped.
-    if (this.#running.get(conversation.id) === aborter) this.#running.delete(conversation.id);
+    if (this.#running.get(conversation.id)?.aborter === aborter) this.#running.delete(conversation.id);
+    node.changed = Date.now();
     this.#changed(conversation);
     this.#tell("ended", node);
   }
@@ -132,6 +134,7 @@ export class Chat extends EventTarget {
     let saved = performance.now();
     for await (const chunk of chatChunks(body, signal)) {
       clock.take(node, chunk);
+      node.changed = Date.now();
       this.#tell("node", node);
       if (performance.now() - saved > SAVE_EVERY_MS) {
         saved = performance.now();
@@ -154,18 +157,42 @@ export class Chat extends EventTarget {
     this.store.save(conversation).catch((error) => this.#tell("failed", error.message));
   }
 
-  rename(conversation, title) {
-    conversation.title = title.trim() || conversation.title;
+  /** `change`: a title, a system prompt or tools. */
+  adjust(conversation, change) {
+    Object.assign(conversation, change, { edited: Date.now() });
     this.save(conversation);
     this.#tell("list");
   }
 
-  async remove(conversation) {
-    this.#running.get(conversation.id)?.abort();
+  remove(conversation) {
+    this.#forget(conversation);
+    this.store.remove(conversation.id).catch((error) => this.#tell("failed", error.message));
+  }
+
+  #forget(conversation) {
+    this.#running.get(conversation.id)?.aborter.abort();
     this.conversations = this.conversations.filter((kept) => kept !== conversation);
-    await this.store.remove(conversation.id);
     if (conversation === this.current) this.open();
     else this.#tell("list");
+  }
+
+  /** What another tab has saved; with nothing, what it has deleted. */
+  hear(id, theirs) {
+    const ours = this.conversations.find((conversation) => conversation.id === id);
+    const [title, updated] = [ours?.title, ours?.updated];
+    if (!theirs) return ours && this.#forget(ours);
+    if (ours) merge(ours, theirs);
+    else this.conversations.push(theirs);
+    if (title !== theirs.title || updated !== theirs.updated) this.#tell("list");
+    if (ours === this.current) this.#tell("path");
+  }
+
+  /** The page is being closed: what has come of the answers is kept. */
+  leave() {
+    for (const { conversation, node } of this.#running.values()) {
+      Object.assign(node, CLOSED, { changed: Date.now() });
+      this.store.leave(conversation);
+    }
   }
 
   import(conversations) {

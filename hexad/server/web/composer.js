@@ -92,6 +92,8 @@ export class Composer {
       this.meter.value = Math.min(used, limit);
     }
     const share = limit ? ` of ${limit.toLocaleString("en")}` : "";
-    this.label.textContent = `${used.toLocaleString("en")}${share} tokens${how}`;
+    const over = limit !== null && used >= limit;
+    this.label.textContent = `${used.toLocaleString("en")}${share} tokens${how}${over ? ": no room for an answer" : ""}`;
+    this.label.classList.toggle("bad", over);
   }
 }

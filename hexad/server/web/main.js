@@ -5,14 +5,17 @@ import { Composer } from "./composer.js";
 import { h, icon, iconButton } from "./dom.js";
 import { EnginePage } from "./engine.js";
 import { Settings } from "./settings.js";
+import { remembered, tab } from "./shelf.js";
 import { Sidebar } from "./sidebar.js";
 import { Store, exported, imported } from "./store.js";
 import { suggestionsFor } from "./suggestions.js";
 import { Transcript } from "./transcript.js";
+import { titleOf } from "./tree.js";
 
 const $ = (id) => document.getElementById(id);
 const narrow = matchMedia("(max-width: 820px)");
 const CHOSEN_MODEL = "hexad.model";
+const OPEN = "hexad.open";
 const TOAST_MS = 6000;
 
 const store = new Store();
@@ -52,12 +55,14 @@ chat.addEventListener("path", () => {
   // Setting a value moves the cursor, so only another conversation's is set.
   if ($("system").value !== chat.current.system) $("system").value = chat.current.system;
   if ($("chat-tools").value !== chat.current.tools) $("chat-tools").value = chat.current.tools;
+  $("title").textContent = titleOf(chat.current);
   document.title = chat.current.title ? `${chat.current.title} \u00b7 Hexad` : "Hexad";
 });
 chat.addEventListener("node", ({ detail }) => transcript.grew(detail));
 chat.addEventListener("failed", ({ detail }) => toast(detail));
 chat.addEventListener("ended", ({ detail: { status, content } }) => {
   if (status === "done") transcript.announce(content);
+  if (status === "done" && !models.length) loadModels();
   // A phone would open its keyboard over the answer.
   if (document.activeElement === document.body && !narrow.matches) $("text").focus();
 });
@@ -84,6 +89,9 @@ function showPanel(id, visible) {
   if (visible && narrow.matches) $(other).hidden = true;
   $(id).hidden = !visible;
   $("shade").hidden = !narrow.matches || ($("sidebar").hidden && $("settings").hidden);
+  // What lies under a panel cannot be reached by Tab either.
+  document.querySelector("main").inert = !$("shade").hidden;
+  if (visible && narrow.matches) $(id).querySelector("button").focus();
   menuButton.ariaExpanded = String(!$("sidebar").hidden);
   settingsButton.ariaExpanded = String(!$("settings").hidden);
 }
@@ -117,15 +125,17 @@ const THEMES = {
   dark: ["auto", "moon", "dark"],
 };
 
+const theme = () => THEMES[document.documentElement.dataset.theme] ?? THEMES.auto;
+
 function nextTheme() {
-  const [next] = THEMES[document.documentElement.dataset.theme];
+  const [next] = theme();
   document.documentElement.dataset.theme = next;
-  localStorage.setItem("hexad.theme", next);
+  remembered.set("hexad.theme", next);
   showTheme();
 }
 
 function showTheme() {
-  const [, picture, name] = THEMES[document.documentElement.dataset.theme];
+  const [, picture, name] = theme();
   themeButton.replaceChildren(icon(picture));
   themeButton.ariaLabel = themeButton.title = `Theme: ${name}`;
 }
@@ -137,7 +147,7 @@ for (const [id, name] of [
   ["chat-tools", "tools"],
 ]) {
   $(id).addEventListener("input", () => (chat.current[name] = $(id).value));
-  $(id).addEventListener("change", () => chat.save());
+  $(id).addEventListener("change", () => chat.adjust(chat.current, { [name]: $(id).value }));
 }
 
 $("sampling").addEventListener("submit", (event) => event.preventDefault());
@@ -195,23 +205,30 @@ async function loadModels() {
   try {
     models = (await getJson("/v1/models")).data;
   } catch (error) {
-    if (error.status !== 401) toast(error.message);
+    showUnreached(error.status === 401 ? "This server wants an API key." : error.message);
     return;
   }
-  const wanted = chat.model || localStorage.getItem(CHOSEN_MODEL);
+  const wanted = chat.model || remembered.get(CHOSEN_MODEL);
   chat.model = (models.find(({ id }) => id === wanted) ?? models[0])?.id ?? "";
   $("model").replaceChildren(...models.map(({ id }) => h("option", { value: id }, id)));
   $("model").value = chat.model;
+  showPage();
   showSuggestions();
   composer.show();
 }
 
 $("model").addEventListener("change", () => {
   chat.model = $("model").value;
-  localStorage.setItem(CHOSEN_MODEL, chat.model);
+  remembered.set(CHOSEN_MODEL, chat.model);
+  showPage();
   showSuggestions();
   composer.show();
 });
+
+function showUnreached(why) {
+  const retry = h("button", { type: "button", class: "plain", onclick: loadModels }, "Try again");
+  $("suggestions").replaceChildren(h("p", { class: "error", role: "alert" }, why, " ", retry));
+}
 
 function showSuggestions() {
   $("suggestions").replaceChildren(
@@ -223,8 +240,10 @@ function showSuggestions() {
 
 const engine = new EnginePage($("engine-view"), () => (models.length > 1 ? chat.model : undefined));
 
+/** At once: what is to have the focus must be seen. */
 function goTo(page) {
   if (location.hash !== `#${page}`) location.hash = page;
+  showPage();
 }
 
 function showPage() {
@@ -265,6 +284,8 @@ function escape() {
   $("text").focus();
 }
 
+addEventListener("pagehide", () => chat.leave());
+
 // ---- and go
 
 showPanel("sidebar", !narrow.matches);
@@ -275,8 +296,12 @@ transcript.show(chat.current);
 composer.show();
 loadModels();
 try {
-  await store.open();
+  await store.open((id, theirs) => chat.hear(id, theirs));
+  const open = tab.get(OPEN);
   await chat.load();
+  const before = chat.conversations.find(({ id }) => id === open);
+  if (before && !chat.conversations.includes(chat.current)) chat.open(before);
+  chat.addEventListener("path", () => tab.set(OPEN, chat.current.id));
 } catch (error) {
   toast(`This browser keeps no conversations here (${error.message}): they last until the page is closed.`);
 }

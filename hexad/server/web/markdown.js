@@ -4,9 +4,31 @@
 
 const DEEPEST = 8;
 
-/** The blocks of a text: [{ type, source, ... }]; `source` is what the block was written as. */
-export function blocks(text) {
-  return blocksOf(text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n"), 0);
+/**
+ * The blocks of a text: [{ type, source, apart, ... }]: as what it was written, and whether after an empty line.
+ * Of a text that still `grows`, nothing at the end is shown as a mark first and as its meaning a moment later.
+ */
+export function blocks(text, grows = false) {
+  const found = blocksOf(linesOf(text), 0);
+  const last = grows && found.pop();
+  return last ? [...found, ...blocksOf(linesOf(unfinished(last)), 0)] : found;
+}
+
+const linesOf = (text) => text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n");
+
+/** A line that may yet become a fence, a rule, a heading, an item or a table. */
+const BEGINNING = /(?:^|\n)(?: *(?:[-*+_#>~`]{1,6}|\d{1,9}[.)]?) *|\|[^\n]*(?:\n\|?[-:| ]*)?)$/;
+const OPEN_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
+
+/** The source of a last block: without what only begins there, with the ends of what is open. */
+function unfinished({ type, closed, source }) {
+  if (type === "table" || type === "maths") return source;
+  if (type === "code") return closed ? source : source.replace(/\n *[`~]{1,2}$/, "");
+  const known = source.replace(BEGINNING, "").replace(OPEN_LINK, "$1").replace(/[*~`\s]+$/, "");
+  const line = known.slice(known.lastIndexOf("\n") + 1).replace(/`[^`]*`/g, "");
+  const open = (mark) => line.split(mark).length % 2 === 0 && /^\S/.test(line.split(mark).at(-1));
+  const mark = line.includes("`") ? "`" : ["~~", "**"].find(open);
+  return known + (mark ?? (/(?:^|\s)\*[^*\s][^*]*$/.test(line) ? "*" : ""));
 }
 
 function blocksOf(lines, depth) {
@@ -18,12 +40,14 @@ function blocksOf(lines, depth) {
     }
     const [block, end] =
       fence(lines, at) ??
+      maths(lines, at) ??
       heading(lines, at) ??
       rule(lines, at) ??
       (depth < DEEPEST ? (quote(lines, at, depth) ?? list(lines, at, depth)) : null) ??
       table(lines, at) ??
       paragraph(lines, at, depth);
-    found.push({ ...block, source: lines.slice(at, end).join("\n") });
+    const apart = found.length > 0 && !lines[at - 1].trim();
+    found.push({ ...block, apart, source: lines.slice(at, end).join("\n") });
     at = end;
   }
   return found;
@@ -44,6 +68,22 @@ function fence(lines, at) {
     if (!closed) code.push(lines[end].slice(Math.min(indent.length, indentOf(lines[end]))));
   }
   return [{ type: "code", language: info.trim().split(" ")[0], text: code.join("\n"), closed }, end];
+}
+
+const TALLEST = 100;
+const MATHS = /^ {0,3}(\$\$|\\\[)/;
+
+/** A formula on lines of its own, between $$ and $$ or \[ and \]. */
+function maths(lines, at) {
+  const opened = MATHS.exec(lines[at])?.[1];
+  if (!opened) return null;
+  const close = opened === "$$" ? "$$" : "\\]";
+  let end = at;
+  let rest = lines[at].trim().slice(2);
+  while (!rest.includes(close) && lines[end + 1]?.trim() && end < at + TALLEST) rest = lines[(end += 1)];
+  if (!rest.trimEnd().endsWith(close) || rest.indexOf(close) < rest.trimEnd().length - 2) return null;
+  const tex = lines.slice(at, end + 1).join("\n").trim();
+  return [{ type: "maths", text: tex.slice(2, -2).trim(), raw: tex }, end + 1];
 }
 
 function heading(lines, at) {
@@ -86,6 +126,7 @@ function list(lines, at, depth) {
     loose ||= apart;
     const [inner, next] = item(lines, end, opened);
     items.push(itemOf(inner, depth));
+    loose ||= items.at(-1).blocks.some((block) => block.apart);
     end = next;
     while (end < lines.length && !lines[end].trim()) end += 1;
     apart = end > next;
@@ -147,7 +188,7 @@ function table(lines, at) {
 }
 
 function startsBlock(lines, at) {
-  return Boolean(fence1(lines[at]) || heading(lines, at) || rule(lines, at) || /^ {0,3}>/.test(lines[at]));
+  return Boolean(fence1(lines[at]) || heading(lines, at) || rule(lines, at) || /^ {0,3}>/.test(lines[at]) || maths(lines, at));
 }
 
 const fence1 = (line) => /^ {0,3}(`{3,}[^`]*|~{3,}.*)$/.test(line);
@@ -172,10 +213,10 @@ function paragraph(lines, at, depth) {
 
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const WORD = /[\p{L}\p{N}_]/u;
-const SPECIAL = /[\\`*_~[!<\nh]/g;
+const SPECIAL = /[\\`*_~[!<\nh$]/g;
 const URL_HERE = /https?:\/\/[^\s<>"`]+/y;
 
-/** The spans of a text: strings and { type: code | strong | em | del | link | break, ... }. */
+/** The spans of a text: strings and { type: code | maths | strong | em | del | link | break, ... }. */
 export function spans(text, depth = 0) {
   if (depth > DEEPEST) return [text];
   const found = [];
@@ -202,7 +243,9 @@ export function spans(text, depth = 0) {
 function spanAt(text, at, depth, failed) {
   switch (text[at]) {
     case "\\":
-      return PUNCTUATION.test(text[at + 1] ?? "") ? [text[at + 1], at + 2] : null;
+      return formulaSpan(text, at, failed) ?? (PUNCTUATION.test(text[at + 1] ?? "") ? [text[at + 1], at + 2] : null);
+    case "$":
+      return formulaSpan(text, at, failed);
     case "\n":
       return [{ type: "break" }, at + 1];
     case "`":
@@ -219,6 +262,24 @@ function spanAt(text, at, depth, failed) {
     default:
       return emphasis(text, at, depth, failed);
   }
+}
+
+const CLOSES = { "\\(": "\\)", "\\[": "\\]", $$: "$$" };
+
+/** As Pandoc reads $: no space inside of either, and no digit after the second, so that prices stay prices. */
+function formulaSpan(text, at, failed) {
+  const open = text.slice(at, at + 2);
+  if (CLOSES[open]) {
+    const end = failed.has(open) ? -1 : text.indexOf(CLOSES[open], at + 2);
+    if (end < 0) return failed.add(open), null;
+    const raw = text.slice(at, end + 2);
+    return [{ type: "maths", text: raw.slice(2, -2), raw }, end + 2];
+  }
+  if (open[0] !== "$" || WORD.test(text[at - 1] ?? " ")) return null;
+  const found = /\$(?=\S)((?:[^$\\\n]|\\[^\n]){1,300})(?<=\S)\$(?!\d)/y;
+  found.lastIndex = at;
+  const matched = found.exec(text);
+  return matched && [{ type: "maths", text: matched[1], raw: matched[0] }, found.lastIndex];
 }
 
 function runLength(text, at) {

@@ -20,7 +20,12 @@ export class MessageView {
   show(entry, last) {
     this.entry = entry;
     this.last = last;
-    const { node } = entry;
+    const { node, position, siblings, open } = entry;
+    // Most messages stay as they are while others come: their elements are left alone.
+    const state = [node.status, node.changed, position, siblings.length, open, last, this.probable, this.editing];
+    const seen = JSON.stringify(state);
+    if (seen === this.seen && node.status !== "streaming") return;
+    this.seen = seen;
     this.element.className = `message ${node.role}`;
     this.element.dataset.status = node.status || "done";
     this.element.ariaBusy = node.status === "streaming";
@@ -32,7 +37,7 @@ export class MessageView {
   #said(node) {
     if (this.editing) return;
     this.body.replaceChildren(
-      node.role === "tool" ? h("pre", {}, node.content) : h("div", { class: "bubble" }, node.content),
+      node.role === "tool" ? h("pre", {}, node.content) : h("div", { class: "bubble", dir: "auto" }, node.content),
     );
   }
 
@@ -43,12 +48,12 @@ export class MessageView {
     thoughts.hidden = !node.reasoning;
     if (node.reasoning) {
       thoughts.firstChild.replaceChildren(thinkingLabel(node));
-      if (thoughts.open) showMarkdown(thoughtsText, node.reasoning);
+      if (thoughts.open) showMarkdown(thoughtsText, node.reasoning, node.status === "streaming" && !node.content);
     }
     content.hidden = this.probable;
     tokens.hidden = !this.probable;
     if (this.probable) tokens.replaceChildren(probabilityView(node.tokens));
-    else showMarkdown(content, node.content);
+    else showMarkdown(content, node.content, node.status === "streaming");
     const waiting = node.status === "streaming" && !node.content && !node.reasoning && !node.calls.length;
     content.classList.toggle("waiting", waiting);
     const seen = JSON.stringify([node.calls, node.status, entry.open]);
@@ -118,6 +123,8 @@ export class MessageView {
     if (node.status === "done" && node.finish === "length") {
       return [h("p", {}, "The limit of tokens ended this answer."), resume].filter(Boolean);
     }
+    if (node.status === "done" && !node.content && !node.calls.length)
+      return [h("p", {}, "The model ended its answer without a word."), retry];
     return [];
   }
 
@@ -157,7 +164,7 @@ export class MessageView {
 
   /** Turns the message into a form; the old one stays as a branch. */
   edit() {
-    const text = h("textarea", { value: this.entry.node.content, "aria-label": "Edit message" });
+    const text = h("textarea", { value: this.entry.node.content, dir: "auto", "aria-label": "Edit message" });
     const done = () => {
       this.editing = false;
       this.show(this.entry, this.last);
@@ -175,6 +182,7 @@ export class MessageView {
       event.stopPropagation();
     });
     this.editing = true;
+    this.seen = null;
     const buttons = h(
       "div",
       { class: "buttons" },

@@ -1,15 +1,18 @@
 // How tokens are chosen: a form whose empty fields leave the model's defaults. It knows parameters, no endpoint.
 import { h } from "./dom.js";
+import { remembered } from "./shelf.js";
 
 const STORED = "hexad.settings";
+/** Above it, not every whole number is one of JavaScript's. */
+const LARGEST = Number.MAX_SAFE_INTEGER;
 
 const NUMBERS = [
   ["temperature", "Temperature", "0 always takes the likeliest token", { min: 0, max: 2, step: 0.05 }],
   ["top_p", "Top p", "Keep the likeliest tokens that make up this share", { min: 0.01, max: 1, step: 0.01 }],
-  ["top_k", "Top k", "Keep this many of the likeliest tokens", { min: 0, step: 1 }],
+  ["top_k", "Top k", "Keep this many of the likeliest tokens", { min: 0, max: LARGEST, step: 1 }],
   ["min_p", "Min p", "Drop tokens below this share of the likeliest", { min: 0, max: 1, step: 0.01 }],
-  ["max_tokens", "Max tokens", "Longest answer", { min: 1, step: 1 }],
-  ["seed", "Seed", "The same seed gives the same answer", { min: 0, step: 1 }],
+  ["max_tokens", "Max tokens", "Longest answer", { min: 1, max: LARGEST, step: 1 }],
+  ["seed", "Seed", "The same seed gives the same answer", { min: 0, max: LARGEST, step: 1 }],
   ["presence_penalty", "Presence penalty", "Against tokens already used", { min: -2, max: 2, step: 0.1 }],
   ["frequency_penalty", "Frequency penalty", "Against tokens used often", { min: -2, max: 2, step: 0.1 }],
   ["repetition_penalty", "Repetition penalty", "Above 1: against any repetition", { min: 0.1, max: 2, step: 0.05 }],
@@ -17,7 +20,7 @@ const NUMBERS = [
 ];
 
 export class Settings {
-  #values = JSON.parse(localStorage.getItem(STORED) ?? "{}");
+  #values = stored();
 
   /** What a request carries beside its messages. */
   parameters() {
@@ -30,10 +33,10 @@ export class Settings {
   #set(name, value) {
     if (value === undefined || value === "") delete this.#values[name];
     else this.#values[name] = value;
-    localStorage.setItem(STORED, JSON.stringify(this.#values));
+    remembered.set(STORED, JSON.stringify(this.#values));
   }
 
-  /** Fills `form`. A number out of its range is marked and not sent. */
+  /** Fills `form`. A number out of its range is not sent, and its field says so. */
   show(form) {
     const reset = h(
       "button",
@@ -68,10 +71,14 @@ export class Settings {
       step: "any",
     });
     if (limits.step === 1) input.step = 1;
-    input.addEventListener("input", () => {
-      if (input.checkValidity()) this.#set(name, input.value === "" ? undefined : Number(input.value));
-    });
     const about = h("small", { id: `help-${name}` }, help);
+    input.addEventListener("input", () => {
+      const fits = input.checkValidity();
+      this.#set(name, fits && input.value !== "" ? Number(input.value) : undefined);
+      input.ariaInvalid = String(!fits);
+      about.classList.toggle("bad", !fits);
+      about.textContent = fits ? help : `Not used: ${allowed(limits)}`;
+    });
     return h("label", { for: `set-${name}` }, h("span", {}, label), input, about);
   }
 
@@ -95,5 +102,17 @@ export class Settings {
       choice,
       h("small", {}, "For models whose template can switch it"),
     );
+  }
+}
+
+const allowed = ({ min, max, step }) =>
+  `${step === 1 ? "a whole number" : "a number"} from ${min} to ${max.toLocaleString("en")}`;
+
+/** What was chosen last. Where that cannot be read, the model's defaults are. */
+function stored() {
+  try {
+    return { ...JSON.parse(remembered.get(STORED)) };
+  } catch {
+    return {};
   }
 }

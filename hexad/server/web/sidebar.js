@@ -37,7 +37,7 @@ export class Sidebar {
   #row(conversation) {
     const open = h(
       "button",
-      { type: "button", class: "open", onclick: () => this.#open(conversation) },
+      { type: "button", class: "open", dir: "auto", onclick: () => this.#open(conversation) },
       titleOf(conversation),
     );
     if (conversation === this.chat.current) open.setAttribute("aria-current", "true");
@@ -64,7 +64,7 @@ export class Sidebar {
       if (over) return;
       over = true;
       row.remove();
-      if (keep) this.chat.rename(conversation, field.value);
+      if (keep) this.chat.adjust(conversation, { title: field.value.trim() || conversation.title });
       else this.show();
     };
     field.addEventListener("keydown", (event) => {

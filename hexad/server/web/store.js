@@ -1,5 +1,5 @@
 // Conversations in the browser's IndexedDB, and as files. Nothing of them goes to the server but what is asked.
-import { newId } from "./tree.js";
+import { merge, newId } from "./tree.js";
 
 const LARGEST_FILE = 50 * 2 ** 20;
 
@@ -12,12 +12,18 @@ function promised(request) {
 
 export class Store {
   #db = null;
+  #tabs = null;
 
-  /** Raises what the browser says where it keeps nothing (a private window, a full disk). */
-  async open() {
+  /**
+   * `changed(id, conversation)` hears what other tabs have saved, or with undefined what they have deleted.
+   * Raises what the browser says where it keeps nothing (a private window, a full disk).
+   */
+  async open(changed) {
     const opening = indexedDB.open("hexad", 1);
     opening.onupgradeneeded = () => opening.result.createObjectStore("conversations", { keyPath: "id" });
     this.#db = await promised(opening);
+    this.#tabs = new BroadcastChannel("hexad");
+    this.#tabs.onmessage = async ({ data: id }) => changed(id, await promised(this.#objects("readonly").get(id)));
   }
 
   #objects(mode) {
@@ -28,10 +34,15 @@ export class Store {
     return this.#db ? promised(this.#objects("readonly").getAll()) : Promise.resolve([]);
   }
 
+  /** Another tab may have saved the same conversation: what it added is kept, and comes into `conversation`. */
   async save(conversation) {
     if (!this.#db) return;
     try {
-      await promised(this.#objects("readwrite").put(conversation));
+      const objects = this.#objects("readwrite");
+      const saved = await promised(objects.get(conversation.id));
+      if (saved) merge(conversation, saved);
+      await promised(objects.put(conversation));
+      this.#tabs.postMessage(conversation.id);
     } catch (error) {
       if (error.name === "QuotaExceededError") {
         throw new Error("The browser's storage is full: export conversations you want to keep, then delete some.");
@@ -40,8 +51,19 @@ export class Store {
     }
   }
 
+  /** At once, for a page that is being left: nothing that would have to wait is done. */
+  leave(conversation) {
+    if (!this.#db) return;
+    const objects = this.#objects("readwrite");
+    objects.put(conversation);
+    objects.transaction.commit();
+    this.#tabs.postMessage(conversation.id);
+  }
+
   async remove(id) {
-    if (this.#db) await promised(this.#objects("readwrite").delete(id));
+    if (!this.#db) return;
+    await promised(this.#objects("readwrite").delete(id));
+    this.#tabs.postMessage(id);
   }
 }
 
@@ -69,6 +91,7 @@ export async function imported(file) {
   return found.conversations.map(checked);
 }
 
+const ENDED = ["done", "stopped", "incomplete"];
 const text = (value) => (typeof value === "string" ? value : "");
 const number = (value) => (Number.isFinite(value) ? value : 0);
 const list = (value) => (Array.isArray(value) ? value : []);
@@ -77,7 +100,8 @@ function checked(given, index) {
   const nodes = {};
   for (const node of Object.values(given?.nodes ?? {})) {
     const known = ["user", "assistant", "tool"].includes(node?.role);
-    if (!known || !text(node.id) || typeof node.parent !== "string") {
+    // A name of every object's is no message's: __proto__, constructor.
+    if (!known || !text(node.id) || node.id in {} || typeof node.parent !== "string") {
       throw new Error(`Conversation ${index + 1} of the file holds a message that is none; nothing was imported.`);
     }
     nodes[node.id] = checkedNode(node);
@@ -98,6 +122,10 @@ function checkedNode(node) {
   const plain = { id: node.id, parent: node.parent, role: node.role, created: number(node.created) };
   for (const name of ["content", "reasoning", "status", "error", "finish", "model", "call"])
     plain[name] = text(node[name]);
+  if (plain.role === "assistant" && !ENDED.includes(plain.status)) {
+    plain.status = "incomplete";
+    plain.error ||= "The file does not hold the end of this answer.";
+  }
   plain.calls = list(node.calls).map((call) => ({
     id: text(call?.id),
     name: text(call?.name),

@@ -21,17 +21,31 @@ export function add(conversation, parent, node) {
   return added;
 }
 
+/**
+ * Takes into `ours` what another tab has made of the same conversation. Messages are only ever added, so no tab loses
+ * one; of a message, of the title and of the prompt the later change counts. Each tab shows its own branch.
+ */
+export function merge(ours, theirs) {
+  for (const node of Object.values(theirs.nodes)) {
+    const mine = (ours.nodes[node.id] ??= node);
+    if ((node.changed ?? 0) > (mine.changed ?? 0)) Object.assign(mine, node);
+  }
+  ours.chosen = { ...theirs.chosen, ...ours.chosen };
+  ours.updated = Math.max(ours.updated, theirs.updated);
+  if ((theirs.edited ?? 0) <= (ours.edited ?? 0)) return;
+  const { title, system, tools, edited } = theirs;
+  Object.assign(ours, { title, system, tools, edited });
+}
+
 /** What is shown, from the first message to the last: [{ node, siblings: ids, position }]. */
 export function shown(conversation) {
-  const children = {};
-  for (const node of Object.values(conversation.nodes)) (children[node.parent] ??= []).push(node.id);
+  const children = Map.groupBy(Object.values(conversation.nodes), (node) => node.parent);
   const path = [];
-  let parent = ROOT;
-  while (children[parent]) {
-    const siblings = children[parent];
-    const chosen = siblings.includes(conversation.chosen[parent]) ? conversation.chosen[parent] : siblings.at(-1);
-    path.push({ node: conversation.nodes[chosen], siblings, position: siblings.indexOf(chosen) });
-    parent = chosen;
+  for (let parent = ROOT; children.has(parent); parent = path.at(-1).node.id) {
+    const siblings = children.get(parent).map(({ id }) => id);
+    const chosen = siblings.indexOf(conversation.chosen[parent]);
+    const position = chosen < 0 ? siblings.length - 1 : chosen;
+    path.push({ node: conversation.nodes[siblings[position]], siblings, position });
   }
   return path;
 }

@@ -13,8 +13,9 @@ from tests.server.api import Endpoint, Parameter, rows
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
 FORM = {"type": "json_schema", "schema": SCHEMA}
 TOOL = {"name": "add", "input_schema": SCHEMA}
+USUAL = {"type": None, "allowed_callers": ["direct"], "defer_loading": False, "eager_input_streaming": None}
 CACHED = {"type": "ephemeral", "ttl": "1h"}
-TEXT = {"type": "text", "text": "hi", "cache_control": CACHED}
+TEXT = {"type": "text", "text": "hi", "cache_control": CACHED, "citations": []}
 CALLS = {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}}]}
 KEPT = {"type": "clear_thinking_20251015", "keep": "all"}
 RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": [TEXT], "is_error": True}
@@ -42,8 +43,9 @@ PROMPT = (
     Parameter(name="system", accepted=("Be kind.", [TEXT, TEXT]), refused=([{"type": "image"}], 5)),
     Parameter(
         name="tools", note="custom tools; those of Anthropic's servers are refused",
-        accepted=([], [TOOL], [TOOL | {"type": "custom", "strict": True, "cache_control": CACHED}]),
-        refused=([{"type": "web_search_20250305", "name": "x"}], [TOOL | {"defer_loading": True}]),
+        accepted=([], [TOOL], [TOOL | {"type": "custom", "strict": True, "cache_control": CACHED}], [TOOL | USUAL]),
+        refused=([{"type": "web_search_20250305", "name": "x"}], [TOOL | {"defer_loading": True}],
+                 [TOOL | {"allowed_callers": ["code_execution_20260120"]}], [TOOL | {"input_examples": [{"a": 1}]}]),
     ),
     Parameter(
         name="tool_choice", beside={"tools": [TOOL]}, note="`disable_parallel_tool_use` too",

@@ -9,7 +9,7 @@ from hexad.server.openai_types import Conversation, DetokenizeRequest
 from tests.server.api import Endpoint, Parameter, rows
 
 SAYS = [{"role": "user", "content": "hi"}]
-OFF = ("dynatemp_range", "n_indent", "n_keep", "n_probs", "t_max_predict_ms", "xtc_probability", "dry_multiplier")
+OFF = ("dynatemp_range", "n_keep", "n_probs", "xtc_probability", "dry_multiplier", "n_cmpl")
 
 INFILL = Endpoint(
     dialect="llama.cpp",
@@ -24,12 +24,24 @@ INFILL = Endpoint(
             Parameter(name="model", accepted=(None,), refused=("other",)),
             *rows("honoured", "input_prefix", "input_suffix", accepted="b", refused=5),
             Parameter(
-                name="input_extra", accepted=([{"filename": "a.py", "text": "b"}], [{"text": "b"}]), refused=([{}],),
-                note="`filename`, `text`; in the pattern of a repository where the tokenizer has its tokens",
+                name="input_extra", accepted=([{"filename": "a.py", "text": "b", "time": [1, 2]}], [{"text": "b"}]),
+                refused=([{}],),
+                note="`filename`, `text`, llama.vim's `time` (no effect); in the pattern of a repository where the "
+                "tokenizer has its tokens",
             ),
             Parameter(name="prompt", accepted=("b",), refused=([5],), note="how the middle begins"),
             Parameter(name="stream", accepted=(True,), refused=("yes",)),
-            Parameter(name="n_predict", accepted=(2, -1), refused=(0,), note="-1: as many as the context holds"),
+            Parameter(name="n_predict", accepted=(2, -1, 0), refused=(-2,),
+                      note="-1, or more than there is room for: what the context holds, `truncated` tells of it; 0: "
+                      "the prompt is computed and cached"),
+            Parameter(name="n_indent", accepted=(4,), refused=(-1,), note="a line that is indented by less ends it"),
+            Parameter(name="t_max_predict_ms", accepted=(500,), refused=("x",), note="from the second line on"),
+            Parameter(
+                name="samplers", accepted=(["top_k", "top_p", "infill"], []), refused=(["mirostat"], "edkypmxt"),
+                note="those that are left out are off, their order is ours; for `infill`, which keeps the tokens that "
+                "are sure, the likeliest token is taken",
+            ),
+            Parameter(name="response_fields", accepted=(["content"], []), refused=("content",)),
             Parameter(name="temperature", accepted=(0, 2), refused=(-1,), note="the model's own where it is left out"),
             Parameter(name="top_k", accepted=(5,), refused=(-2,)),
             Parameter(name="top_p", accepted=(0.5,), refused=(0,)),
@@ -45,8 +57,9 @@ INFILL = Endpoint(
             Parameter(name="return_tokens", accepted=(True,), refused=(1,)),
             *rows("no effect", "cache_prompt", accepted=False, note="prefixes are cached, and change no answer"),
             *rows("no effect", "id_slot", accepted=-1),
+            *rows("no effect", "t_max_prompt_ms", accepted=500, note="nor in llama.cpp"),
             *rows("refused", *OFF, "typical_p", "mirostat", "repeat_last_n", "min_keep", refused=1),
-            *rows("refused", "samplers", "logit_bias", "response_fields", "lora", refused=[]),
+            *rows("refused", "logit_bias", "lora", refused=[]),
         )
     ),
 )  # fmt: skip
@@ -55,7 +68,7 @@ TEMPLATE = Endpoint(
     dialect="llama.cpp",
     method="POST",
     path="/apply-template",
-    what="The prompt that a chat would have; parameters as in `/v1/chat/completions`.",
+    what="The prompt that a chat would have; the parameters of `/v1/chat/completions` that make it.",
     base={"messages": SAYS},
     fields=frozenset(Conversation.model_fields),
     parameters=(

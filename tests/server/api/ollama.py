@@ -18,7 +18,8 @@ CALLED: list[dict[str, Any]] = [
 ]
 
 OPTIONS = (
-    Parameter(name="options.num_predict", accepted=(2, -1), refused=(0, -3), note="-1 and -2: what the context holds",
+    Parameter(name="options.num_predict", accepted=(2, -1, 10**6), refused=(0, -3),
+              note="-1, -2, or more than there is room for: what the context holds",
               beside={"options": {"stop": ["e", " ", "a"]}}),
     Parameter(name="options.temperature", accepted=(0, 1.5), refused=(-1, "hot")),
     Parameter(name="options.top_k", accepted=(0, 40), refused=(-2,)),
@@ -49,7 +50,7 @@ SHARED = (
     Parameter(name="format", accepted=("", "json", SCHEMA), refused=("xml",), note="`json`, or a JSON schema"),
     Parameter(name="keep_alive", accepted=(300, "5m", -1), refused=("soon",), note="of the model, after this request"),
     Parameter(name="think", accepted=(False,), refused=("hard", True, "high"),
-              note="`true`, `false`, `low`, `medium`, `high`; refused where the model does not reason"),
+              note="`true`, `false`, `low`, `medium`, `high`, `max`; refused where the model does not reason"),
     Parameter(name="logprobs", accepted=(True, False), refused=("yes",)),
     Parameter(name="top_logprobs", accepted=(0, 5), refused=(21,), beside={"logprobs": True}),
     *rows("refused", "truncate", "shift", accepted=False, refused=True, note="nothing is cut; `false` is accepted"),

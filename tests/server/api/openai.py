@@ -25,16 +25,34 @@ def _schema(**more: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "pair", "schema": SCHEMA} | more}
 
 
-SAMPLING = (
-    Parameter(name="model", accepted=(None,), refused=("gpt-9",), note="without it: the first model"),
-    Parameter(name="n", accepted=(1, 2), refused=(0, 129)),
+EVERYWHERE = (
     Parameter(name="temperature", accepted=(0, 2, 5), refused=(-1, "hot"), note="0 to 100; 0 is greedy"),
     Parameter(name="top_p", accepted=(0.5, 1), refused=(0, 1.5)),
+)
+OF_CHATS = (
     Parameter(name="presence_penalty", accepted=(-2, 2), refused=(3,)),
     Parameter(name="frequency_penalty", accepted=(-2, 2), refused=(-3,)),
     Parameter(name="logit_bias", accepted=({"5": -100},), refused=({"x": 1}, {"5": 101})),
     Parameter(name="seed", accepted=(7, -1), refused=(2**64,), note="the same seed gives the same answer, always"),
     Parameter(name="stop", accepted=("\n", ["a", "b"]), refused=([""],), note="up to 64 strings"),
+)
+OF_VLLM = (
+    Parameter(name="top_k", accepted=(0, -1, 5), refused=(-2,), note="vLLM's, like all below"),
+    Parameter(name="min_p", accepted=(0.1,), refused=(2,)),
+    Parameter(name="repetition_penalty", accepted=(1.1,), refused=(0,)),
+    Parameter(name="min_tokens", accepted=(1,), refused=(-1,)),
+    Parameter(name="stop_token_ids", accepted=([5],), refused=([-1],)),
+    *rows("honoured", "include_stop_str_in_output", "ignore_eos", "skip_special_tokens", accepted=True, refused=1),
+    Parameter(name="allowed_token_ids", accepted=([7, 8],), refused=([],)),
+    Parameter(name="bad_words", accepted=(["a"],), refused=([""],)),
+    Parameter(name="priority", accepted=(0, 3), refused=(2**31,), note="lower runs earlier"),
+    Parameter(name="cache_salt", accepted=("x",), refused=("x" * 257,), note="who shares cached prefixes"),
+)
+SAMPLING = (
+    Parameter(name="model", accepted=(None,), refused=("gpt-9",), note="without it: the first model"),
+    Parameter(name="n", accepted=(1, 2), refused=(0, 129)),
+    *EVERYWHERE,
+    *OF_CHATS,
     Parameter(name="stream", accepted=(False, True), refused=("yes",)),
     Parameter(
         name="stream_options", beside={"stream": True}, note="`include_usage`, `continuous_usage_stats`",
@@ -47,17 +65,8 @@ SAMPLING = (
     *rows("no effect", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", accepted="x"),
     *rows("no effect", "metadata", "prompt_cache_options", accepted={"ttl": "30m"}),
     Parameter(name="service_tier", fate="no effect", accepted=("auto", "flex"), note="there is one tier, `default`"),
-    Parameter(name="top_k", accepted=(0, -1, 5), refused=(-2,), note="vLLM's, like all below"),
-    Parameter(name="min_p", accepted=(0.1,), refused=(2,)),
-    Parameter(name="repetition_penalty", accepted=(1.1,), refused=(0,)),
-    Parameter(name="min_tokens", accepted=(1,), refused=(-1,)),
-    Parameter(name="stop_token_ids", accepted=([5],), refused=([-1],)),
-    *rows("honoured", "include_stop_str_in_output", "ignore_eos", "skip_special_tokens", accepted=True, refused=1),
-    Parameter(name="allowed_token_ids", accepted=([7, 8],), refused=([],)),
-    Parameter(name="bad_words", accepted=(["a"],), refused=([""],)),
+    *OF_VLLM,
     Parameter(name="prompt_logprobs", accepted=(0, 2), refused=(65,)),
-    Parameter(name="priority", accepted=(0, 3), refused=(2**31,), note="lower runs earlier"),
-    Parameter(name="cache_salt", accepted=("x",), refused=("x" * 257,), note="who shares cached prefixes"),
     Parameter(name="return_token_ids", accepted=(True,), refused=("yes",)),
     Parameter(
         name="structured_outputs", note="vLLM's object: one of `json`, `regex`, `choice`, `grammar`, `json_object`, "
@@ -206,7 +215,8 @@ RESPONSES = Endpoint(
         Parameter(name="model", accepted=(None,), refused=("gpt-9",), note="without it: the first model"),
         Parameter(
             name="input", accepted=("hi", ITEMS), refused=([], PICTURE, LEFT, [{"type": "item_reference", "id": "x"}]),
-            note="text, or messages, function calls and their outputs, and reasoning; pictures and files are refused. "
+            note="text, or messages, function calls and their outputs, reasoning, and references to items of stored "
+            "responses; pictures and files are refused. "
             "System and developer messages in a row, `instructions` among them, are one",
         ),
         Parameter(name="instructions", accepted=("Be brief.",), refused=([],)),
@@ -218,8 +228,7 @@ RESPONSES = Endpoint(
             accepted=({"include_obfuscation": False},), refused=({"include_obfuscation": True},),
         ),
         Parameter(name="max_output_tokens", accepted=(2,), refused=(0,)),
-        Parameter(name="temperature", accepted=(0, 2), refused=(-1,)),
-        Parameter(name="top_p", accepted=(0.5,), refused=(0,)),
+        *EVERYWHERE,
         Parameter(name="top_logprobs", accepted=(0, 3), refused=(65,), note="asks for log-probabilities by itself"),
         Parameter(
             name="include", note="`message.output_text.logprobs`, `reasoning.encrypted_content` (the reasoning as it "
@@ -265,6 +274,8 @@ RESPONSES = Endpoint(
         Parameter(name="service_tier", fate="no effect", accepted=("auto",), note="there is one tier, `default`"),
         *rows("no effect", "prompt_cache_options", accepted={"ttl": "30m"}),
         *rows("refused", "conversation", "prompt", "moderation", "context_management", refused={}),
+        *OF_VLLM,
+        *OF_CHATS,
     ),
 )  # fmt: skip
 
@@ -291,6 +302,6 @@ ENDPOINTS = (
         "POST",
         "/v1/embeddings",
         "404 with an error in OpenAI's shape, like `/v1/audio`, `/v1/images`, `/v1/moderations`, `/v1/files`, "
-        "`/v1/batches`, `/v1/fine_tuning` and what is under them.",
+        "`/v1/batches`, `/v1/fine_tuning` and what is under them, `/v1/responses/input_tokens` and `compact`.",
     ),
 )

@@ -27,6 +27,12 @@ for (const [name, model] of Object.entries(models)) {
   for await (const part of stream.textStream) text += part;
   assert.equal(text, whole.text, name);
 
+  // The second turn: with responses, a reference to what the assistant said in the first.
+  const first = { role: "user", content: "Who are you?" };
+  const said = (await generateText({ ...base, messages: [first] })).response.messages;
+  const second = await generateText({ ...base, messages: [first, ...said, { role: "user", content: "What is 12 + 30?" }] });
+  assert.match(second.text, /42/, name);
+
   // A tool that the SDK runs by itself, streamed and not.
   const called = [];
   const execute = ({ city }) => (called.push(city), "rain, 7 degrees");

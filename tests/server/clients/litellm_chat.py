@@ -29,6 +29,12 @@ assert json.loads(built.choices[0].message.tool_calls[0].function.arguments) == 
 assert json.loads(ask(response_format=FORM).choices[0].message.content) in ("yes", "no")
 answer = litellm.responses(model=MODEL, input="Who are you?", api_base=URL, api_key="unused", max_output_tokens=5)
 assert answer.output[0].content[0].text
+for more in ({"messages": [{"role": "user", "content": "word " * 4000}]}, {"max_tokens": 9999}):
+    try:
+        litellm.completion(model=MODEL, api_base=URL, api_key="unused", num_retries=0, **({"messages": SAYS} | more))
+    except litellm.ContextWindowExceededError:
+        continue
+    raise AssertionError("too long was taken")
 try:
     ask(top_p=7)
 except litellm.BadRequestError as refused:

@@ -34,9 +34,9 @@ const shaped = await client.chat({ ...greedy, messages: say("Where is the tower?
 assert.equal(typeof JSON.parse(shaped.message.content).city, "string");
 const generated = await client.generate({ ...greedy, prompt: "What is 12 + 30?" });
 assert.equal(generated.response, text);
-let parts = 0;
-for await (const part of await client.generate({ ...greedy, prompt: "What is 12 + 30?", stream: true })) parts += !part.done;
-assert(parts > 1);
+let parts = [];  // at least two: what there is to say, in as many as the server has time for, and the end
+for await (const part of await client.generate({ ...greedy, prompt: "What is 12 + 30?", stream: true })) parts.push(part);
+assert(parts.length > 1 && parts.map(({ response }) => response).join("") === text && parts.every(({ done }, at) => done === (at === parts.length - 1)));
 assert((await client.list()).models.some(({ name }) => name.startsWith("demo")));
 assert((await client.show({ model: "demo" })).capabilities.includes("tools"));
 assert((await client.ps()).models.some(({ name }) => name.startsWith("demo")));

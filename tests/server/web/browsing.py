@@ -43,15 +43,28 @@ def said(page: Any) -> list[str]:
     return [text.strip() for text in page.locator(".bubble, .message.assistant .content").all_inner_texts()]
 
 
-def imported(page: Any, tmp_path: Path, content: str, **more: Any) -> None:
+def conversation(*nodes: dict[str, Any]) -> dict[str, Any]:
+    """As an export holds it."""
+    return {
+        "title": "Imported",
+        "created": 1,
+        "updated": 1,
+        "nodes": {node["id"]: node for node in nodes},
+        "chosen": {},
+    }
+
+
+def imported(page: Any, tmp_path: Path, *conversations: dict[str, Any]) -> None:
+    file = tmp_path / "in.json"
+    file.write_text(json.dumps({"format": "hexad-conversations", "version": 1, "conversations": conversations}))
+    page.set_input_files("#file", file)
+
+
+def shown(page: Any, tmp_path: Path, content: str, **more: Any) -> None:
     """Opens a conversation in which the model has said `content`."""
     question = {"id": "q", "parent": "", "role": "user", "content": "?"}
     answer = {"id": "a", "parent": "q", "role": "assistant", "content": content, "status": "done", "finish": "stop"}
-    nodes = {"q": question, "a": answer | more}
-    conversation = {"title": "Imported", "created": 1, "updated": 1, "nodes": nodes, "chosen": {}}
-    file = tmp_path / "in.json"
-    file.write_text(json.dumps({"format": "hexad-conversations", "version": 1, "conversations": [conversation]}))
-    page.set_input_files("#file", file)
+    imported(page, tmp_path, conversation(question, answer | more))
     expect(page.locator("#toast")).to_have_text("1 conversation imported")
 
 

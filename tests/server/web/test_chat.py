@@ -49,7 +49,11 @@ def test_editing_and_asking_again_add_branches_that_arrows_and_reloading_keep(pa
     settle(page)
     again = page.locator(".message.assistant .branches")
     expect(again).to_have_text("2/2")
-    page.locator(".message.user").hover()
+    for _ in range(2):
+        page.locator(".message.user").hover()
+        page.get_by_role("button", name="Edit message").click()
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator(".bubble")).to_have_text("Tell me about Ada.")
     page.get_by_role("button", name="Edit message").click()
     page.get_by_role("textbox", name="Edit message").fill("Tell me about Hugo.")
     page.keyboard.press("Enter")
@@ -64,7 +68,7 @@ def test_editing_and_asking_again_add_branches_that_arrows_and_reloading_keep(pa
     expect(page.locator(".branches")).to_have_text(["1/2", "1/2"])
     before = said(page)
     page.reload()
-    page.locator("#conversations .open").click()
+    expect(page.locator(".branches")).to_have_count(2)
     assert said(page) == before
     expect(page.locator(".branches")).to_have_text(["1/2", "1/2"])
     page.locator(".message.user").get_by_role("button", name="Later version").click()
@@ -96,7 +100,6 @@ def test_settings_are_sent_and_what_is_out_of_range_is_not(page: Any) -> None:
     given |= {"presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.1}
     for name, value in given.items():
         page.fill(f"#set-{name}", str(value))
-    page.fill("#set-top_p", "7")
     page.fill("#system", "You are terse.")
     with page.expect_request("**/v1/chat/completions") as sent:
         ask(page, "Who is the baker?")
@@ -106,6 +109,15 @@ def test_settings_are_sent_and_what_is_out_of_range_is_not(page: Any) -> None:
     assert (body["model"], body["stream"]) == ("demo", True)
     settle(page)
     expect(page.locator(".notice")).to_contain_text("The limit of tokens")
+    wrong = {"temperature": "7", "top_p": "0", "top_k": "1.5", "seed": "9007199254740993", "presence_penalty": "-3"}
+    for name, value in wrong.items():
+        page.fill(f"#set-{name}", value)
+        expect(page.locator(f"#help-{name}")).to_contain_text("Not used: a")
+    expect(page.locator("#help-seed")).to_have_text("Not used: a whole number from 0 to 9,007,199,254,740,991")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.get_by_role("button", name="Answer again").click()
+    assert not wrong.keys() & sent.value.post_data_json.keys()
+    settle(page)
     page.get_by_role("button", name="Use the model's defaults").click()
     with page.expect_request("**/v1/chat/completions") as sent:
         page.get_by_role("button", name="Answer again").click()

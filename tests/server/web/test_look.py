@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.server.running import Server
-from tests.server.web.browsing import PHONE, ask, expect, imported, opened, setting, settle
+from tests.server.web.browsing import PHONE, ask, expect, opened, setting, settle, shown
 
 
 def test_keys_alone_are_enough(page: Any) -> None:
@@ -33,6 +33,19 @@ def test_keys_alone_are_enough(page: Any) -> None:
     assert page.locator("button").evaluate_all(unnamed) == 0
 
 
+def test_the_focus_is_where_the_next_key_is_wanted(page: Any) -> None:
+    page.get_by_role("link", name="Engine").click()
+    page.keyboard.press("Control+Shift+O")
+    expect(page.locator("#text")).to_be_focused()
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    copy = page.locator(".message.assistant").get_by_role("button", name="Copy message")
+    copy.focus()
+    page.keyboard.press("Enter")
+    expect(copy).to_be_focused()
+
+
 def test_a_phone_is_wide_enough(browser: Any, demo: Server) -> None:
     context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
     page = opened(context, demo)
@@ -49,6 +62,18 @@ def test_a_phone_is_wide_enough(browser: Any, demo: Server) -> None:
         page.get_by_role("link", name=link).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert page.evaluate("document.querySelector('header').scrollWidth") <= PHONE["width"]
+    context.close()
+
+
+def test_a_tablet_has_no_hover(browser: Any, demo: Server) -> None:
+    """What a mouse finds by hovering is always there for a finger."""
+    context = browser.new_context(viewport={"width": 1100, "height": 800}, has_touch=True)
+    page = opened(context, demo)
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    opacity = "button => Number(getComputedStyle(button).opacity)"
+    assert page.get_by_role("button", name="Edit message").evaluate(opacity) == 1
+    expect(page.get_by_role("button", name="Rename Tell me about Ada.")).to_be_visible()
     context.close()
 
 
@@ -116,7 +141,7 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
         "error": "gone",
         "calls": [call],
     }
-    imported(page, tmp_path, SAMPLE, **more)
+    shown(page, tmp_path, SAMPLE, **more)
     page.get_by_role("button", name="Settings", exact=True).click()
     page.locator("#settings summary").last.click()
     assert page.evaluate(CONTRAST) == []
@@ -134,13 +159,69 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
     expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, PHONE["width"]])
+def test_axe_finds_nothing(page: Any, tmp_path: Path, theme: str, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=theme)
+
+    def look() -> list[str]:
+        found = axe.Axe().run(page).response["violations"]
+        return [f"{violation['id']}: {node['html'][:200]}" for violation in found for node in violation["nodes"]]
+
+    assert look() == []
+    shown(page, tmp_path, SAMPLE, status="incomplete", error="gone", calls=[{"id": "1", "name": "f", "args": "{}"}])
+    assert look() == []
+    page.get_by_role("button", name="Settings", exact=True).click()
+    page.fill("#set-temperature", "7")
+    assert look() == []
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Engine").click()
+    page.get_by_text("All metrics").click()
+    expect(page.locator("tr").nth(3)).to_be_visible()
+    assert look() == []
+
+
+def test_what_lies_under_a_panel_is_not_reached(page: Any) -> None:
+    page.set_viewport_size(PHONE)
+    page.get_by_role("button", name="Conversations").click()
+    expect(page.get_by_role("button", name="New chat")).to_be_focused()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('main')") is None
+    page.keyboard.press("Escape")
+    expect(page.locator("#text")).to_be_focused()
+
+
+def test_on_paper_are_all_messages(page: Any, tmp_path: Path) -> None:
+    shown(page, tmp_path, "\n\n".join(f"Paragraph {number}" for number in range(100)))
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollHeight") > 3000
+    expect(page.locator("#sidebar")).to_be_hidden()
+
+
+def test_messages_that_stay_are_left_alone(page: Any, tmp_path: Path) -> None:
+    """However long a conversation is, a further message costs one message."""
+    shown(page, tmp_path, "Hello")
+    changed = """() => {
+      window.changed = 0;
+      new MutationObserver((all) => (changed += all.length)).observe(document.querySelector(".message.user"),
+        { subtree: true, childList: true, characterData: true });
+    }"""
+    page.evaluate(changed)
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    assert page.evaluate("changed") == 0
+
+
 BELOW = "scroller => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop"
 
 
 def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> None:
     page = opened(context, endless)
     scroller = page.locator("#scroller")
-    setting(page, "max_tokens", "4000")
+    setting(page, "max_tokens", "2500")
     ask(page, "Go on and on.")
     while not scroller.evaluate("scroller => scroller.scrollTop > 600"):
         assert page.locator(".message.assistant").get_attribute("data-status") in (None, "streaming")
@@ -150,6 +231,38 @@ def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> N
     assert scroller.evaluate(BELOW) >= 200
     page.get_by_role("button", name="Go to the newest message").click()
     assert scroller.evaluate(BELOW) < 5
+    setting(page, "max_tokens", "800")
     page.get_by_role("button", name="Answer again").click()
     settle(page)
     assert scroller.evaluate(BELOW) < 5
+
+
+WIDE = """| Parameters | Context | Notes of what it is good for and what not | Vocabulary | Released | Licence |
+| --- | --- | --- | --- | --- | --- |
+| 751,632,384 | 40,960 | thinks | 151,936 | 2025 | Apache |
+
+שלום `code` עולם.
+
+- שלום
+- עולם
+
+```
+שלום = 1
+```
+
+Hello שלום."""
+
+
+def test_words_stay_whole_in_tables_and_go_their_own_way(page: Any, tmp_path: Path) -> None:
+    page.set_viewport_size(PHONE)
+    shown(page, tmp_path, WIDE)
+    lines = """cells => cells.filter(({ firstChild: text }) => {
+      const range = document.createRange();
+      range.selectNode(text);
+      return !text.data.includes(" ") && range.getClientRects().length > 1;
+    }).map((cell) => cell.textContent)"""
+    assert page.locator(".markdown :is(th, td)").evaluate_all(lines) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    ways = "parts => parts.map((part) => getComputedStyle(part).direction)"
+    parts = page.locator(".markdown > :is(p, ul, .code)")
+    assert parts.evaluate_all(ways) == ["rtl", "rtl", "ltr", "ltr"]

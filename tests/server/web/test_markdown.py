@@ -22,6 +22,7 @@ SAMPLES = {
     "bullets": "- a\n- b\n  - c\n  - d\n    - e\n- f\n\nafter",
     "numbers": "3. a\n4. b\n   1. c\n   2. d\n5. e",
     "loose": "- a\n\n- b\n\n  more of b\n\n- c",
+    "loose by one": "1. a\n   - b\n2. c\n\n   more of c\n3. d",
     "code in a list": "1. first:\n   ```sh\n   ls -l\n   ```\n2. second",
     "two lists": "- a\n- b\n\n1. c\n2. d",
     "list after text": "Things:\n- a\n- b",
@@ -31,7 +32,8 @@ SAMPLES = {
     "links": "[a](https://example.org/x_(y)) [**b**](http://example.org 'no') [c](https://example.org \"title\")\n<https://x.org/>",
     "table": "| a | b *em* |\n| :-- | --: |\n| 1 | `x` |\n| 2 \\| 3 |\n\nafter",
     "table without borders": "a | b\n--- | ---\n1 | 2",
-    "escapes": r"\*no\* \`no\` \[no\] \# 1\. back\slash \\",
+    "escapes": r"\*no\* \`no\` \[no \# 1\. back\slash \\",
+    "dollars": "It costs $5 and $10, or US$7; *not* $9.",
     "html": "a <b>bold</b> <i onclick=x>y</i> & &amp; 1 < 2",
     "unicode": "**Ünïcode** *日本語* 🎉 `ß`",
 }
@@ -92,10 +94,17 @@ def plain(nodes: list[Any], pre: bool = False) -> list[Any]:
     return found
 
 
+SAMPLE = "document.body.append(Object.assign(document.createElement('div'), { id: 'sample' }))"
+
+
+def renderer(page: Any) -> str:
+    return str(page.locator("script[type=module]").get_attribute("src")).replace("main.js", "render.js")
+
+
 @pytest.fixture
 def show(page: Any, demo: Server) -> Any:
-    page.evaluate("document.body.append(Object.assign(document.createElement('div'), { id: 'sample' }))")
-    module = page.locator("script[type=module]").get_attribute("src").replace("main.js", "render.js")
+    page.evaluate(SAMPLE)
+    module = renderer(page)
 
     def shown(*texts: str) -> list[Any]:
         run = "async ([module, texts]) => { const { showMarkdown } = await import(module);"
@@ -135,6 +144,12 @@ HARD = [
     "~~a",
     "\\",
     "|\n",
+    "$$",
+    "$a",
+    "\\(",
+    "\\[\n",
+    "$a$ ",
+    "$${",
 ]
 
 
@@ -157,3 +172,46 @@ def test_no_text_takes_long(page: Any) -> None:
     }"""
     for piece, milliseconds in zip(HARD, page.evaluate(run, [module, HARD]), strict=True):
         assert milliseconds < 2000, piece
+
+
+GROWING = """# A *heading*
+
+Some **bold words**, *others*, ~~none~~, `code here` and a [link](https://example.org/a/long/way?x=1).
+
+---
+
+1. **One:** 2 * 3 is six
+   - nested `x`
+2. Two
+
+> **said** by one
+
+| a | b |
+| :-- | --: |
+| 1 | 2 |
+
+```python
+x = 2 ** 3
+```
+
+The *end*"""
+
+
+def test_no_mark_is_seen_before_its_meaning(page: Any) -> None:
+    """After each character; what is code may look like marks."""
+    page.evaluate(SAMPLE)
+    run = """async ([module, text]) => {
+      const { showMarkdown } = await import(module);
+      const sample = document.querySelector("#sample");
+      const seen = [];
+      for (let end = 1; end <= text.length; end += 1) {
+        showMarkdown(sample, text.slice(0, end), true);
+        const copy = sample.cloneNode(true);
+        copy.querySelectorAll("code").forEach((code) => code.remove());
+        if (/[`#|~>]|\\*(?! 3)|---|\\]\\(|https/.test(copy.textContent)) seen.push(text.slice(0, end).slice(-20));
+      }
+      showMarkdown(sample, text);
+      return seen;
+    }"""
+    assert page.evaluate(run, [renderer(page), GROWING]) == []
+    assert plain(page.locator("#sample").evaluate(TREE)) == plain(_Tree(AS_TEXT.render(GROWING)).stack[0])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.server.running import serving
-from tests.server.web.browsing import ask, delta, expect, imported, opened, setting, settle, streamed
+from tests.server.web.browsing import ask, delta, expect, opened, setting, settle, shown, streamed
 
 HOSTILE = """<img src=x onerror="alert(1)"> <script>alert(2)</script> <svg onload=alert(3)></svg>
 <iframe src="javascript:alert(4)"></iframe> <style>body{display:none}</style>
@@ -36,7 +36,7 @@ def test_what_a_model_says_stays_text(page: Any, tmp_path: Path) -> None:
     call = {"id": evil, "name": evil, "args": evil}
     top = [{"text": evil, "logprob": -1}, None, {"text": 5, "logprob": "x"}]
     tokens = [{"text": evil, "logprob": -1, "top": top}, {"text": 1, "logprob": None, "top": "no list"}]
-    imported(page, tmp_path, HOSTILE, reasoning=evil, model=evil, error=evil, calls=[call], tokens=tokens)
+    shown(page, tmp_path, HOSTILE, reasoning=evil, model=evil, error=evil, calls=[call], tokens=tokens)
     answer = page.locator(".message.assistant")
     assert (
         answer.locator("img, script, iframe, style, object, embed, form, [onerror], [onload], [onclick]").count() == 0
@@ -88,6 +88,41 @@ def test_a_server_that_dies_leaves_an_incomplete_answer_never_a_finished_one(
         expect(page.locator(".notice")).to_contain_text("No answer. The server cannot be reached.")
 
 
+def test_a_server_that_is_not_there_yet_is_asked_again(page: Any) -> None:
+    page.route("**/v1/models", lambda route: route.abort())
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached.")
+    page.unroute("**/v1/models")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#model option")).to_have_text(["demo"])
+    expect(page.locator("#suggestions > button")).to_have_count(4)
+
+
+def test_the_engine_page_shows_nothing_that_it_does_not_know(page: Any) -> None:
+    page.get_by_role("link", name="Engine").click()
+    expect(page.locator(".facts")).to_contain_text("ready")
+    running = page.locator(".chart", has_text="Requests").locator("strong").first
+    expect(running).to_have_text("0")
+    page.route("**/metrics", lambda route: route.abort())
+    expect(page.locator("#engine-view .error")).to_have_text("The server cannot be reached. Is it running?")
+    expect(page.locator(".facts")).to_be_empty()
+    expect(running).to_have_text("–")
+    page.unroute("**/metrics")
+    expect(page.locator(".facts")).to_contain_text("ready")
+    expect(page.locator("#engine-view .error")).to_be_hidden()
+
+
+def test_a_script_that_does_not_come_is_told(page: Any) -> None:
+    page.route("**/store.js", lambda route: route.fulfill(status=403))
+    page.reload()
+    expect(page.locator("body")).to_contain_text("A part of this page could not be loaded; reload it.")
+
+
+def test_a_draft_that_is_too_long_is_told_before_it_is_sent(page: Any) -> None:
+    page.fill("#text", "word " * 3000)
+    expect(page.locator("#context-label")).to_contain_text("of 2,560 tokens with this draft: no room for an answer")
+
+
 @pytest.mark.parametrize(
     ("wire", "status", "words"),
     [
@@ -101,8 +136,9 @@ def test_a_server_that_dies_leaves_an_incomplete_answer_never_a_finished_one(
         ("", "incomplete", "before it began"),
         ("data: {oops\n\n", "incomplete", "connection broke"),
         (streamed(delta(content="Half"), delta("stop"), done=True), "done", ""),
+        (streamed(delta(content=""), delta("stop"), done=True), "done", "without a word"),
     ],
-    ids=["error", "no-done", "no-reason", "nothing", "no-json", "complete"],
+    ids=["error", "no-done", "no-reason", "nothing", "no-json", "complete", "wordless"],
 )
 def test_only_a_stream_that_says_so_is_complete(page: Any, wire: str, status: str, words: str) -> None:
     """Each way in which a stream of OpenAI's can end; the wire is written here, so that each can be had."""
@@ -111,7 +147,7 @@ def test_only_a_stream_that_says_so_is_complete(page: Any, wire: str, status: st
     expect(page.locator(".message.assistant")).to_have_attribute("data-status", status)
     expect(page.locator(".notice")).to_contain_text(words)
     retry = page.get_by_role("button", name="Try again")
-    expect(retry).to_have_count(0 if status == "done" else 1)
+    expect(retry).to_have_count(1 if words else 0)
 
 
 def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model: Path, tmp_path: Path) -> None:
@@ -125,6 +161,9 @@ def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model
         page.goto(locked.url)
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("This server wants an API key.")
+        page.keyboard.press("Escape")
+        expect(page.locator("#suggestions")).to_contain_text("This server wants an API key.")
+        page.get_by_role("button", name="Try again").click()
         page.keyboard.type("not the one it wants")
         page.keyboard.press("Enter")
         expect(dialog).to_contain_text("The server does not take this key.")
@@ -134,6 +173,9 @@ def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model
         expect(page.locator("#model option")).to_have_text(["demo", "second"])
         page.get_by_role("link", name="Engine").click()
         expect(page.locator(".facts")).to_contain_text("second · context 8,192 tokens · not loaded")
+        expect(page.get_by_role("heading", name="Engine · demo")).to_be_visible()
+        page.select_option("#model", "second")
+        expect(page.get_by_role("heading", name="Engine · second")).to_be_visible()
         page.get_by_role("link", name="Chat").click()
         setting(page, "max_tokens", "5")
         for model in ("demo", "second"):
