@@ -79,6 +79,8 @@ class ReplyParser:
         self._num_calls = 0
         self._has_begun = False
         """A call of the current section."""
+        self._has_said = False
+        """Content, from which more of it stays apart as it was written."""
         self._steps = self._harmony() if format.style == "harmony" else self._reply()
 
     def push(self, text: str) -> list[Event]:
@@ -96,6 +98,7 @@ class ReplyParser:
         return events
 
     def _say(self, text: str) -> None:
+        self._has_said |= bool(text)
         if text:
             self._events.append(Text(text))
 
@@ -157,9 +160,10 @@ class ReplyParser:
             if text:
                 self._say(text)
                 return ""
-        yield from read.skip_space()
         read.taken = []
-        return ""
+        more = yield from read.skip_space()
+        space = self._untake()
+        return space if more and self._has_said else ""
 
     def _calls(self, marker: str) -> Steps[None]:
         read, form = self._reader, self._format
@@ -327,13 +331,18 @@ class ReplyParser:
                 yield from read.text_until(_BODY_END, self._say, trims="")
                 continue
             recipient = _RECIPIENT.search("".join(header))
-            say = self._think if "<|channel|>analysis" in "".join(header) else self._say
+            say: Sink = self._think if "<|channel|>analysis" in "".join(header) else self._say
             if not marker or recipient and not self._tools:
                 self._say("".join(header))
-            elif recipient and (yield from read.skip_space()) == "{":
-                with suppress(Malformed):
-                    yield from read.json_value(self._begin(recipient[1]))
-                    yield from read.skip_space()
+            elif recipient:
+                say, first = self._begin(recipient[1]), (yield from read.skip_space())
+                if first in ("", "<"):
+                    say("{}")
+                elif first == "{":
+                    with suppress(Malformed):
+                        yield from read.json_value(say)
+                        yield from read.skip_space()
+                    say = self._say
             yield from read.text_until(_BODY_END, say, trims="")
 
 
