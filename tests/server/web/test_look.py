@@ -159,8 +159,7 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
     expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, PHONE["width"]])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", PHONE["width"])])
 def test_axe_finds_nothing(page: Any, tmp_path: Path, theme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page.set_viewport_size({"width": width, "height": 844})
