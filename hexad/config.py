@@ -86,7 +86,7 @@ class Config:
     max_queue: int = _server(1024, "Requests that may wait; one more is answered 429.", advanced=True)
     request_timeout: float | None = _server(
         None,
-        "Seconds that a request may take, its wait included; a client may ask for less by X-Request-Timeout. "
+        "Time that a request may take, such as 5m, its wait included; a client may ask for less by X-Request-Timeout. "
         "Default: no limit.",
         advanced=True,
     )
@@ -103,7 +103,7 @@ class Config:
     tls_cert: str | None = _server(None, "PEM file of the certificate chain, for https.", advanced=True)
     tls_key: str | None = _server(None, "PEM file of its private key.", advanced=True)
     log_format: Literal["text", "json"] = _server("text", "Of the log on stderr.", advanced=True)
-    drain_timeout: float = _server(30.0, "Seconds that running requests get after SIGTERM.", advanced=True)
+    drain_timeout: float = _server(30.0, "Time that running requests get after SIGTERM, such as 1m.", advanced=True)
 
     def __post_init__(self) -> None:
         for name, low, high in (

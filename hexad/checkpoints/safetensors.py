@@ -120,10 +120,7 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
     """
 
     def __init__(
-        self,
-        path: Path,
-        dtypes: Mapping[str, np.dtype[Any]] = DTYPES,
-        opener: Callable[[str, int], int] | None = None,
+        self, path: Path, dtypes: Mapping[str, np.dtype[Any]] = DTYPES, opener: Callable[[str, int], int] | None = None
     ) -> None:
         """Reads and checks the header; `opener` is that of `open`. Raises CheckpointError naming the file."""
         self.path = path

@@ -72,13 +72,9 @@ def _worked_out(config: Config, resolved: Resolved, kernels: str) -> dict[str, t
 
 
 def _shown(name: str, value: object) -> str:
-    return (
-        gib(value)
-        if name in ("kv_memory", "model_memory") and isinstance(value, int)
-        else "-"
-        if value in (None, "")
-        else str(value)
-    )
+    if name in ("kv_memory", "model_memory") and isinstance(value, int):
+        return gib(value)
+    return "-" if value in (None, "") else str(value)
 
 
 def _print_memory(resolved: Resolved, limit: int | None) -> None:

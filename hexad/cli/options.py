@@ -15,7 +15,7 @@ OF_THE_SERVER = {name for name, field in FIELDS.items() if field.metadata["group
 OF_THE_SERVER = OF_THE_SERVER - {"keep_alive", "max_queue"} | {"model_memory", "served_model_name"}
 """What no model can have for itself."""
 METAVARS = {"kv_memory": "SIZE", "model_memory": "SIZE", "keep_alive": "TIME", "api_keys": "FILE", "tls_cert": "FILE"}
-METAVARS |= {"tls_key": "FILE", "without": "NAMES", "request_timeout": "SECONDS", "drain_timeout": "SECONDS"}
+METAVARS |= {"tls_key": "FILE", "without": "NAMES", "request_timeout": "TIME", "drain_timeout": "TIME"}
 METAVARS |= dict.fromkeys(("max_model_len", "threads", "max_num_seqs", "max_num_batched_tokens", "max_queue"), "N")
 
 

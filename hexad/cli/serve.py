@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 
@@ -20,13 +21,18 @@ def run(args: argparse.Namespace) -> int:
     with loading_bar(f"loading {config.model}") as progress:
 
         def on_ready(engine: AsyncLLM, address: str) -> None:
-            for line in startup_lines(name, engine.frontend.model_config, engine.info):
-                print(line, file=sys.stderr)
-            if len(served) > 1:
-                print(f"also     {', '.join(other.name for other in served[1:])}: loaded on demand", file=sys.stderr)
-            print(f"page     {address}", file=sys.stderr)
-            print(f"APIs     {address}/v1 (OpenAI); every path and parameter: {address}/docs", file=sys.stderr)
-            print(f"ready    in {time.monotonic() - started:.1f} s; Ctrl-C stops", file=sys.stderr, flush=True)
+            others = [f"also     {', '.join(other.name for other in served[1:])}: loaded on demand"] * (len(served) > 1)
+            for line in (
+                *startup_lines(name, engine.frontend.model_config, engine.info),
+                *others,
+                f"page     {address}",
+                f"APIs     {address}/v1 (OpenAI); every path and parameter: {address}/docs",
+                f"ready    in {time.monotonic() - started:.1f} s; Ctrl-C stops",
+            ):
+                if config.log_format == "json":
+                    logging.getLogger("hexad.server").info(line)
+                else:
+                    print(line, file=sys.stderr, flush=True)
 
         return serve(served, progress=progress, on_ready=on_ready)
 

@@ -163,7 +163,7 @@ class AsyncLLM:
         failed.
         """
         if params.structured_outputs is not None:
-            self._check_open(options)
+            self.check_open(options.get("client", ""))
             compiling = self._grammars.compile(params.structured_outputs, options.get("client", ""))
             try:
                 options["grammar"] = await asyncio.wait_for(compiling, _left(deadline))
@@ -203,7 +203,7 @@ class AsyncLLM:
 
     def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str | None, options: dict[str, Any]) -> _Live:
         """The engine knows a request by an id of ours: a caller may use theirs again at once."""
-        self._check_open(options)
+        self.check_open(options.get("client", ""))
         if request_id is not None and self._called(request_id):
             raise BadRequest(f"request id {request_id!r} is in use; choose another", param="request_id")
         key = f"req-{next(self._ids)}"
@@ -213,15 +213,12 @@ class AsyncLLM:
         self._idle.clear()
         return live
 
-    def _check_open(self, options: dict[str, Any]) -> None:
+    def check_open(self, client: str) -> None:
+        """Raises EngineUnavailable, and Overloaded when the queue is full, for everybody or for this client."""
         if self._closing:
             raise EngineUnavailable("the server is shutting down; send the request to another one")
         if self.gone:
             raise EngineUnavailable("the engine process could not be restarted; see the server's log")
-        self.check_room(options.get("client", ""))
-
-    def check_room(self, client: str = "") -> None:
-        """Raises Overloaded when the queue is full, for everybody or for this client."""
         seqs, queue = self.config.max_num_seqs, self.config.max_queue
         taken = Counter(live.stream.request.client for live in self._live.values())
         limit = f"max_num_seqs {seqs} and max_queue {queue} allow"

@@ -48,12 +48,7 @@ class LLM:
     """
 
     def __init__(
-        self,
-        model: str | Config = "demo",
-        *,
-        progress: Progress = no_progress,
-        ops: Ops | None = None,
-        **settings: Any,
+        self, model: str | Config = "demo", *, progress: Progress = no_progress, ops: Ops | None = None, **settings: Any
     ) -> None:
         if isinstance(model, Config):
             given = dataclasses.replace(model, **settings)
@@ -127,10 +122,7 @@ class LLM:
         conversations: Seq[Any] = [messages] if messages and isinstance(messages[0], dict) else messages
         prompts = [
             self.frontend.render(
-                conversation,
-                tools=tools,
-                add_generation_prompt=add_generation_prompt,
-                **(chat_template_kwargs or {}),
+                conversation, tools=tools, add_generation_prompt=add_generation_prompt, **(chat_template_kwargs or {})
             )
             for conversation in conversations
         ]

@@ -11,15 +11,7 @@ import msgspec
 from hexad.text.detokenizer import Detokenizer
 from hexad.text.stop import StopMatcher
 from hexad.text.tokenizer import Tokenizer
-from hexad.types import (
-    CompletionOutput,
-    FinishReason,
-    Logprob,
-    Request,
-    RequestOutput,
-    SequenceOutput,
-    TokenLogprobs,
-)
+from hexad.types import CompletionOutput, FinishReason, Logprob, Request, RequestOutput, SequenceOutput, TokenLogprobs
 
 
 class _Choice:

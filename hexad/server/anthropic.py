@@ -18,9 +18,9 @@ from starlette.responses import Response
 
 from hexad.errors import BadRequest, HexadError, RequestFailed
 from hexad.server import anthropic_types as wire
-from hexad.server.anthropic_types import Block, CountTokensRequest, Message, MessagesRequest
 from hexad.server.caller import Caller
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, named_event
+from hexad.server.errors import told
 from hexad.server.generation import Service
 from hexad.server.models import About, Models
 from hexad.server.turn import Gained, Turn, answer, prompt_of
@@ -34,7 +34,7 @@ _ERRORS |= {429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_erro
 
 def error_body(exc: HexadError) -> dict[str, Any]:
     kind = _ERRORS.get(exc.status) or ("api_error" if exc.status >= 500 else "invalid_request_error")
-    error: dict[str, Any] = {"type": kind, "message": str(exc)}
+    error: dict[str, Any] = {"type": kind, "message": told(exc)}
     if exc.param == "thread":  # upon this the clients' tool runners send whole conversations
         error["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
     return {"type": "error", "error": error}
@@ -44,7 +44,7 @@ ANTHROPIC = Dialect(error_body, EVENT_STREAM, named_event)
 
 
 async def create_message(models: Models, request: Request) -> Response:
-    body = await read_body(request, MessagesRequest)
+    body = await read_body(request, wire.MessagesRequest)
     events = _events(models, body, request.state.caller)
     if body.stream:
         return EventStream(ANTHROPIC, events)
@@ -52,13 +52,13 @@ async def create_message(models: Models, request: Request) -> Response:
 
 
 async def count_tokens(models: Models, request: Request) -> Response:
-    body = await read_body(request, CountTokensRequest)
+    body = await read_body(request, wire.CountTokensRequest)
     async with models.use(body.model, request.state.caller) as service:
         _, tokens = await prompt_of(service, _turn(service, body, SamplingParams(), ""))
         return json_response({"input_tokens": len(tokens)})
 
 
-async def _events(models: Models, body: MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
+async def _events(models: Models, body: wire.MessagesRequest, caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
     async with models.use(body.model, caller) as service:
         turn = _turn(service, body, service.sampling_params(body, stop=body.stop_sequences), "msg_" + caller.request_id)
         blocks = _Blocks(hidden=body.thinking.display == "omitted")
@@ -109,7 +109,7 @@ def _input(written: str) -> dict[str, Any]:
     raise RequestFailed(f"the model called a tool with what is no JSON object: {written[:200]!r}")
 
 
-def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
+def _turn(service: Service, body: wire.CountTokensRequest, params: SamplingParams, request_id: str) -> Turn:
     tools = [Tool(tool.name, tool.description, tool.input_schema, tool.strict) for tool in body.tools]
     choice = body.tool_choice
     wanted = body.output_config.format or body.output_format
@@ -134,9 +134,9 @@ def _turn(service: Service, body: CountTokensRequest, params: SamplingParams, re
     )
 
 
-def _messages(body: CountTokensRequest) -> list[dict[str, Any]]:
+def _messages(body: wire.CountTokensRequest) -> list[dict[str, Any]]:
     """As chat templates read them. Messages of one role that follow each other are one, as Anthropic has it."""
-    said: list[Message] = [wire.SystemMessage(role="system", content=body.system)] if body.system else []
+    said: list[wire.Message] = [wire.SystemMessage(role="system", content=body.system)] if body.system else []
     plain: list[dict[str, Any]] = []
     called: dict[str, str] = {}
     for role, messages in groupby([*said, *body.messages], key=lambda message: message.role):
@@ -153,16 +153,16 @@ def _messages(body: CountTokensRequest) -> list[dict[str, Any]]:
     return plain
 
 
-def _blocks(content: str | list[Any]) -> list[Block]:
+def _blocks(content: str | list[Any]) -> list[wire.Block]:
     return [wire.TextBlock(type="text", text=content)] if isinstance(content, str) else content
 
 
-def _joined(blocks: list[Block]) -> str:
+def _joined(blocks: list[wire.Block]) -> str:
     """Texts are joined by newlines, as the parts of OpenAI's messages."""
     return "\n".join(block.text for block in blocks if isinstance(block, wire.TextBlock))
 
 
-def _assistant(blocks: list[Block]) -> dict[str, Any]:
+def _assistant(blocks: list[wire.Block]) -> dict[str, Any]:
     plain: dict[str, Any] = {"role": "assistant", "content": _joined(blocks)}
     if thoughts := [block.thinking for block in blocks if isinstance(block, wire.ThinkingBlock)]:
         plain["reasoning_content"] = "\n".join(thoughts)
@@ -233,7 +233,7 @@ def _opening(service: Service, turn: Turn, gained: Gained) -> dict[str, Any]:
     return opening | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": _usage(gained)}
 
 
-def _ending(gained: Gained, body: MessagesRequest) -> dict[str, Any]:
+def _ending(gained: Gained, body: wire.MessagesRequest) -> dict[str, Any]:
     piece, asked = gained.piece, body.max_tokens
     if isinstance(piece.stop_reason, str):
         return {"stop_reason": "stop_sequence", "stop_sequence": piece.stop_reason}
@@ -279,6 +279,6 @@ def shown(model: About) -> dict[str, Any]:
 
 
 ROUTES = (
-    Route("POST", "/v1/messages", create_message, ANTHROPIC, MessagesRequest),
-    Route("POST", "/v1/messages/count_tokens", count_tokens, ANTHROPIC, CountTokensRequest),
+    Route("POST", "/v1/messages", create_message, ANTHROPIC, wire.MessagesRequest),
+    Route("POST", "/v1/messages/count_tokens", count_tokens, ANTHROPIC, wire.CountTokensRequest),
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hexad.server.openai_types import FIRST, Wire
+from hexad.server.openai_types import FIRST, FunctionName, Wire
 
 NoEffect = dict[str, Any] | None
 """Changes no answer: every prefix is cached here, and who asks or calls makes no difference."""
@@ -75,15 +75,14 @@ Message = SystemMessage | UserMessage | AssistantMessage
 
 class CustomTool(Wire):
     type: Literal["custom"] | None = None
-    name: str
+    name: FunctionName
     description: str = ""
     input_schema: dict[str, Any]
     strict: bool = False
     cache_control: NoEffect = None
-    # What says nothing new.
     allowed_callers: list[Literal["direct"]] | None = None
     defer_loading: Literal[False] = False
-    eager_input_streaming: bool | None = None  # changes nothing: inputs are sent as they are written
+    eager_input_streaming: bool | None = None  # nothing new: inputs are sent as they are written
 
 
 class AnyChoice(Wire):

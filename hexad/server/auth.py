@@ -41,7 +41,7 @@ class Client:
     def check_keep_alive(self, keep_alive: float | None) -> None:
         """Raises Forbidden for a key that wants to say how long a model stays: it stays for everybody."""
         if keep_alive is not None and self.name and not self.admin:
-            raise Forbidden("keep_alive is about everybody's model and takes an admin's key", param="keep_alive")
+            raise Forbidden("keep_alive holds for everybody: it takes an admin's key, leave it out", param="keep_alive")
 
 
 ANONYMOUS = Client()

@@ -51,6 +51,11 @@ def error_body(exc: HexadError) -> dict[str, Any]:
     return {"error": {"message": str(exc), "type": kind, "param": exc.param, "code": exc.code}}
 
 
+def told(exc: HexadError) -> str:
+    """With the name of what is wrong, for dialects that have no field for it."""
+    return str(exc) if exc.param is None or exc.param in str(exc) else f"{exc.param}: {exc}"
+
+
 def error_response(exc: HexadError, body: dict[str, Any] | None = None) -> Response:
     """`body`: the error as another dialect says it."""
     return Response(

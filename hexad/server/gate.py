@@ -7,7 +7,6 @@ from headers. This module knows no endpoint and no engine.
 from __future__ import annotations
 
 import ipaddress
-import logging
 import re
 import time
 import uuid
@@ -22,14 +21,12 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hexad.config import Config
-from hexad.errors import BadRequest, Forbidden, HexadError
+from hexad.errors import BadRequest, Forbidden
 from hexad.server.auth import ANONYMOUS, Client, Keys, parse_timeout
 from hexad.server.caller import Caller
 from hexad.server.dialect import OPENAI, Access, Dialect, Route
 from hexad.server.errors import error_response
 from hexad.server.log import Record
-
-log = logging.getLogger("hexad.server")
 
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -95,11 +92,7 @@ class Gate:
         except ClientDisconnect:
             record.error = "client_disconnected"
         except Exception as error:
-            failure = error if isinstance(error, HexadError) else None
-            if failure is None:
-                log.exception("request %s failed", record.request_id)
-                failure = HexadError(f"internal error in request {record.request_id}; see the server's log")
-            record.error = failure.code
+            failure = record.failed(error)
             if not record.status:
                 await error_response(failure, state["dialect"].error(failure))(scope, receive, send_named)
         finally:

@@ -19,6 +19,7 @@ from hexad.errors import HexadError
 from hexad.server.caller import Caller
 from hexad.server.conversation import conversation_prompt
 from hexad.server.dialect import EVENT_STREAM, Dialect, Route, data_event
+from hexad.server.errors import told
 from hexad.server.generation import NO_PENALTY, Job, Service, run
 from hexad.server.models import Models
 from hexad.server.ollama_types import Sampling
@@ -33,7 +34,7 @@ UNSET = BeforeValidator(lambda value: None if value == -1 else value)
 
 def error_body(exc: HexadError) -> dict[str, Any]:
     kind = _ERRORS.get(exc.status) or ("server_error" if exc.status >= 500 else "invalid_request_error")
-    return {"error": {"code": exc.status, "message": str(exc), "type": kind}}
+    return {"error": {"code": exc.status, "message": told(exc), "type": kind}}
 
 
 LLAMA_CPP = Dialect(error_body, EVENT_STREAM, data_event)

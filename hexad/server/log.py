@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from hexad.errors import HexadError
+
 MAX_QUEUED = 10_000
 LONGEST = 300
 """Characters of one value; the rest is cut, and `...` says so."""
@@ -53,6 +55,14 @@ class Record:
     parent: dict[str, str] = field(default_factory=dict)
     """The client's W3C trace context."""
     started: float = field(default_factory=time.monotonic)
+
+    def failed(self, error: Exception) -> HexadError:
+        """What its caller is told of `error`. A defect of ours is logged."""
+        if not isinstance(error, HexadError):
+            logging.getLogger("hexad.server").exception("request %s failed", self.request_id)
+            error = HexadError(f"internal error in request {self.request_id}; see the server's log")
+        self.error = error.code
+        return error
 
     def write(self) -> None:
         fields = {name: value for name in self.__slots__ if (value := getattr(self, name)) or name == "status"}

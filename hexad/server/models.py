@@ -147,12 +147,12 @@ class Models:
         self._closing = False
 
     def find(self, name: str | None) -> Entry:
-        """No name means the first model. Raises NotFound."""
-        entry = next(iter(self.entries.values())) if name is None else self.entries.get(name)
-        if entry is None:
+        """No name means the first model; `demo:latest`, as Ollama's clients call it, means `demo`. Raises NotFound."""
+        name = next(iter(self.entries)) if name is None else name
+        if (entry := self.entries.get(name) or self.entries.get(name.removesuffix(":latest"))) is None:
             known = ", ".join(map(repr, self.entries))
             raise NotFound(
-                f"the model {str(name)[:60]!r} does not exist; this server has {known}",
+                f"the model {name[:60]!r} does not exist; this server has {known}",
                 param="model",
                 code="model_not_found",
             )

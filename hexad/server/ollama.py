@@ -16,12 +16,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hexad.errors import BadRequest, HexadError, NotFound
+from hexad.errors import BadRequest, NotFound
 from hexad.server import wire
 from hexad.server.caller import Caller
 from hexad.server.conversation import tools_of
 from hexad.server.dialect import Dialect, Route, json_line
-from hexad.server.errors import naming
+from hexad.server.errors import naming, told
 from hexad.server.generation import NO_PENALTY, Job, Service, run
 from hexad.server.models import Entry, Models
 from hexad.server.ollama_types import ChatRequest, GenerateRequest, Generation, OllamaMessage, Options, Sampling
@@ -35,12 +35,7 @@ Parts = dict[str, Any]
 """Of an answer: content, and where there are some thinking, tool_calls, logprobs."""
 
 
-def _error(error: HexadError) -> dict[str, Any]:
-    says = str(error)
-    return {"error": says if error.param is None or error.param in says else f"{error.param}: {says}"}
-
-
-OLLAMA = Dialect(_error, b"application/x-ndjson", json_line)
+OLLAMA = Dialect(lambda error: {"error": told(error)}, b"application/x-ndjson", json_line)
 
 
 async def chat(models: Models, request: Request) -> Response:
@@ -58,18 +53,16 @@ async def read_body(request: Request, model: type[Body]) -> Body:
 
 
 def find(models: Models, name: str) -> Entry:
-    """`demo` and `demo:latest` are the same. Raises NotFound, in words that Ollama's clients look for."""
-    known = models.entries
-    entry = known.get(name) or known.get(name.removesuffix(":latest"))
-    if entry is None:
-        raise NotFound(f"model '{name[:60]}' not found; this server has {', '.join(map(repr, known))}", param="model")
-    return entry
+    """Raises NotFound, in words that Ollama's clients look for."""
+    with contextlib.suppress(NotFound):
+        return models.find(name)
+    known = ", ".join(map(repr, models.entries))
+    raise NotFound(f"model '{name[:60]}' not found; this server has {known}", param="model")
 
 
 def timestamp(ns: int) -> str:
     """RFC 3339, from nanoseconds of Unix time."""
-    seconds, fraction = divmod(ns, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 10**9)) + f".{ns % 10**9:09d}Z"
 
 
 async def _respond(models: Models, request: Request, body: ChatRequest | GenerateRequest) -> Response:

@@ -124,7 +124,7 @@ class OllamaMessage(Wire):
 
 
 class OllamaFunction(Function):
-    name: str
+    name: Annotated[str, Field(min_length=1)]
 
 
 class OllamaTool(Wire):

@@ -82,6 +82,7 @@ class Protocol(HttpToolsProtocol):
     _in_head = True
     _head_bytes = 0
     _headers_seen = 0
+    _has_spoken = False
     _told_bytes = 0
     _untold_bytes = 0
     _in_body = False
@@ -117,6 +118,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._line.lingers:
             return self._line.hear(len(data))
+        self._has_spoken = True
         self._unset_keepalive_if_required()
         told = self._told_bytes + self._body_bytes
         self._feed(data)
@@ -140,7 +142,8 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def _still_sends(self) -> bool:
-        return (self._in_head or self._in_body) and len(self.connections) <= MAX_CONNECTIONS
+        is_open = self._in_body or (self._in_head and self._has_spoken)
+        return is_open and len(self.connections) <= MAX_CONNECTIONS
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle

@@ -15,7 +15,7 @@ import ssl
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 import uvloop
@@ -42,12 +42,12 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OnReady = Callable[[AsyncLLM, str], None]
 
 
-def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) -> int:
+def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) -> NoReturn:
     """Load the first model and serve all until one of STOP_SIGNALS, then drain; a second one ends at once.
 
     The server's own settings are those of the first. `on_ready` is given its engine and the address once connections
-    are accepted. Returns the exit status. Raises ConfigError when the address, the keys or the certificate cannot be
-    had or two models have one name, and what `AsyncLLM.start` raises.
+    are accepted. Ends the process, with status 0. Raises ConfigError when the address, the keys or the certificate
+    cannot be had or two models have one name, and what `AsyncLLM.start` raises.
     """
     config = served[0].config
     write_logs(config.log_format)
@@ -65,6 +65,7 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
         finally:
             if config.host.startswith(UNIX):
                 Path(config.host.removeprefix(UNIX)).unlink(missing_ok=True)
+    logging.shutdown()
     os._exit(0)  # a download runs in a thread that cannot be cancelled, and would be waited for
 
 

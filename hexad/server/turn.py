@@ -46,8 +46,7 @@ class Turn:
     """Gives them as chat templates read them: role, content (a text), tool_calls (arguments are objects),
     tool_call_id, name, reasoning_content. Called beside the event loop: a conversation may be long."""
     params: SamplingParams
-    to_the_end: bool = False
-    """As in `Job`."""
+    to_the_end: bool = False  # as in Job
     tools: Sequence[Tool] = ()
     tool_choice: Literal["auto", "none", "required"] = "auto"
     callable: Sequence[str] | None = None
@@ -82,6 +81,11 @@ class Turn:
         if len(known) < len(self.tools):
             twice = next(tool.name for tool in self.tools if known[tool.name] is not tool)
             raise BadRequest(f"tools holds two functions named {twice[:64]!r}; name each once", param="tools")
+        for tool in self.tools:
+            if "object" not in (kind := str(tool.parameters.get("type", "object"))):
+                raise BadRequest(
+                    f"tools: {tool.name[:64]!r} takes a {kind[:60]}; it must take an object", param="tools"
+                )
         if self.tool_choice == "required" and not known:
             raise BadRequest("tool_choice asks for a tool, and there are none; give tools", param="tool_choice")
         if missing := next((name for name in self.callable or () if name not in known), None):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
@@ -21,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hexad.errors import BadRequest, HexadError, Overloaded
+from hexad.errors import BadRequest, Overloaded
 from hexad.server.dialect import Dialect
 from hexad.server.errors import RequestTooLarge, UnsupportedBody, validation_error
 from hexad.server.log import Record
@@ -43,8 +42,6 @@ _BIG_BODY = 32 * 2**10
 
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
-log = logging.getLogger("hexad.server")
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
@@ -277,16 +274,8 @@ class EventStream(Response):
                 while event is not None:
                     await _send_part(send, self.dialect.frame(event))
                     event = await anext(self.events, None)
-            except HexadError as error:
-                record.error = error.code
-                await _send_part(send, self.dialect.frame(self.dialect.error(error)))
-                return
-            except Exception:
-                log.exception("the stream of request %s failed", record.request_id)
-                unknown = HexadError(f"internal error in request {record.request_id}; see the server's log")
-                record.error = unknown.code
-                await _send_part(send, self.dialect.frame(self.dialect.error(unknown)))
-                return
+            except Exception as error:
+                return await _send_part(send, self.dialect.frame(self.dialect.error(record.failed(error))))
             await send({"type": "http.response.body", "body": self.dialect.end, "more_body": False})
         finally:
             await self.events.aclose()

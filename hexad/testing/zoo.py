@@ -59,20 +59,10 @@ ZOO: dict[str, dict[str, Any]] = {
     "mistral": {"model_type": "mistral", "sliding_window": None},
     "mistral-window": {"model_type": "mistral", "sliding_window": 16, "head_dim": 32},
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True, "rope_theta": 1000000.0},
-    "qwen2-window": {
-        "model_type": "qwen2",
-        "use_sliding_window": True,
-        "sliding_window": 40,
-        "max_window_layers": 1,
-    },
+    "qwen2-window": {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 40, "max_window_layers": 1},
     "qwen2-yarn": {"model_type": "qwen2", "rope_scaling": {**_YARN, "attention_factor": 1.25, "beta_fast": 16}},
     "qwen3": {"model_type": "qwen3", "head_dim": 32},
-    "qwen3-bias": {
-        "model_type": "qwen3",
-        "head_dim": 24,
-        "attention_bias": True,
-        "tie_word_embeddings": True,
-    },
+    "qwen3-bias": {"model_type": "qwen3", "head_dim": 24, "attention_bias": True, "tie_word_embeddings": True},
     "qwen3-v5": {  # the layout that transformers 5 writes
         "model_type": "qwen3",
         "head_dim": 16,

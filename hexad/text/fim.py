@@ -45,9 +45,7 @@ class Infill(NamedTuple):
 
     def stopping(self, params: SamplingParams) -> SamplingParams:
         return msgspec.structs.replace(
-            params,
-            stop=[*params.stop, *self.stop],
-            stop_token_ids=[*params.stop_token_ids, *self.stop_token_ids],
+            params, stop=[*params.stop, *self.stop], stop_token_ids=[*params.stop_token_ids, *self.stop_token_ids]
         )
 
 

@@ -107,7 +107,7 @@ def _prepared(lark: str) -> str:
         if not isinstance(how, dict):
             raise BadRequest("the JSON schema's x-guidance is not an object; leave it out", param=PARAM)
         how = SPACING | how
-        schema = schema if how.get("lenient") else prepare_schema(schema)
+        schema = prepare_schema(schema, lenient=bool(how.get("lenient")))
         parts.append(json.dumps({**schema, "x-guidance": how}))
     return "".join(parts) + lark[at:]
 

@@ -1,4 +1,4 @@
-"""The formats of JSON Schema that llguidance does not know, as patterns.
+"""The formats of JSON Schema that llguidance does not know, as patterns, and those that pydantic and OpenAPI add.
 
 Each is from the ABNF of the RFC that JSON Schema names. Two take in less, having no pattern: internationalised names
 are in letters that RFC 5892 allows wherever they stand, in labels short enough for their ASCII form.
@@ -46,3 +46,11 @@ FORMATS = {
     "idn-email": rf"^{_ATOM}(\.{_ATOM})*@{_HOST}$",  # RFC 6531, section 3.3, without quoted local parts
     "idn-hostname": f"^{_HOST}$",  # RFC 5890, section 2.3.2.3
 }
+_HEX = "[0-9a-fA-F]"
+FORMATS |= {
+    f"uuid{n}": f"^{_HEX}{{8}}-{_HEX}{{4}}-{n}{_HEX}{{3}}-[89abAB]{_HEX}{{3}}-{_HEX}{{12}}$" for n in range(1, 9)
+}
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+FORMATS |= {"base64": _BASE64, "byte": _BASE64, "base64url": _BASE64.replace("+/", "_-")}
+FORMATS |= dict.fromkeys(("binary", "password", "path", "file-path", "directory-path"), "")  # any text is one
+KNOWN = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", *FORMATS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 from urllib.parse import unquote, urljoin
 
@@ -17,10 +18,13 @@ from hexad.errors import BadRequest
 Schema = Any
 """A dict or a bool."""
 _MAPS = {"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"}
-_LISTS = {"prefixItems", "allOf", "anyOf", "oneOf"}
+_CHOICES = ("anyOf", "oneOf", "allOf")
+_LISTS = {"prefixItems", *_CHOICES}
 _SINGLES = {"additionalProperties", "items", "contains", "not", "if", "then", "else", "propertyNames"}
 _SINGLES |= {"unevaluatedProperties", "unevaluatedItems"}
 _DROPPED = {"$schema", "$id", "$anchor", "$dynamicAnchor", "$vocabulary", "$defs", "definitions"}
+MAX_PARTS = 500
+"""That are looked at in one schema."""
 _Place = tuple[Schema, str]
 """A schema, and the base URI around it."""
 _Scope = tuple[str, ...]
@@ -55,6 +59,38 @@ def with_subschemas(schema: dict[str, Any], change: Callable[[Schema], Schema]) 
     return out
 
 
+def parts_of(schema: Schema, root: dict[str, Any]) -> list[dict[str, Any]]:
+    """`schema`, which stands in `root`, with each of its alternatives: what it matches, one of these does. References
+    are followed, each of them once; what has too many parts may be anything."""
+    found, seen = list[dict[str, Any]](), set[str]()
+    waiting: list[tuple[Schema, dict[str, Any]]] = [(schema, {})]
+    for _ in range(MAX_PARTS):
+        if not waiting:
+            return found
+        each, around = waiting.pop()
+        each = each if isinstance(each, dict) else {}
+        whole = {key: value for key, value in each.items() if key not in ("$ref", *_CHOICES)} | around
+        inside = [part for key in _CHOICES if isinstance(each.get(key), list) for part in each[key]]
+        if (ref := str(each.get("$ref", ""))).startswith("#") and ref not in seen:
+            seen.add(ref)
+            inside.append(reduce(_step, ref.split("/")[1:], root))
+        waiting += [(part, whole) for part in reversed(inside)]
+        found += [] if inside else [whole]
+    return [{}]
+
+
+def values_of(part: dict[str, Any]) -> list[Any]:
+    """Those that it lists."""
+    values = part.get("enum", [part["const"]] if "const" in part else [None] if part.get("type") == "null" else [])
+    return values if isinstance(values, list) else []
+
+
+def _step(found: Any, part: str) -> Any:
+    part = part.replace("~1", "/").replace("~0", "~")
+    is_index = isinstance(found, list) and part.isdecimal() and int(part) < len(found)
+    return found[int(part)] if is_index else found.get(part) if isinstance(found, dict) else None
+
+
 class _References:
     def __init__(self, root: Schema, spend: Callable[[], None]) -> None:
         self._spend = spend
@@ -78,7 +114,7 @@ class _References:
                 raise refusal(key, f"{schema[key]!r} stands at two schemas; give each its own")
         if "$dynamicAnchor" in schema:
             self._dynamic.setdefault(base, set()).add(schema["$dynamicAnchor"])
-        with_subschemas(schema, lambda each: self._collect(each, base))
+        with_subschemas(_modern(schema), lambda each: self._collect(each, base))
 
     def _enter(self, place: _Place, scope: _Scope) -> tuple[str, _Scope]:
         base = _base(*place)
@@ -90,6 +126,7 @@ class _References:
         if not isinstance(schema, dict):
             return schema
         base, scope = self._enter(place, scope)
+        schema = _modern(schema)
         if {"$ref", "$dynamicRef"} <= schema.keys():
             both = [*schema.get("allOf", ()), {"$dynamicRef": schema["$dynamicRef"]}]
             schema = {key: value for key, value in schema.items() if key != "$dynamicRef"} | {"allOf": both}
@@ -120,16 +157,21 @@ class _References:
         anchor, *pointer = fragment.split("/")
         found, around = self._places.get(f"{uri}#{anchor}", (None, ""))
         for part in pointer:
-            part = part.replace("~1", "/").replace("~0", "~")
-            around = _base(found, around)
-            is_index = isinstance(found, list) and part.isdecimal() and int(part) < len(found)
-            found = found[int(part)] if is_index else found.get(part) if isinstance(found, dict) else None
+            around, found = _base(found, around), _step(found, part)
         if not isinstance(found, (dict, bool)):
             raise refusal(key, f"to {ref!r} leads out of the schema; nothing is fetched, so put it under $defs")
         if key == "$dynamicRef" and fragment in self._dynamic.get(uri, ()):
             outermost = next((each for each in scope if fragment in self._dynamic[each]), uri)
             return self._places[f"{outermost}#{fragment}"]
         return found, around
+
+
+def _modern(schema: dict[str, Any]) -> dict[str, Any]:
+    """With a tuple of earlier drafts as 2020-12 writes it."""
+    if not isinstance(schema.get("items"), list):
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "additionalItems"}
+    return rest | {"prefixItems": schema["items"], "items": schema.get("additionalItems", True)}
 
 
 def _base(schema: Schema, around: str) -> str:

@@ -8,13 +8,14 @@ written so is refused by name; nothing is left out. This module does not know gr
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from hexad.errors import BadRequest
-from hexad.text.json_formats import FORMATS
-from hexad.text.json_refs import Schema, refusal, with_plain_references, with_subschemas
+from hexad.text.json_formats import FORMATS, KNOWN
+from hexad.text.json_refs import Schema, parts_of, refusal, values_of, with_plain_references, with_subschemas
 
 MAX_STEPS = 20_000
 """Schemas that one may become: alternatives multiply."""
@@ -22,11 +23,13 @@ MAX_SIZE = 2**19
 """Values and characters in them, where one schema stands in many alternatives."""
 WITHIN = 8
 """What `contains` counts stands among so many first items, and so does what breaks a negated `items`."""
+MAX_ORDERS = 120
+"""Arrays that `uniqueItems` may become."""
 FRACTIONS = 100
 """A number that is no integer, where `integer` is negated, lies between this and its negative."""
 _TYPES = ("null", "boolean", "object", "array", "number", "string")
 _COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
-_ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
+ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
 _FOREIGN = {"nullable": "a type null", "dependencies": "dependentRequired or dependentSchemas"}
 _FOREIGN |= {"additionalItems": "items, behind prefixItems", "$recursiveRef": "$ref"}
 _OPPOSITES = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
@@ -39,10 +42,11 @@ _REWRITTEN = {"not", "if", "then", "else", "dependentRequired", "dependentSchema
 _REWRITTEN |= {"minContains", "maxContains", "uniqueItems", "unevaluatedProperties", "unevaluatedItems"}
 
 
-def prepare_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema without the keywords above. Raises BadRequest, naming the one that stands in the way."""
+def prepare_schema(schema: dict[str, Any], lenient: bool = False) -> dict[str, Any]:
+    """The same schema without the keywords above. Raises BadRequest, naming the one that stands in the way; `lenient`:
+    only without what would stop llguidance, which is to leave out what it does not know."""
     try:
-        return _Rewriter(schema).document()
+        return _Rewriter(schema).document(lenient)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise BadRequest(
             f"the JSON schema has a keyword with a value of the wrong type: {error}", param="structured_outputs"
@@ -62,15 +66,10 @@ class _Case(NamedTuple):
     """What `contains` evaluates, wherever it stands."""
 
     def beside(self, other: _Case) -> _Case:
-        return _Case(
-            self.all_of + other.all_of,
-            self.names | other.names,
-            self.patterns | other.patterns,
-            self.every_property or other.every_property,
-            max(self.num_items, other.num_items),
-            self.every_item or other.every_item,
-            self.items + other.items,
-        )
+        all_of, items = self.all_of + other.all_of, self.items + other.items
+        names, patterns = self.names | other.names, self.patterns | other.patterns
+        every_property, every_item = self.every_property or other.every_property, self.every_item or other.every_item
+        return _Case(all_of, names, patterns, every_property, max(self.num_items, other.num_items), every_item, items)
 
 
 def _product(*sides: Iterable[_Case]) -> list[_Case]:
@@ -84,7 +83,7 @@ class _Rewriter:
     def __init__(self, root: Schema) -> None:
         self._left = MAX_STEPS
         self._main, self._definitions = with_plain_references(root, self._spend)
-        self._left = MAX_STEPS
+        self._left, self._root = MAX_STEPS, {"$defs": self._definitions}
         self._named: list[str] = []  # what is written refers to these
 
     def _spend(self, steps: int = 1) -> None:
@@ -95,7 +94,9 @@ class _Rewriter:
                 param="structured_outputs",
             )
 
-    def document(self) -> dict[str, Any]:
+    def document(self, lenient: bool) -> dict[str, Any]:
+        if lenient:
+            return _without_look_around(self._main | {"$defs": self._definitions})
         main, definitions = self.rewrite(self._main), dict[str, Schema]()
         for name in self._named:  # which grows meanwhile
             if name not in definitions:
@@ -116,15 +117,14 @@ class _Rewriter:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
             if key in _COUNTS and isinstance(value, float) and value.is_integer():
                 value = int(value)
-            if key == "items" and isinstance(value, list):
-                raise refusal("items", "is a list; draft 2020-12 calls it prefixItems")
             if key == "$ref" and value != "#":
                 self._named.append(value.removeprefix("#/$defs/"))
             if key == "patternProperties" and "additionalProperties" not in schema:  # patterns may not overlap
                 value = {pattern: each for pattern, each in value.items() if each not in (True, {})}
-            if key == "uniqueItems" and value:
-                raise refusal(key, "cannot be enforced while an array is written; leave it out, or list the values")
-            if key not in _REWRITTEN and not (key == "format" and value in FORMATS):
+            if key == "format" and value not in KNOWN and "string" in schema.get("type", "string"):
+                if value == "regex" or "pattern" not in schema:  # which else says what is meant
+                    raise refusal(key, f"{value!r} cannot be enforced; say it as a pattern, or leave it out")
+            elif key not in _REWRITTEN and not (key == "format" and value in FORMATS):
                 out |= with_subschemas({key: value}, self.rewrite)
         also = list(self._assertions(schema))
         if "oneOf" in out:
@@ -140,19 +140,30 @@ class _Rewriter:
         return [{"allOf": [one, *negated]} for one, negated in zip(rewritten, others, strict=True)]
 
     def _are_disjoint(self, branches: list[Schema]) -> bool:
-        """At a glance: of different types, or told apart by a text that all require."""
-        found = [self._target(each["$ref"]) if isinstance(each, dict) and "$ref" in each else each for each in branches]
-        if not all(isinstance(each, dict) for each in found):
-            return False
-        types = [each.get("type") for each in found]
-        if len(set(map(str, types))) == len(types) and all(isinstance(kind, str) for kind in types):
-            return not {"number", "integer"} <= set(types)
-        for name in set.intersection(*(set(each.get("required", ())) for each in found)):
-            tags = [each.get("properties", {}).get(name) for each in found]
-            texts = [tag.get("const") for tag in tags if isinstance(tag, dict)]
-            if len(set(map(str, texts))) == len(found) and all(isinstance(text, str) for text in texts):
-                return True
-        return False
+        """At a glance: of different types, or told apart by a value, or by a name that one demands and one forbids."""
+        found = [parts_of(each, self._root) for each in branches]
+        pairs = (pair for sides in itertools.combinations(found, 2) for pair in itertools.product(*sides))
+        return not any(self._may_overlap(one, other) for one, other in pairs)
+
+    def _may_overlap(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
+        types = [one.get("type"), other.get("type")]
+        if types[0] != types[1] and all(isinstance(kind, str) for kind in types):
+            return set(types) == {"number", "integer"}
+        if "object" not in types:
+            return _share(self._values(one), self._values(other))
+        tags = set(one.get("required", ())) & set(other.get("required", ()))
+        known, there = (each.get("properties", {}) for each in (one, other))
+        return all(_share(self._values(known.get(name)), self._values(there.get(name))) for name in tags)
+
+    def _values(self, schema: Schema) -> dict[Any, Any]:
+        """The values that match, and perhaps more, by what is equal; none where they are not a list of scalars."""
+        found = dict[Any, Any]()
+        for part in parts_of(schema, self._root):
+            values = [False, True] if part.get("type") == "boolean" else values_of(part)
+            if not values or any(isinstance(value, (dict, list)) for value in values):
+                return {}
+            found |= {(isinstance(value, bool), value): value for value in values}
+        return found
 
     def _assertions(self, schema: dict[str, Any]) -> Iterable[Schema]:
         """What the rewritten keywords demand, in others."""
@@ -166,8 +177,10 @@ class _Rewriter:
             yield {"anyOf": [{"properties": {name: False}}, {"required": needed}]}
         for name, needed in schema.get("dependentSchemas", {}).items():
             yield {"anyOf": [{"properties": {name: False}}, self.rewrite(needed)]}
-        if schema.get("propertyNames", True) not in (True, {}):
-            yield _names_like(schema["propertyNames"])
+        if (names := schema.get("propertyNames", True)) not in (True, {}):
+            yield _names_like(parts_of(names, self._root)[0] if names and names.keys() == {"$ref"} else names)
+        if schema.get("uniqueItems") and schema.get("maxItems", 2) > 1:
+            yield {"anyOf": [*_not_of_type(["array"]), *self._unique(schema)]}
         if "contains" in schema:
             least, most = int(schema.get("minContains", 1)), schema.get("maxContains")
             if schema["contains"] in (True, {}):
@@ -176,6 +189,15 @@ class _Rewriter:
                 yield {"anyOf": [*_not_of_type(["array"]), *self._containing(schema["contains"], least, most)]}
         if schema.get("format") in FORMATS:
             yield {"pattern": FORMATS[schema["format"]]}
+
+    def _unique(self, schema: dict[str, Any]) -> Iterable[Schema]:
+        """Arrays of a few listed items in every order, none twice."""
+        values = [{"const": value} for value in self._values(schema.get("items")).values()]
+        most = min(len(values), int(schema.get("maxItems", len(values))))
+        if not values or "prefixItems" in schema or math.perm(len(values), most) > MAX_ORDERS:
+            raise refusal("uniqueItems", "needs items that are one of at most 5 listed values; else leave it out")
+        orders = itertools.permutations(values, most)
+        return [{"type": "array", "prefixItems": list(order), "items": False} for order in orders]
 
     def _containing(self, wanted: Schema, least: int, most: float | None) -> Iterable[Schema]:
         """Arrays with `least` to `most` items like `wanted`, by where the first of these stand and where more may."""
@@ -198,7 +220,7 @@ class _Rewriter:
             return not schema
         others: list[Schema] = []
         for key, value in schema.items():
-            if key not in _ANNOTATIONS | _WITH_OTHERS:
+            if key not in ANNOTATIONS | _WITH_OTHERS:
                 others += self._negations(key, value, schema)
         return {"anyOf": others} if others else False
 
@@ -263,7 +285,7 @@ class _Rewriter:
         self._spend()
         if not isinstance(schema, dict):
             return [_Case()] if schema else []
-        own = {key: value for key, value in schema.items() if key not in _IN_PLACE | _ANNOTATIONS}
+        own = {key: value for key, value in schema.items() if key not in _IN_PLACE | ANNOTATIONS}
         closing = {key: own.pop(key) for key in ("unevaluatedProperties", "unevaluatedItems") if key in own}
         base = _Case(
             (self.rewrite(own),),
@@ -326,6 +348,15 @@ def _without(branches: list[Schema], index: int) -> list[Schema]:
     return [*branches[:index], *branches[index + 1 :]]
 
 
+def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
+    return not some or not others or bool(some.keys() & others.keys())
+
+
+def _without_look_around(schema: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in schema.items() if key != "pattern" or not re.search(r"\(\?<?[=!]", value)}
+    return with_subschemas(kept, lambda each: _without_look_around(each) if isinstance(each, dict) else each)
+
+
 def _item_at(index: int, schema: Schema) -> Schema:
     return {"type": "array", "prefixItems": [True] * index + [schema], "minItems": index + 1}
 
@@ -365,7 +396,7 @@ def _names_like(schema: Schema) -> Schema:
     if schema is False:
         return {"maxProperties": 0}
     rules = {
-        key: value for key, value in schema.items() if key not in _ANNOTATIONS and (key, value) != ("type", "string")
+        key: value for key, value in schema.items() if key not in ANNOTATIONS and (key, value) != ("type", "string")
     }
     if rules.keys() == {"pattern"}:
         return {"patternProperties": {rules["pattern"]: True}, "additionalProperties": False}

@@ -20,6 +20,7 @@ from typing import Any
 
 from hexad.text.formats import Format
 from hexad.text.formats import Tool as Tool
+from hexad.text.json_refs import parts_of, values_of
 from hexad.text.reader import SPACE, Malformed, Markers, Reader, Sink, Steps, ignore, python_literal
 
 MAX_NAME = 256
@@ -78,6 +79,8 @@ class ReplyParser:
         self._num_calls = 0
         self._has_begun = False
         """A call of the current section."""
+        self._has_said = False
+        """Content, from which more of it stays apart as it was written."""
         self._steps = self._harmony() if format.style == "harmony" else self._reply()
 
     def push(self, text: str) -> list[Event]:
@@ -95,6 +98,7 @@ class ReplyParser:
         return events
 
     def _say(self, text: str) -> None:
+        self._has_said |= bool(text)
         if text:
             self._events.append(Text(text))
 
@@ -156,9 +160,10 @@ class ReplyParser:
             if text:
                 self._say(text)
                 return ""
-        yield from read.skip_space()
         read.taken = []
-        return ""
+        more = yield from read.skip_space()
+        space = self._untake()
+        return space if more and self._has_said else ""
 
     def _calls(self, marker: str) -> Steps[None]:
         read, form = self._reader, self._format
@@ -278,7 +283,8 @@ class ReplyParser:
         yield from read.choose(named)
         marker = yield from read.choose(before, end)
         take = self._begin(name)
-        described = parameters_of(self._tools[name]) if name in self._tools else {}
+        tool = self._tools.get(name, Tool(name=name))
+        described = parameters_of(tool)
         opening = "{"
         while marker == before:
             key: list[str] = []
@@ -286,7 +292,7 @@ class ReplyParser:
             for word in between.split():
                 yield from read.choose(word)
             take(f"{opening}{_quoted(''.join(key))}: ")
-            yield from self._parameter(kinds_of(described.get("".join(key))), take)
+            yield from self._parameter(kinds_of(described.get("".join(key)), tool), take)
             opening = ", "
             marker = yield from read.choose(before, end)
         take("}" if opening == ", " else "{}")
@@ -325,13 +331,18 @@ class ReplyParser:
                 yield from read.text_until(_BODY_END, self._say, trims="")
                 continue
             recipient = _RECIPIENT.search("".join(header))
-            say = self._think if "<|channel|>analysis" in "".join(header) else self._say
+            say: Sink = self._think if "<|channel|>analysis" in "".join(header) else self._say
             if not marker or recipient and not self._tools:
                 self._say("".join(header))
-            elif recipient and (yield from read.skip_space()) == "{":
-                with suppress(Malformed):
-                    yield from read.json_value(self._begin(recipient[1]))
-                    yield from read.skip_space()
+            elif recipient:
+                say, first = self._begin(recipient[1]), (yield from read.skip_space())
+                if first in ("", "<"):
+                    say("{}")
+                elif first == "{":
+                    with suppress(Malformed):
+                        yield from read.json_value(say)
+                        yield from read.skip_space()
+                    say = self._say
             yield from read.text_until(_BODY_END, say, trims="")
 
 
@@ -340,32 +351,21 @@ def _quoted(text: str) -> str:
 
 
 def parameters_of(tool: Tool) -> dict[str, Any]:
-    """The schemas of its parameters; one that is a reference into `$defs` is followed."""
-    properties, definitions = tool.parameters.get("properties"), tool.parameters.get("$defs")
-    if not isinstance(properties, dict):
-        return {}
-    known = {
-        f"#/$defs/{name}": schema for name, schema in (definitions if isinstance(definitions, dict) else {}).items()
-    }
-    return {
-        name: known.get(str(schema["$ref"]), schema) if isinstance(schema, dict) and "$ref" in schema else schema
-        for name, schema in properties.items()
-    }
+    """The schemas of its parameters."""
+    found = [part.get("properties") for part in parts_of(tool.parameters, tool.parameters)]
+    return {name: schema for each in found if isinstance(each, dict) for name, schema in each.items()}
 
 
-def kinds_of(schema: Any) -> set[str]:
+def kinds_of(schema: Any, tool: Tool) -> set[str]:
     """The types of JSON that a parameter's schema names; for one that is not described: a string."""
-    if not isinstance(schema, dict):
+    if schema is None:
         return {"string"}
-    kinds: set[str] = set()
-    for each in (schema, *_listed(schema.get("anyOf")), *_listed(schema.get("oneOf"))):
-        named = each.get("type") if isinstance(each, dict) else None
-        kinds.update(kind for kind in (_listed(named) or [named]) if isinstance(kind, str))
-    return kinds or ({"string"} if "enum" in schema else set(_KIND_OF.values()))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    kinds = set[str]()
+    for part in parts_of(schema, tool.parameters):
+        named = part["type"] if isinstance(part.get("type"), list) else [part.get("type")]
+        of_values = {_KIND_OF.get(json.dumps(value)[0], "number") for value in values_of(part)}
+        kinds |= {kind for kind in named if isinstance(kind, str)} or of_values or set(_KIND_OF.values())
+    return kinds
 
 
 def _typed(text: str, kinds: set[str]) -> str:

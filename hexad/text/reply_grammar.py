@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal
 
 from hexad.errors import BadRequest
 from hexad.text.formats import MARKER, Format, Tool
 from hexad.text.grammar import SPACING, quoted
+from hexad.text.json_refs import parts_of, values_of
+from hexad.text.json_schema import ANNOTATIONS
 from hexad.text.reply import kinds_of, parameters_of
 
-_FREE_TEXT = {"type", "title", "description", "default", "examples", "enum", "const"}
+_FREE_TEXT = ANNOTATIONS | {"type"}
 """What the schema of a string may say where its value stands unquoted."""
+_NAMES = _FREE_TEXT | {"properties", "required", "additionalProperties", "$defs", "definitions", "$schema", "$id"}
+"""What the schema of arguments may say where each has a tag or a keyword."""
 _SPACE = r"/[ \n]{0,4}/"
 
 
@@ -51,6 +55,9 @@ def reply_grammar(
             "tool_choice requires a call, and how this model writes calls is not known; set tool_format",
             param="tool_choice",
         )
+    if array := next((tool for tool in callable_tools if tool.parameters.get("type", "object") != "object"), None):
+        why = f"are of type {array.parameters['type']!r}; arguments are an object"
+        raise BadRequest(f"the parameters of the tool {array.name} {why}", param="tools")
     is_free = choice != "required" and not answer
     held = callable_tools and (only or any(tool.strict for tool in callable_tools))
     if is_free and not held or format.style == "none" and not answer:
@@ -136,7 +143,7 @@ class _Writer:
             parameters = " ".join(self._parameter(tool, *item) for item in _properties(tool))
             begin, named, end = map(self._literal, form.function)
             return f"{begin} {quoted(tool.name)} {named} {parameters} {end}"
-        arguments = _json(tool, tool.parameters)
+        arguments = _json(tool)
         if form.style == "object":
             head = f'{{"name": {quoted(tool.name)}, "{form.arguments}": '
             return f"{quoted(head)} {arguments} {f'(/{form.extra}/)?' if form.extra else ''} {quoted('}')}"
@@ -150,7 +157,7 @@ class _Writer:
         required: list[str] = []
         optional: list[str] = []
         for name, schema, is_required in _properties(tool):
-            is_boolean = kinds_of(schema) == {"boolean"}
+            is_boolean = kinds_of(schema, tool) == {"boolean"}
             value = '("True" | "False")' if is_boolean else _json(tool, schema)
             (required if is_required else optional).append(f"{quoted(name + '=')} {value}")
         firsts, tail = list[str](), '""'
@@ -164,34 +171,40 @@ class _Writer:
     def _parameter(self, tool: Tool, name: str, schema: dict[str, Any], is_required: bool) -> str:
         """`<parameter=a>`, its value and its end: text stands as it is, everything else is JSON."""
         begin, named, end = self._format.parameter
-        if "string" not in kinds_of(schema):
+        parts = parts_of(schema, tool.parameters)
+        if "string" not in kinds_of(schema, tool):
             value = f"{_json(tool, schema)} {self._literal(end)}"
-        elif words := [word for word in schema.get("enum", [schema.get("const")]) if isinstance(word, str)]:
+        elif all(values := [values_of(part) for part in parts]):
+            words = [each if isinstance(each, str) else json.dumps(each) for some in values for each in some]
             value = f"({' | '.join(map(quoted, words))}) {self._literal(end)}"
-        elif tool.strict and (keys := sorted(schema.keys() - _FREE_TEXT)):
-            raise BadRequest(
-                f"the strict tool {tool.name} says {keys[0]} of its text {name}, which this model's format of calls "
-                "cannot express; leave it out, or set strict to false",
-                param="tools",
-            )
         else:
+            _check(tool, f"its text {name}", set[str]().union(*parts), _FREE_TEXT)
             value = self._text_to(end)
         body = f"{self._literal(begin)} {quoted(name)} {self._literal(named)} {value}"
         return body if is_required else f"({body})?"
 
 
+def _check(tool: Tool, part: str, said: Set[str], allowed: Set[str]) -> None:
+    if tool.strict and (keys := sorted(said - allowed)):
+        why = f"says {keys[0]} of {part}, which this model's format of calls cannot express"
+        raise BadRequest(f"the strict tool {tool.name} {why}; leave it out, or set strict to false", param="tools")
+
+
 def _properties(tool: Tool) -> list[tuple[str, dict[str, Any], bool]]:
     """Name, schema, and whether it is required."""
-    required = tool.parameters.get("required")
-    return [
-        (name, schema if isinstance(schema, dict) else {}, isinstance(required, list) and name in required)
-        for name, schema in parameters_of(tool).items()
-    ]
+    parts = parts_of(tool.parameters, tool.parameters)
+    _check(tool, "its arguments", parts[0].keys() if len(parts) == 1 else {"alternatives"}, _NAMES)
+    needed = [part["required"] if isinstance(part.get("required"), list) else [] for part in parts]
+    found = {name: schema if isinstance(schema, dict) else {} for name, schema in parameters_of(tool).items()}
+    return [(name, schema, all(name in names for names in needed)) for name, schema in found.items()]
 
 
-def _json(tool: Tool, schema: dict[str, Any]) -> str:
-    """JSON of a schema that is a tool's, or stands in it."""
-    whole = {key: tool.parameters[key] for key in ("$defs", "definitions") if key in tool.parameters} | schema
-    if schema is tool.parameters and not whole.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf"}:
-        whole["type"] = "object"
-    return "%json " + json.dumps(whole | {"x-guidance": SPACING | {"lenient": not tool.strict}})
+def _json(tool: Tool, parameter: dict[str, Any] | None = None) -> str:
+    """JSON of a tool's arguments, or of one of them, whose schema may refer to the tool's."""
+    schema = {"type": "object"} | tool.parameters if parameter is None else parameter
+    if parameter is not None and '"$ref"' in json.dumps(parameter):
+        root = {"$id": "tool:"} | tool.parameters
+        given = root.get("$defs")
+        root["$defs"] = (given if isinstance(given, dict) else {}) | {"value of an argument": parameter}
+        schema = {"$ref": f"{root['$id']}#/$defs/value of an argument", "$defs": {"tool": root}}
+    return "%json " + json.dumps(schema | {"x-guidance": SPACING | {"lenient": not tool.strict}})

@@ -68,9 +68,7 @@ def read_byte_rules(decoder: dict[str, Any] | None, source: str) -> ByteRules:
     else:
         if kinds:
             return ByteRules(
-                replacements=tuple(replacements),
-                byte_fallback="ByteFallback" in kinds,
-                leading_spaces=leading_spaces,
+                replacements=tuple(replacements), byte_fallback="ByteFallback" in kinds, leading_spaces=leading_spaces
             )
     raise CheckpointError(
         f"{source}: its decoder is {' + '.join(kinds) or 'missing'}; Hexad reads ByteLevel, or Replace (of a string), "

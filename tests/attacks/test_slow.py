@@ -208,6 +208,26 @@ def test_a_connection_that_is_used_and_used_again_stays(monkeypatch: pytest.Monk
     _run(scenario, monkeypatch)
 
 
+@pytest.mark.parametrize("said", [b"", b"GET"])
+def test_only_who_has_said_something_is_heard_out(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    """Else a drain would wait for connections that a browser opened in case."""
+    monkeypatch.setattr(protocol, "LINGER_S", 60.0 if not said else 0.5)
+
+    async def scenario(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        assert b" 408 " in await reader.read()
+        started = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while True:
+                writer.write(b"x" * 1000)
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        assert not said or time.monotonic() - started > 0.3
+
+    _run(scenario, monkeypatch)
+
+
 def test_an_answer_may_take_longer_than_a_connection_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     async def works(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
         await asyncio.sleep(3 if scope["path"] == "/long" else 0)

@@ -144,7 +144,7 @@ def test_there_is_always_room_for_another_client(config: Config) -> None:
                 count = 0
                 while True:
                     try:
-                        engine.check_room(client)
+                        engine.check_open(client)
                     except Overloaded:
                         return count
                     tasks.append(asyncio.create_task(hold(client)))

@@ -44,6 +44,7 @@ WEATHER: Any = {
         "additionalProperties": False,
     },
 }
+BROKEN = WEATHER | {"input_schema": {"type": "object", "properties": {"city": {"$ref": "#/$defs/nowhere"}}}}
 OSLO: dict[str, Any] = {
     "model": "demo",
     "max_tokens": 80,
@@ -319,6 +320,9 @@ def test_thinking(thinking_server: Server) -> None:
         ),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "0.content.0.text must be a"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
+        ({"tools": [WEATHER | {"name": ""}]}, "tools.0.name"),
+        ({"tools": [WEATHER | {"input_schema": {"type": "string"}}]}, "tools: 'get_weather' takes a string"),
+        ({"tools": [BROKEN], "tool_choice": {"type": "any"}}, "tools: .*/.defs/nowhere"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}}, "other"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking"),

@@ -307,7 +307,9 @@ def test_nothing_that_clients_send_can_forge_a_line(logging: tuple[str, Server])
     if form == "text":
         assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z \w+ +request method=", line) for line in found)
         return
-    records: list[dict[str, Any]] = [json.loads(line) for line in found]
+    everything: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    assert any(line["message"].startswith("ready    in") for line in everything)
+    records = [json.loads(line) for line in found]
     answered = records[3]
     assert answered["status"] == 200 and answered["model"] == "tiny-chat" and answered["path"] == "/v1/completions"
     assert answered["completion_tokens"] == 4 and answered["finish_reasons"] == ["length"]

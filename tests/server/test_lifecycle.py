@@ -119,6 +119,7 @@ def test_a_download_does_not_hold_up_the_end(chat_model: Path, tmp_path: Path, m
             assert asked.result().status_code == 503
             assert server.process.wait(timeout=10) == 0
             connection.close()
+        assert "path=/v1/completions" in server.log.read_text(), "what was logged last is not lost"
     assert not path.exists()
 
 

@@ -173,13 +173,13 @@ def test_a_line_that_is_indented_by_less_ends_the_middle(coder: Server, written:
 
 
 def test_time_is_up_from_the_second_line_on(coder: Server) -> None:
-    body = MIDDLE | {"grammar": 'root ::= ("a" | "b"){30} "\\n" ("a" | "b"){200}', "n_predict": 300, "temperature": 2}
+    body = MIDDLE | {"grammar": 'root ::= ("a" | "b"){30} "\\n" ("a" | "b"){4000}', "n_predict": 1500, "temperature": 2}
     body |= {"seed": 1, "t_max_predict_ms": 0.01}
     whole = coder.post("/infill", body | {"t_max_predict_ms": 0}).json()
-    assert whole["content"].count("\n") == 1 and len(whole["content"]) == 231
+    assert whole["content"].count("\n") == 1 and whole["tokens_predicted"] == 1500
     ended = coder.post("/infill", body).json()
-    assert whole["content"].startswith(ended["content"]) and 31 <= len(ended["content"]) < 231
-    assert ended["stop_type"] == "limit" and ended["tokens_predicted"] < whole["tokens_predicted"]
+    assert whole["content"].startswith(ended["content"]) and "\n" in ended["content"]
+    assert ended["stop_type"] == "limit" and ended["tokens_predicted"] < 1500
     coder.until_idle()
 
 

@@ -182,10 +182,17 @@ def test_models(client: Client, server: Server) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", server.http.get(server.url + "/api/version").json()["version"])
 
 
-def test_a_name_with_its_tag_is_the_same_name(client: Client) -> None:
+def test_a_name_with_its_tag_is_the_same_name(client: Client, server: Server) -> None:
     tagged = client.generate(f"{MODEL}:latest", PROMPT, options=FIXED)
     assert tagged.model == f"{MODEL}:latest"
     assert tagged.response == client.generate(MODEL, PROMPT, options=FIXED).response
+    # There are clients that list models here and chat in another dialect.
+    (listed,) = (model.model for model in client.list().models)
+    asked = {"model": listed, "messages": MESSAGES[1:], "max_tokens": 2}
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        assert server.post(path, asked).json()["model"] == MODEL
+    assert server.client().models.retrieve(str(listed)).id == MODEL
+    assert server.post("/v1/messages", asked | {"model": f"{MODEL}:7b"}).status_code == 404
     assert client.pull(MODEL).status == "success"
     assert [event.status for event in client.pull(f"{MODEL}:latest", stream=True)][-1] == "success"
 

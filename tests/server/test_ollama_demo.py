@@ -93,6 +93,18 @@ def test_format_json_is_any_object(client: Client) -> None:
     assert answer.done_reason == "length" or isinstance(json.loads(answer.message.content or ""), dict)
 
 
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ({"name": "f", "parameters": {"type": ["string", "null"]}}, "'f' takes a ['string', 'null']"),
+        ({"name": ""}, "tools.0.function.name"),
+    ],
+)
+def test_a_tool_that_cannot_be_called_is_refused(demo: Server, function: dict[str, Any], says: str) -> None:
+    refused = demo.post("/api/chat", {"model": "demo", "messages": ASKED, "tools": [{"function": function}]})
+    assert refused.status_code == 400 and says in refused.json()["error"]
+
+
 def test_a_schema_that_cannot_be_held_is_refused(client: Client) -> None:
     with pytest.raises(ResponseError, match="format: .* strnig") as refused:
         client.chat("demo", ASKED, format={"type": "strnig"})

@@ -201,8 +201,18 @@ def test_broken_json_goes_on_as_it_is() -> None:
 
 
 def test_calls_and_content_may_take_turns() -> None:
+    """Words on both sides of a call are not glued together."""
     call = '<tool_call>\n{"name": "noop", "arguments": {}}\n</tool_call>'
-    assert parse("hermes", f"a {call}\n b\n{call} c") == Said("abc", "", [["noop", "{}"]] * 2)
+    for pieces in ([f"a {call}\n b\n{call} c \n{call}\n"], f"a {call}\n b\n{call} c \n{call}\n"):
+        assert parse("hermes", pieces) == Said("a\n b c", "", [["noop", "{}"]] * 3)
+    assert parse("hermes", f"\n{call} a ") == Said("a ", "", [["noop", "{}"]])
+
+
+def test_a_call_in_harmony_is_one_whatever_its_arguments_are() -> None:
+    for body, arguments in (("", "{}"), (" \n", "{}"), ("not json", "not json"), ('{"a": 1}', '{"a": 1}')):
+        reply = f"<|channel|>commentary to=functions.noop <|constrain|>json<|message|>{body}"
+        for whole in (f"{reply}<|call|>", reply):
+            assert parse("harmony", whole) == parse("harmony", [whole]) == Said(calls=[["noop", arguments]]), whole
 
 
 def test_reasoning_is_at_the_beginning_and_the_prompt_may_have_opened_it() -> None:

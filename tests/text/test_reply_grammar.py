@@ -6,8 +6,10 @@ Every vocabulary is the demo model's, with a format's markers as special tokens,
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import random
+import time
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -20,7 +22,9 @@ from tokenizers import Tokenizer as Backend
 from hexad.checkpoints.hub import DEMO_DIRECTORY
 from hexad.errors import BadRequest
 from hexad.text.formats import FORMATS, Format, Tool
+from hexad.text.grammar import to_grammar
 from hexad.text.reply_grammar import reply_grammar
+from hexad.types import StructuredOutputs
 from tests.text.replies import WRITERS, Said, parse
 
 Markers = Literal["special", "added", "text"]
@@ -98,7 +102,7 @@ def vocabulary(format: str, markers: Markers) -> Vocabulary:
 def written(format: str, markers: Markers = "special", **wishes: Any) -> str:
     grammar = reply_grammar(FORMATS[format], tokens=vocabulary(format, markers).tokens, **wishes)
     assert grammar is not None
-    return grammar
+    return to_grammar(StructuredOutputs(grammar=grammar))
 
 
 def check_calls(said: Said) -> None:
@@ -180,16 +184,105 @@ def test_what_cannot_be_forced_is_refused() -> None:
         reply_grammar(FORMATS["plain"], tools=TOOLS, choice="required", tokens={})
     with pytest.raises(BadRequest, match="no tool"):
         reply_grammar(FORMATS["hermes"], choice="required", tokens={})
+    with pytest.raises(BadRequest, match="of type 'array'; arguments are an object"):
+        reply_grammar(FORMATS["hermes"], tools=[Tool(name="f", parameters={"type": "array"})], tokens={})
     pattern = Tool(name="f", parameters={"properties": {"a": {"type": "string", "pattern": "a+"}}}, strict=True)
     with pytest.raises(BadRequest, match="pattern of its text a"):
         reply_grammar(FORMATS["qwen3-coder"], tools=[pattern], choice="required", tokens={})
 
 
-def test_a_schema_that_llguidance_knows_in_part_is_refused_only_where_it_is_strict() -> None:
+PRICE = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}]}
+"""As pydantic writes a Decimal."""
+
+
+@pytest.mark.parametrize("format", CALLING)
+def test_what_cannot_be_enforced_is_refused_only_where_it_is_strict(format: str) -> None:
+    """In a parameter that is a text too, where the format has tags."""
     for strict in (True, False):
-        tool = Tool(name="f", parameters={"type": "object", "not": {"required": ["b"]}}, strict=strict)
-        matcher = LLMatcher(vocabulary("hermes", "special").ll, written("hermes", tools=[tool], choice="required"))
-        assert matcher.is_error() is strict
+        properties = {"price": PRICE, "address": {"type": "object", "properties": {"ip": {"format": "ipvany"}}}}
+        tool = Tool(name="f", parameters={"type": "object", "properties": properties}, strict=strict)
+        try:
+            matcher = LLMatcher(vocabulary(format, "special").ll, written(format, tools=[tool], choice="required"))
+        except BadRequest as error:
+            assert strict and ("ipvany" in str(error) or "pattern" in str(error))
+        else:
+            assert not strict and not matcher.is_error(), matcher.get_error()
+
+
+CITY = {
+    "type": "object",
+    "properties": {"name": {"const": "Oslo"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+REFERRING: dict[str, dict[str, Any]] = {
+    "as pydantic writes Optional of a model and of an enum": {
+        "type": "object",
+        "properties": {
+            "near": {"anyOf": [{"$ref": "#/$defs/City"}, {"type": "null"}]},
+            "color": {"anyOf": [{"$ref": "#/$defs/Color"}, {"type": "null"}], "default": None, "title": "Color"},
+            "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        },
+        "required": ["near", "color"],
+        "$defs": {"City": CITY, "Color": {"enum": ["red", "dark blue"], "type": "string"}},
+    },
+    "as zod writes a schema that comes twice": {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {
+            "a": CITY,
+            "b": {"$ref": "#/properties/a"},
+            "c": {"type": "array", "items": [{"const": 1}, CITY]},
+        },
+        "required": ["b", "c"],
+    },
+    "as pydantic and msgspec write a model that holds itself": {
+        "$ref": "#/$defs/Node",
+        "$defs": {
+            "Node": {
+                "type": "object",
+                "properties": {"n": {"type": "integer", "maximum": 9}, "next": {"$ref": "#/$defs/Rest"}},
+                "required": ["n"],
+            },
+            "Rest": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/Node"}]},
+        },
+    },
+    "as TypeBox writes it": {
+        "$id": "Node",
+        "type": "object",
+        "properties": {
+            "n": {"enum": [1, 2, None]},
+            "kids": {"type": "array", "items": {"$ref": "Node"}, "maxItems": 1},
+        },
+        "required": ["n", "kids"],
+    },
+}
+
+
+@pytest.mark.parametrize("format", CALLING)
+@pytest.mark.parametrize("kind", REFERRING)
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_parameter_may_refer_to_another(format: str, kind: str, strict: bool) -> None:
+    tool = Tool(name="f", parameters=REFERRING[kind], strict=strict)
+    grammar = written(format, tools=[tool], choice="required", parallel=False, thinking=False)
+    rng = random.Random(kind)
+    replies = [vocabulary(format, "special").walk(grammar, rng, steps=500) for _ in range(6)]
+    assert any(replies)
+    for reply in filter(None, replies):
+        (call,) = parse(format, reply, [tool], thinking=False).calls
+        validator = jsonschema_rs.validator_for(tool.parameters)
+        assert not strict and kind.startswith("as zod") or validator.is_valid(json.loads(call[1])), reply
+
+
+def test_arguments_that_tags_and_keywords_cannot_write_are_refused_where_they_are_strict() -> None:
+    options = [{"properties": {name: {"type": "integer"}}, "required": [name]} for name in "ab"]
+    for format, more in itertools.product(("qwen3-coder", "pythonic"), ({"anyOf": options}, {"minProperties": 1})):
+        parameters = {"type": "object", "properties": {"c": {"type": "integer"}}, **more}
+        with pytest.raises(BadRequest, match="of its arguments"):
+            written(format, tools=[Tool(name="f", parameters=parameters, strict=True)], choice="required")
+        grammar = written(format, tools=[Tool(name="f", parameters=parameters)], choice="required", thinking=False)
+        call = {"qwen3-coder": "<tool_call>\n<function=f>\n</function>\n</tool_call>", "pythonic": "[f()]"}[format]
+        assert vocabulary(format, "special").allows(grammar, call)
 
 
 def test_the_demo_model_can_only_write_its_marker_as_one_token() -> None:
@@ -197,3 +290,16 @@ def test_the_demo_model_can_only_write_its_marker_as_one_token() -> None:
     grammar = written("hermes", "added", tools=TOOLS, choice="required", thinking=False)
     bits = np.unpackbits(np.frombuffer(LLMatcher(demo.ll, grammar).compute_bitmask(), np.uint8), bitorder="little")
     assert np.flatnonzero(bits).tolist() == [demo.id("<tool_call>")]
+
+
+def test_a_tool_of_many_parameters_takes_no_time() -> None:
+    """Also one whose alternatives multiply, or whose references form a chain: this is done beside other requests."""
+    chain = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(5000)}
+    values = {"x": {"anyOf": [{"const": str(i)} for i in range(5000)]}}
+    wide = {f"p{i}": {"type": "integer"} for i in range(2000)}
+    started = time.process_time()
+    for properties in (wide, {"a": {"$ref": "#/$defs/d0"}}, {f"p{i}": {"$ref": "#/$defs/x"} for i in range(50)}):
+        tool = Tool(name="f", parameters={"type": "object", "properties": properties, "$defs": chain | values})
+        grammar = reply_grammar(FORMATS["qwen3-coder"], tools=[tool], choice="required", tokens={})
+        assert grammar is not None and len(grammar) < 2**20
+    assert time.process_time() - started < 2

@@ -1,9 +1,8 @@
 // This server's endpoints, and its failures as sentences. It knows HTTP; it knows no conversation and no element.
-import { shelf } from "./shelf.js";
+import { tab } from "./shelf.js";
 import { events } from "./sse.js";
 
 const KEY = "hexad.key";
-const tab = shelf("sessionStorage");
 
 /** The API key lives as long as the tab does. */
 export const apiKey = { get: () => tab.get(KEY) ?? "", set: (key) => tab.set(KEY, key) };

@@ -63,10 +63,12 @@ export function iconButton(name, label, onclick, attributes = {}) {
 export async function copyText(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const area = h("textarea", { value: text, class: "offscreen" });
+  const focused = document.activeElement;
   document.body.append(area);
   area.select();
   const copied = document.execCommand("copy");
   area.remove();
+  focused.focus();
   if (!copied) throw new Error("the browser did not allow copying");
 }
 

@@ -77,6 +77,7 @@ export class EnginePage {
   /** `model()` is the chosen model where there are several, else nothing. */
   constructor(element, model) {
     this.model = model;
+    this.title = element.querySelector("h1");
     this.facts = h("dl", { class: "facts" });
     this.trouble = h("p", { class: "error", role: "status", hidden: true });
     this.charts = CHARTS.map(([options, read]) => ({ chart: new Chart(options), read }));
@@ -117,11 +118,15 @@ export class EnginePage {
   async #poll(round) {
     try {
       const found = samples(await getText("/metrics"));
+      if (!this.trouble.hidden) await this.#facts();
       if (round === this.#round) this.#take(found);
       this.trouble.hidden = true;
     } catch (error) {
       this.trouble.textContent = error.message;
       this.trouble.hidden = false;
+      // Nothing is known of it now.
+      this.facts.replaceChildren();
+      for (const { chart } of this.charts) chart.push(chart.values.map(() => null));
       this.#before = null;
     }
     if (round === this.#round && this.#visible) this.#timer = setTimeout(() => this.#poll(round), EVERY_MS);
@@ -166,6 +171,7 @@ export class EnginePage {
   }
 
   async #facts() {
+    this.title.textContent = ["Engine", this.model()].filter(Boolean).join(" \u00b7 ");
     const health = getJson("/health").then(
       () => "ready",
       (error) => error.message,

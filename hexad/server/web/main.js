@@ -5,7 +5,7 @@ import { Composer } from "./composer.js";
 import { h, icon, iconButton } from "./dom.js";
 import { EnginePage } from "./engine.js";
 import { Settings } from "./settings.js";
-import { remembered } from "./shelf.js";
+import { remembered, tab } from "./shelf.js";
 import { Sidebar } from "./sidebar.js";
 import { Store, exported, imported } from "./store.js";
 import { suggestionsFor } from "./suggestions.js";
@@ -15,6 +15,7 @@ import { titleOf } from "./tree.js";
 const $ = (id) => document.getElementById(id);
 const narrow = matchMedia("(max-width: 820px)");
 const CHOSEN_MODEL = "hexad.model";
+const OPEN = "hexad.open";
 const TOAST_MS = 6000;
 
 const store = new Store();
@@ -204,13 +205,14 @@ async function loadModels() {
   try {
     models = (await getJson("/v1/models")).data;
   } catch (error) {
-    if (error.status !== 401) showUnreached(error.message);
+    showUnreached(error.status === 401 ? "This server wants an API key." : error.message);
     return;
   }
   const wanted = chat.model || remembered.get(CHOSEN_MODEL);
   chat.model = (models.find(({ id }) => id === wanted) ?? models[0])?.id ?? "";
   $("model").replaceChildren(...models.map(({ id }) => h("option", { value: id }, id)));
   $("model").value = chat.model;
+  showPage();
   showSuggestions();
   composer.show();
 }
@@ -218,6 +220,7 @@ async function loadModels() {
 $("model").addEventListener("change", () => {
   chat.model = $("model").value;
   remembered.set(CHOSEN_MODEL, chat.model);
+  showPage();
   showSuggestions();
   composer.show();
 });
@@ -237,8 +240,10 @@ function showSuggestions() {
 
 const engine = new EnginePage($("engine-view"), () => (models.length > 1 ? chat.model : undefined));
 
+/** At once: what is to have the focus must be seen. */
 function goTo(page) {
   if (location.hash !== `#${page}`) location.hash = page;
+  showPage();
 }
 
 function showPage() {
@@ -292,7 +297,11 @@ composer.show();
 loadModels();
 try {
   await store.open((id, theirs) => chat.hear(id, theirs));
+  const open = tab.get(OPEN);
   await chat.load();
+  const before = chat.conversations.find(({ id }) => id === open);
+  if (before && !chat.conversations.includes(chat.current)) chat.open(before);
+  chat.addEventListener("path", () => tab.set(OPEN, chat.current.id));
 } catch (error) {
   toast(`This browser keeps no conversations here (${error.message}): they last until the page is closed.`);
 }

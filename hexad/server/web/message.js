@@ -48,7 +48,7 @@ export class MessageView {
     thoughts.hidden = !node.reasoning;
     if (node.reasoning) {
       thoughts.firstChild.replaceChildren(thinkingLabel(node));
-      if (thoughts.open) showMarkdown(thoughtsText, node.reasoning);
+      if (thoughts.open) showMarkdown(thoughtsText, node.reasoning, node.status === "streaming" && !node.content);
     }
     content.hidden = this.probable;
     tokens.hidden = !this.probable;

@@ -7,6 +7,9 @@ import { formula } from "./maths.js";
 /** Arabic and Hebrew are written from the right; each block goes the way of its first letter. */
 const EITHER_WAY = { dir: "auto" };
 
+/** In signs: most of a phone's width. */
+const LONG = 24;
+
 const written = new WeakMap();
 
 /** Shows `text` in `container`, touching only what changed since the last call. `grows`: more of it is to come. */
@@ -92,6 +95,12 @@ function tableElement({ head, aligned, rows }) {
   return h("div", { class: "table", tabindex: "0" }, table);
 }
 
+/** A formula is never broken, so a long one scrolls. */
+function inlineFormula({ text, raw }) {
+  const drawn = formula(text, false);
+  return drawn?.textContent.length > LONG ? h("span", { class: "formula" }, drawn) : (drawn ?? raw);
+}
+
 const inlineParts = (text) => spans(text).flatMap(spanParts);
 
 function spanParts(span) {
@@ -100,7 +109,7 @@ function spanParts(span) {
     case "code":
       return [h("code", {}, span.text)];
     case "maths":
-      return [formula(span.text, false) ?? span.raw];
+      return [inlineFormula(span)];
     case "break":
       return [h("br")];
     case "plain":

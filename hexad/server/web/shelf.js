@@ -2,7 +2,7 @@
 // last until the page is closed, and nothing else fails.
 
 /** `name`: localStorage or sessionStorage. A value is a text, or null where there is none. */
-export function shelf(name) {
+function shelf(name) {
   const here = new Map();
   return {
     get(key) {
@@ -25,3 +25,5 @@ export function shelf(name) {
 }
 
 export const remembered = shelf("localStorage");
+/** As long as the tab is open. */
+export const tab = shelf("sessionStorage");

@@ -91,6 +91,7 @@ export async function imported(file) {
   return found.conversations.map(checked);
 }
 
+const ENDED = ["done", "stopped", "incomplete"];
 const text = (value) => (typeof value === "string" ? value : "");
 const number = (value) => (Number.isFinite(value) ? value : 0);
 const list = (value) => (Array.isArray(value) ? value : []);
@@ -121,6 +122,10 @@ function checkedNode(node) {
   const plain = { id: node.id, parent: node.parent, role: node.role, created: number(node.created) };
   for (const name of ["content", "reasoning", "status", "error", "finish", "model", "call"])
     plain[name] = text(node[name]);
+  if (plain.role === "assistant" && !ENDED.includes(plain.status)) {
+    plain.status = "incomplete";
+    plain.error ||= "The file does not hold the end of this answer.";
+  }
   plain.calls = list(node.calls).map((call) => ({
     id: text(call?.id),
     name: text(call?.name),

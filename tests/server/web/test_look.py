@@ -33,6 +33,19 @@ def test_keys_alone_are_enough(page: Any) -> None:
     assert page.locator("button").evaluate_all(unnamed) == 0
 
 
+def test_the_focus_is_where_the_next_key_is_wanted(page: Any) -> None:
+    page.get_by_role("link", name="Engine").click()
+    page.keyboard.press("Control+Shift+O")
+    expect(page.locator("#text")).to_be_focused()
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    copy = page.locator(".message.assistant").get_by_role("button", name="Copy message")
+    copy.focus()
+    page.keyboard.press("Enter")
+    expect(copy).to_be_focused()
+
+
 def test_a_phone_is_wide_enough(browser: Any, demo: Server) -> None:
     context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
     page = opened(context, demo)
@@ -49,6 +62,18 @@ def test_a_phone_is_wide_enough(browser: Any, demo: Server) -> None:
         page.get_by_role("link", name=link).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert page.evaluate("document.querySelector('header').scrollWidth") <= PHONE["width"]
+    context.close()
+
+
+def test_a_tablet_has_no_hover(browser: Any, demo: Server) -> None:
+    """What a mouse finds by hovering is always there for a finger."""
+    context = browser.new_context(viewport={"width": 1100, "height": 800}, has_touch=True)
+    page = opened(context, demo)
+    ask(page, "Tell me about Ada.")
+    settle(page)
+    opacity = "button => Number(getComputedStyle(button).opacity)"
+    assert page.get_by_role("button", name="Edit message").evaluate(opacity) == 1
+    expect(page.get_by_role("button", name="Rename Tell me about Ada.")).to_be_visible()
     context.close()
 
 
@@ -134,8 +159,7 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
     expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, PHONE["width"]])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", PHONE["width"])])
 def test_axe_finds_nothing(page: Any, tmp_path: Path, theme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page.set_viewport_size({"width": width, "height": 844})

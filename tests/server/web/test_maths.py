@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.server.web.browsing import expect, shown
+from tests.server.web.browsing import PHONE, expect, shown
 from tests.server.web.test_markdown import renderer
 
 latex2mathml = pytest.importorskip("latex2mathml.converter", reason="latex2mathml is not installed")
@@ -102,3 +102,11 @@ def test_formulas_in_an_answer(page: Any, tmp_path: Any) -> None:
     expect(page.locator(".markdown .maths > code")).to_have_text(r"$$ \nope * a * $$")
     expect(page.locator(".markdown li .maths math")).to_have_count(1)
     expect(page.locator(".markdown :is(em, ul)")).to_have_count(0)
+
+
+def test_a_long_formula_scrolls_and_the_page_does_not(page: Any, tmp_path: Any) -> None:
+    page.set_viewport_size(PHONE)
+    formula = " + ".join(f"a_{{{number}}}" for number in range(30))
+    shown(page, tmp_path, f"Inline \\( {formula} \\) and\n\n- ${formula}$\n\n$$ {formula} $$")
+    expect(page.locator(".markdown math")).to_have_count(3)
+    assert page.locator("#scroller").evaluate("scroller => scroller.scrollWidth - scroller.clientWidth") == 0

@@ -98,6 +98,20 @@ def test_a_server_that_is_not_there_yet_is_asked_again(page: Any) -> None:
     expect(page.locator("#suggestions > button")).to_have_count(4)
 
 
+def test_the_engine_page_shows_nothing_that_it_does_not_know(page: Any) -> None:
+    page.get_by_role("link", name="Engine").click()
+    expect(page.locator(".facts")).to_contain_text("ready")
+    running = page.locator(".chart", has_text="Requests").locator("strong").first
+    expect(running).to_have_text("0")
+    page.route("**/metrics", lambda route: route.abort())
+    expect(page.locator("#engine-view .error")).to_have_text("The server cannot be reached. Is it running?")
+    expect(page.locator(".facts")).to_be_empty()
+    expect(running).to_have_text("–")
+    page.unroute("**/metrics")
+    expect(page.locator(".facts")).to_contain_text("ready")
+    expect(page.locator("#engine-view .error")).to_be_hidden()
+
+
 def test_a_script_that_does_not_come_is_told(page: Any) -> None:
     page.route("**/store.js", lambda route: route.fulfill(status=403))
     page.reload()
@@ -147,6 +161,9 @@ def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model
         page.goto(locked.url)
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("This server wants an API key.")
+        page.keyboard.press("Escape")
+        expect(page.locator("#suggestions")).to_contain_text("This server wants an API key.")
+        page.get_by_role("button", name="Try again").click()
         page.keyboard.type("not the one it wants")
         page.keyboard.press("Enter")
         expect(dialog).to_contain_text("The server does not take this key.")
@@ -156,6 +173,9 @@ def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model
         expect(page.locator("#model option")).to_have_text(["demo", "second"])
         page.get_by_role("link", name="Engine").click()
         expect(page.locator(".facts")).to_contain_text("second · context 8,192 tokens · not loaded")
+        expect(page.get_by_role("heading", name="Engine · demo")).to_be_visible()
+        page.select_option("#model", "second")
+        expect(page.get_by_role("heading", name="Engine · second")).to_be_visible()
         page.get_by_role("link", name="Chat").click()
         setting(page, "max_tokens", "5")
         for model in ("demo", "second"):

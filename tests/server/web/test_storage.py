@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.server.running import Server
-from tests.server.web.browsing import ask, conversation, expect, imported, opened, said, setting, settle
+from tests.server.web.browsing import ask, conversation, expect, imported, opened, said, setting, settle, shown
 
 FORBIDDEN = """for (const name of ["localStorage", "sessionStorage", "indexedDB"])
   Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });"""
@@ -95,10 +95,17 @@ def test_what_had_come_when_the_page_was_closed_is_kept(context: Any, endless: S
     page.wait_for_timeout(300)
     before = said(page)[1]
     page.reload()
-    page.locator("#conversations .open").click()
     expect(page.locator(".notice")).to_contain_text("Incomplete. The page was closed")
     assert before and said(page)[1].startswith(before)
     endless.until_idle()
+
+
+@pytest.mark.parametrize("status", ["streaming", "", "<b>"])
+def test_a_file_made_before_an_answer_was_complete(page: Any, tmp_path: Path, status: str) -> None:
+    shown(page, tmp_path, "Half of", status=status)
+    expect(page.locator(".notice")).to_contain_text("Incomplete. The file does not hold the end of this answer.")
+    expect(page.get_by_role("button", name="Continue")).to_be_visible()
+    settle(page)
 
 
 @pytest.mark.parametrize("name", ["__proto__", "constructor", "toString"])
