@@ -46,8 +46,8 @@ def serve(served: Sequence[Served], *, on_ready: OnReady, progress: Progress) ->
     """Load the first model and serve all until one of STOP_SIGNALS, then drain; a second one ends at once.
 
     The server's own settings are those of the first. `on_ready` is given its engine and the address once connections
-    are accepted. Ends the process, with status 0. Raises ConfigError when the address, the keys or the certificate cannot be
-    had or two models have one name, and what `AsyncLLM.start` raises.
+    are accepted. Ends the process, with status 0. Raises ConfigError when the address, the keys or the certificate
+    cannot be had or two models have one name, and what `AsyncLLM.start` raises.
     """
     config = served[0].config
     write_logs(config.log_format)
@@ -159,7 +159,7 @@ async def _serve(
         server.should_exit = True
         await serving
         if tracing is not None:
-            await asyncio.to_thread(tracing.close)
+            await unless(stop_at_once.wait(), asyncio.to_thread(tracing.close))  # the collector may be gone
 
 
 def _settings(app: FastAPI, config: Config) -> uvicorn.Config:
