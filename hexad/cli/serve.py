@@ -6,12 +6,16 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 from hexad.cli.options import named_models
 from hexad.cli.report import loading_bar, startup_lines
 from hexad.engine.async_llm import AsyncLLM
 from hexad.server.models import Served
 from hexad.server.run import serve
+
+log = logging.getLogger("hexad.server")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,18 +25,15 @@ def run(args: argparse.Namespace) -> int:
     with loading_bar(f"loading {config.model}") as progress:
 
         def on_ready(engine: AsyncLLM, address: str) -> None:
-            others = [f"also     {', '.join(other.name for other in served[1:])}: loaded on demand"] * (len(served) > 1)
-            for line in (
-                *startup_lines(name, engine.frontend.model_config, engine.info),
-                *others,
-                f"page     {address}",
-                f"APIs     {address}/v1 (OpenAI); every path and parameter: {address}/docs",
-                f"ready    in {time.monotonic() - started:.1f} s; Ctrl-C stops",
-            ):
-                if config.log_format == "json":
-                    logging.getLogger("hexad.server").info(line)
-                else:
-                    print(line, file=sys.stderr, flush=True)
+            to_stderr = partial(print, file=sys.stderr, flush=True)
+            say: Callable[[str], None] = log.info if config.log_format == "json" else to_stderr
+            for line in startup_lines(name, engine.frontend.model_config, engine.info):
+                say(line)
+            if len(served) > 1:
+                say(f"also     {', '.join(other.name for other in served[1:])}: loaded on demand")
+            say(f"page     {address}")
+            say(f"APIs     {address}/v1 (OpenAI); every path and parameter: {address}/docs")
+            say(f"ready    in {time.monotonic() - started:.1f} s; Ctrl-C stops")
 
         return serve(served, progress=progress, on_ready=on_ready)
 

@@ -159,7 +159,7 @@ async def _serve(
         server.should_exit = True
         await serving
         if tracing is not None:
-            await asyncio.to_thread(tracing.close)
+            await unless(stop_at_once.wait(), asyncio.to_thread(tracing.close))  # the collector may be gone
 
 
 def _settings(app: FastAPI, config: Config) -> uvicorn.Config:

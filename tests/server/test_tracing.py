@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,18 @@ def test_a_collector_that_is_gone_disturbs_nobody(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     with serving(chat_model, tmp_path / "log") as server:
         assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
+def test_a_second_signal_waits_for_no_collector(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
+        with serving(chat_model, tmp_path / "log") as server:
+            assert server.http.get(server.url + "/v1/models").status_code == 200
+            server.process.terminate()
+            silent.settimeout(30)
+            with silent.accept()[0]:
+                server.process.terminate()
+                assert server.process.wait(20) == 0
