@@ -113,8 +113,7 @@ def _turn(service: Service, body: wire.CountTokensRequest, params: SamplingParam
     tools = [Tool(tool.name, tool.description, tool.input_schema, tool.strict) for tool in body.tools]
     choice = body.tool_choice
     wanted = body.output_config.format or body.output_format
-    # A last message of the assistant is the beginning of the answer.
-    begun = body.messages[-1].role == "assistant"
+    begun = body.messages[-1].role == "assistant"  # its last message begins the answer
     return Turn(
         request_id=request_id,
         messages=lambda: _messages(body),
@@ -179,8 +178,7 @@ def _tool_result(block: wire.ToolResultBlock, called: dict[str, str]) -> dict[st
     if block.tool_use_id not in called:
         found = f"a tool_result for {block.tool_use_id[:60]!r}"
         raise BadRequest(f"messages holds {found}, and no tool_use with that id before it", param="messages")
-    failed = "Error: " if block.is_error else ""  # templates have no word for it
-    content = failed + _joined(_blocks(block.content))
+    content = ("Error: " if block.is_error else "") + _joined(_blocks(block.content))  # templates have no word for it
     return {"role": "tool", "tool_call_id": block.tool_use_id, "name": called[block.tool_use_id], "content": content}
 
 

@@ -41,9 +41,8 @@ async def running(models: Models, request: Request) -> Response:
         if entry.service is not None:
             about = await models.about(entry)
             expires = NEVER if about.expires_at is None else timestamp(int(about.expires_at * 10**9))
-            on_gpu = about.memory if entry.config.device != "cpu" else 0
-            memory = {"size": about.memory, "size_vram": on_gpu, "context_length": about.max_model_len}
-            shown.append(_listed(entry, about) | memory | {"expires_at": expires})
+            held = {"size": about.memory, "size_vram": 0 if entry.config.device == "cpu" else about.memory}
+            shown.append(_listed(entry, about) | held | {"context_length": about.max_model_len, "expires_at": expires})
     return json_response({"models": shown})
 
 
