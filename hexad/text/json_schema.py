@@ -112,7 +112,7 @@ class _Rewriter:
         if any(schema.get(key, True) not in (True, {}) for key in ("unevaluatedProperties", "unevaluatedItems")):
             return self._without_unevaluated(schema)
         out: dict[str, Any] = {}
-        for key, value in schema.items():
+        for key, value in _off_the_bound(schema).items():
             if key in _FOREIGN:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
             if key in _COUNTS and isinstance(value, float) and value.is_integer():
@@ -350,6 +350,16 @@ def _without(branches: list[Schema], index: int) -> list[Schema]:
 
 def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
     return not some or not others or bool(some.keys() & others.keys())
+
+
+def _off_the_bound(schema: dict[str, Any]) -> dict[str, Any]:
+    """llguidance lets an excluded integer through where the other bound is less than 1 away: 0 in (0, 0.5]."""
+    uppers, lowers = ("maximum", "exclusiveMaximum"), ("minimum", "exclusiveMinimum")
+    for end, others, sign in ((lowers[1], uppers, 1), (uppers[1], lowers, -1)):
+        gaps = [sign * (schema[each] - schema[end]) for each in others if end in schema and each in schema]
+        if any(0 < gap < 1 for gap in gaps) and schema[end] % 1 == 0:
+            schema = schema | {end: schema[end] + sign * 1e-9}
+    return schema
 
 
 def _without_look_around(schema: dict[str, Any]) -> dict[str, Any]:

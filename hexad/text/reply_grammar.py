@@ -55,9 +55,6 @@ def reply_grammar(
             "tool_choice requires a call, and how this model writes calls is not known; set tool_format",
             param="tool_choice",
         )
-    if array := next((tool for tool in callable_tools if tool.parameters.get("type", "object") != "object"), None):
-        why = f"are of type {array.parameters['type']!r}; arguments are an object"
-        raise BadRequest(f"the parameters of the tool {array.name} {why}", param="tools")
     is_free = choice != "required" and not answer
     held = callable_tools and (only or any(tool.strict for tool in callable_tools))
     if is_free and not held or format.style == "none" and not answer:

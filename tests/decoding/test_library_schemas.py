@@ -146,3 +146,16 @@ def test_a_format_of_somebody_else_is_a_comment_beside_a_pattern() -> None:
     schema = {"type": "string", "format": "cuid", "pattern": "^[cC][0-9a-z]{6,}$"}
     start = VOCABULARY.compile(VOCABULARY.grammar(StructuredOutputs(json=schema)))
     assert admits(start, TOKENIZER, "cabcdef") and not admits(start, TOKENIZER, "abcdef")
+
+
+@pytest.mark.parametrize("bounds", [(0, 0.5), (10, 10.25), (-1.5, -1), (-0.5, 0), (0, 1), (1, 1.5)])
+@pytest.mark.parametrize("ends", ["exclusiveMinimum maximum", "exclusiveMinimum exclusiveMaximum", "minimum maximum"])
+def test_an_excluded_bound_is_excluded(bounds: tuple[float, float], ends: str) -> None:
+    """As pydantic writes confloat(gt=0, le=0.5)."""
+    for names in (ends, ends.replace("exclusiveMinimum maximum", "minimum exclusiveMaximum")):
+        schema = {"type": "number", **dict(zip(names.split(), bounds, strict=True))}
+        start = VOCABULARY.compile(VOCABULARY.grammar(StructuredOutputs(json=schema)))
+        values = [low + part for low in bounds for part in (-1, -0.1, 0, 0.1, 1)]
+        validator = jsonschema_rs.validator_for(schema)
+        for value in values:
+            assert admits(start, TOKENIZER, value) == validator.is_valid(value), (schema, value)
