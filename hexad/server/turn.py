@@ -84,7 +84,7 @@ class Turn:
         for tool in self.tools:
             if "object" not in (kind := str(tool.parameters.get("type", "object"))):
                 raise BadRequest(
-                    f"tools: {tool.name[:64]!r} takes a {kind[:60]}; it must take an object", param="tools"
+                    f"tools: {tool.name[:64]!r} takes {kind[:60]}; it must take an object", param="tools"
                 )
         if self.tool_choice == "required" and not known:
             raise BadRequest("tool_choice asks for a tool, and there are none; give tools", param="tool_choice")
