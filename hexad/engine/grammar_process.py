@@ -26,8 +26,8 @@ from hexad.types import StructuredOutputs
 
 MAX_REMEMBERED_BYTES = 4 * 2**20
 MAX_WAITING = 64
-TIMEOUT_S = 10.0
-"""By the clock, should the process not get the processor time that its own limit counts."""
+START_TIMEOUT_S, TIMEOUT_S = 60.0, 10.0
+"""For the vocabulary, then for a grammar, by the clock: the process may not get the time that its own limit counts."""
 
 
 class GrammarProcess:
@@ -78,8 +78,9 @@ class GrammarProcess:
     async def _ask(self, frame: bytes) -> Verdict:
         for _ in range(2):
             try:
-                answer = await asyncio.wait_for(self._exchange(frame), TIMEOUT_S)
-                return msgspec.msgpack.decode(answer, type=Verdict)
+                if self._process is None or self._process.returncode is not None:
+                    await asyncio.wait_for(self._start(), START_TIMEOUT_S)  # a large vocabulary takes its time
+                return msgspec.msgpack.decode(await asyncio.wait_for(self._exchange(frame), TIMEOUT_S), type=Verdict)
             except asyncio.TimeoutError:
                 await self._end()
                 raise Overloaded(
@@ -97,9 +98,8 @@ class GrammarProcess:
         )
 
     async def _exchange(self, frame: bytes) -> bytes:
-        if self._process is None or self._process.returncode is not None:
-            await self._start()
-        assert self._process is not None
+        if self._process is None:
+            raise EngineUnavailable("the engine was closed")
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         stdin.write(len(frame).to_bytes(4, "big") + frame)

@@ -145,6 +145,20 @@ def test_compilations_are_shared_out_between_clients() -> None:
     asyncio.run(main())
 
 
+def test_a_vocabulary_that_takes_longer_than_a_grammar_may_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        compiler = grammar_process.GrammarProcess(None, [0])
+        words = (sys.executable, "-c", "import time; time.sleep(2); " + BOOTSTRAP, *compiler._command[3:])
+        monkeypatch.setattr(compiler, "_command", words)
+        monkeypatch.setattr(grammar_process, "TIMEOUT_S", 1.5)
+        try:
+            assert await compiler.compile(StructuredOutputs(regex="[a-z]"))
+        finally:
+            await compiler.close()
+
+    asyncio.run(main())
+
+
 def test_a_compiler_that_dies_or_hangs_costs_one_request(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with running(config) as engine:
