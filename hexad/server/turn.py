@@ -83,9 +83,7 @@ class Turn:
             raise BadRequest(f"tools holds two functions named {twice[:64]!r}; name each once", param="tools")
         for tool in self.tools:
             if "object" not in (kind := str(tool.parameters.get("type", "object"))):
-                raise BadRequest(
-                    f"tools: {tool.name[:64]!r} takes {kind[:60]}; it must take an object", param="tools"
-                )
+                raise BadRequest(f"tools: {tool.name[:64]!r} takes {kind[:60]}; it must take an object", param="tools")
         if self.tool_choice == "required" and not known:
             raise BadRequest("tool_choice asks for a tool, and there are none; give tools", param="tool_choice")
         if missing := next((name for name in self.callable or () if name not in known), None):
