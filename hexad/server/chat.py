@@ -198,7 +198,7 @@ def _delta(events: Sequence[Event]) -> dict[str, Any]:
     for index, parts in arguments.items():
         calls.setdefault(index, {"index": index, "function": {}})["function"]["arguments"] = "".join(parts)
     if calls:
-        delta["tool_calls"] = list(calls.values())
+        delta["tool_calls"] = [calls[index] for index in arguments]
     return delta
 
 

@@ -178,13 +178,15 @@ def test_a_start_that_is_given_up_again_and_again_leaves_nothing_behind(
         async with running(config):
             pass
         before = open_files()
-        for wait_s in (0.01, 0.1, 0.2):
+        for wait_s in (0.01, 0.05, 0.1):
             starting = asyncio.create_task(EngineProcess.spawn(config, no_progress))
             await asyncio.sleep(wait_s)
             for _ in range(3):
                 starting.cancel()
                 await asyncio.sleep(0)
-            await asyncio.gather(starting, return_exceptions=True)
+            (ended,) = await asyncio.gather(starting, return_exceptions=True)
+            if isinstance(ended, tuple):  # it was quicker than we
+                await ended[0].stop()
             await until(lambda: not list(tmp_path.iterdir()) and open_files() <= before)
 
     asyncio.run(main())

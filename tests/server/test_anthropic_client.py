@@ -321,7 +321,7 @@ def test_thinking(thinking_server: Server) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "0.content.0.text must be a"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
         ({"tools": [WEATHER | {"name": ""}]}, "tools.0.name"),
-        ({"tools": [WEATHER | {"input_schema": {"type": "string"}}]}, "tools: 'get_weather' takes a string"),
+        ({"tools": [WEATHER | {"input_schema": {"type": "string"}}]}, "tools: 'get_weather' takes string"),
         ({"tools": [BROKEN], "tool_choice": {"type": "any"}}, "tools: .*/.defs/nowhere"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}}, "other"),

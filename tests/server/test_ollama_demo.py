@@ -96,7 +96,7 @@ def test_format_json_is_any_object(client: Client) -> None:
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        ({"name": "f", "parameters": {"type": ["string", "null"]}}, "'f' takes a ['string', 'null']"),
+        ({"name": "f", "parameters": {"type": ["string", "null"]}}, "'f' takes ['string', 'null']"),
         ({"name": ""}, "tools.0.function.name"),
     ],
 )

@@ -12,8 +12,10 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict
 
+from hexad.server.chat import _delta
 from hexad.server.conversation import conversation
 from hexad.server.openai_types import ChatRequest
+from hexad.text.reply import CallArguments, CallStart
 from tests.server.running import Server, serving
 
 QUESTION: Any = [{"role": "user", "content": "What is the weather in Oslo?"}]
@@ -179,3 +181,10 @@ def test_what_cannot_be_is_named(demo: Server, given: dict[str, Any], param: str
     with pytest.raises(openai.BadRequestError) as refused:
         demo.client().chat.completions.create(model="demo", messages=QUESTION, extra_body=given, stream=stream)
     assert refused.value.param is not None and refused.value.param.startswith(param), refused.value.message
+
+
+def test_calls_of_one_delta_stand_in_their_order() -> None:
+    """As when a server that is behind sends the end of one call and the beginning of the next together."""
+    ((first, second),) = _delta([CallArguments(0, "}"), CallStart(1, "f"), CallArguments(1, "{")]).values()
+    assert (first["index"], first["function"]) == (0, {"arguments": "}"})
+    assert (second["index"], second["function"]) == (1, {"name": "f", "arguments": "{"})
