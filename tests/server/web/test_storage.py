@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +89,24 @@ def test_both_tabs_may_ask_at_once(context: Any, endless: Server) -> None:
             page.get_by_role("button", name=f"{arrow} version").click()
 
 
+def letters(page: Any) -> str:
+    """Of an answer: whether a mark is shown may depend on what comes after it."""
+    return re.sub("[^A-Za-z]", "", said(page)[1])
+
+
 def test_what_had_come_when_the_page_was_closed_is_kept(context: Any, endless: Server) -> None:
     page = opened(context, endless)
     setting(page, "max_tokens", "4000")
+    setting(page, "temperature", "0")  # always the same text
     ask(page, "Go on and on.")
     expect(page.locator(".message.assistant .stats")).to_contain_text("tokens/s")
+    os.kill(endless.engine_pid(), signal.SIGSTOP)  # or a quick machine is done before the page is closed
     page.wait_for_timeout(300)
-    before = said(page)[1]
+    before = letters(page)
     page.reload()
+    os.kill(endless.engine_pid(), signal.SIGCONT)
     expect(page.locator(".notice")).to_contain_text("Incomplete. The page was closed")
-    assert before and said(page)[1].startswith(before)
+    assert len(before) > 50 and letters(page).startswith(before[:-50])
     endless.until_idle()
 
 
