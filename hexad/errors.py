@@ -9,6 +9,7 @@
     ├── NotFound              404  no such model or request
     ├── Overloaded            429  the queue is full
     ├── RequestFailed         500  this one request broke while it ran; others go on
+    │   └── Unsatisfiable     400  its own parameters leave it no token
     ├── EngineUnavailable     503  the engine is starting, draining or gone
     ├── DeadlineExceeded      504  the request's time was over before it was complete
     ├── CheckpointError       a model directory that cannot be read as it is
@@ -74,6 +75,17 @@ class Overloaded(HexadError):
 
 class RequestFailed(HexadError):
     code = "request_failed"
+
+    @staticmethod
+    def because(cause: str) -> RequestFailed:
+        """Of the right class, from a text that has crossed a process border."""
+        return (Unsatisfiable if cause.startswith(Unsatisfiable.BEGINNING) else RequestFailed)(cause)
+
+
+class Unsatisfiable(RequestFailed):
+    status = 400
+    code = "unsatisfiable"
+    BEGINNING = "no token is left to choose"
 
 
 class EngineUnavailable(HexadError):

@@ -13,7 +13,7 @@ import numpy as np
 
 from hexad.decoding.processors import Row, needs_processing, process
 from hexad.decoding.state import RowState
-from hexad.errors import RequestFailed
+from hexad.errors import RequestFailed, Unsatisfiable
 from hexad.kernels.ops import SAMPLING, Array, Ops
 from hexad.types import TokenLogprobs
 
@@ -92,8 +92,8 @@ def _processed(state: RowState, row_V: Row) -> Row:
         out_V = process(state, row_V)
     peak = out_V.max()
     if peak == -np.inf:
-        raise RequestFailed(
-            f"no token is left to choose: structured_outputs, allowed_token_ids, bad_words, min_tokens and logit_bias "
+        raise Unsatisfiable(
+            f"{Unsatisfiable.BEGINNING}: structured_outputs, allowed_token_ids, bad_words, min_tokens and logit_bias "
             f"of this request rule out all {len(row_V)} tokens at position {state.position}; relax one of them"
         )
     if not np.isfinite(peak):

@@ -183,7 +183,7 @@ class AsyncLLM:
                 finished = live.stream.finished  # read before the reader runs: it may grow meanwhile
                 yield live.stream.output
             if live.stream.error is not None:
-                raise (DeadlineExceeded if live.late else RequestFailed)(live.stream.error)
+                raise (DeadlineExceeded if live.late else RequestFailed.because)(live.stream.error)
         finally:
             if timer is not None:
                 timer.cancel()

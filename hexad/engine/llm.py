@@ -107,7 +107,7 @@ class LLM:
         for _ in self.run([stream]):
             yield stream.output
         if stream.error is not None:
-            raise RequestFailed(stream.error)
+            raise RequestFailed.because(stream.error)
 
     def chat(
         self,

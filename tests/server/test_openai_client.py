@@ -252,6 +252,14 @@ def test_a_prompt_too_long_is_refused_with_the_limit(client: OpenAI) -> None:
         client.completions.create(model=MODEL, prompt="x", max_tokens=MAX_MODEL_LEN)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_parameters_that_leave_no_token_are_refused(client: OpenAI, stream: bool) -> None:
+    at_odds = {"structured_outputs": {"regex": "a"}, "allowed_token_ids": [9]}
+    with pytest.raises(openai.BadRequestError, match="no token is left to choose") as refused:
+        client.completions.create(model=MODEL, prompt=PROMPT, stream=stream, extra_body=at_odds)
+    assert refused.value.code == "unsatisfiable"
+
+
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"temperature": "hot"}, "temperature", "number"),
     ({"temperature": -1}, "temperature", r"\[0.0, 100.0\]"),
