@@ -16,21 +16,28 @@ export class Transcript {
   constructor({ list, scroller, toEnd, empty, announcer }, actions) {
     Object.assign(this, { list, scroller, toEnd, empty, announcer, actions });
     scroller.addEventListener("scroll", () => this.#looked());
+    // A wheel turns before the window moves; text that comes between the two would take the move back.
+    scroller.addEventListener("wheel", (turned) => this.#turned(turned), { passive: true });
     toEnd.addEventListener("click", () => this.follow());
+  }
+
+  #turned({ deltaY, ctrlKey }) {
+    if (deltaY < 0 && !ctrlKey && this.scroller.scrollTop > 0) this.#following = false;
   }
 
   #looked() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const below = scrollHeight - clientHeight - scrollTop;
-    const upwards = scrollTop < this.#top && below > 2;
+    if (scrollTop < this.#top && below >= 1) this.#following = false;
+    else if (scrollTop > this.#top && below < NEAR) this.#following = true;
     this.#top = scrollTop;
-    this.#following = below < NEAR && !upwards;
     this.toEnd.hidden = below < NEAR;
   }
 
   follow() {
     this.#following = true;
     this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.#top = this.scroller.scrollTop;
   }
 
   /** Shows the conversation as it is now; messages that stay keep their elements. */
@@ -67,6 +74,7 @@ export class Transcript {
     }
     this.#dirty.clear();
     if (this.#following) this.follow();
+    else this.#looked();
   }
 
   /** Read out by screen readers, once and whole: a region that changes with each token cannot be listened to. */

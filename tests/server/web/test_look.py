@@ -220,13 +220,17 @@ BELOW = "scroller => scroller.scrollHeight - scroller.clientHeight - scroller.sc
 def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> None:
     page = opened(context, endless)
     scroller = page.locator("#scroller")
-    setting(page, "max_tokens", "2500")
+    setting(page, "max_tokens", "8000")
     ask(page, "Go on and on.")
     while not scroller.evaluate("scroller => scroller.scrollTop > 600"):
         assert page.locator(".message.assistant").get_attribute("data-status") in (None, "streaming")
     page.mouse.move(700, 300)
-    page.mouse.wheel(0, -200)
+    page.mouse.wheel(0, -40)
+    expect(page.locator("#to-end")).to_be_visible()
+    at = scroller.evaluate("scroller => scroller.scrollTop")
+    assert page.locator(".message.assistant").get_attribute("data-status") == "streaming"
     settle(page)
+    assert scroller.evaluate("scroller => scroller.scrollTop") <= at
     assert scroller.evaluate(BELOW) >= 200
     page.get_by_role("button", name="Go to the newest message").click()
     assert scroller.evaluate(BELOW) < 5

@@ -164,6 +164,7 @@ def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model
         page.keyboard.press("Escape")
         expect(page.locator("#suggestions")).to_contain_text("This server wants an API key.")
         page.get_by_role("button", name="Try again").click()
+        expect(page.locator("#key")).to_be_focused()
         page.keyboard.type("not the one it wants")
         page.keyboard.press("Enter")
         expect(dialog).to_contain_text("The server does not take this key.")
