@@ -126,9 +126,10 @@ def test_a_download_does_not_hold_up_the_end(chat_model: Path, tmp_path: Path, m
 def test_the_client_sees_a_cut_stream_as_an_error(chat_model: Path, tmp_path: Path) -> None:
     with serving(chat_model, tmp_path / "log", "--drain-timeout", "0.1") as server:
         stream = server.client().completions.create(
-            model="tiny-chat", prompt="a", max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
+            model="tiny-chat", prompt="a", n=8, max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
         )
         next(iter(stream))
+        os.kill(server.engine_pid(), signal.SIGSTOP)  # or it might be done before it is told
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(openai.APIError, match="shut down"):
             list(stream)
