@@ -137,7 +137,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedFiles, bytes]
     return files, files.path(ORIGIN).read_bytes()
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_no_damage_goes_unnoticed(small: tuple[PackedFiles, bytes], data: st.DataObject) -> None:
     files, intact = small
