@@ -418,9 +418,7 @@ def sleeps(pid: int) -> bool:
     return set(looks) == {"S"}
 
 
-def test_a_supervisor_that_was_held_up_takes_many_steps_as_one(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_supervisor_that_was_held_up_takes_many_steps_as_one(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """So it catches up with its engine, instead of being as far behind for ever."""
 
     async def main() -> None:
