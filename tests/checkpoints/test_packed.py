@@ -232,6 +232,19 @@ def test_what_was_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytes
     assert set(files.directory.iterdir()) == wanted
 
 
+def test_what_another_process_renames_meanwhile_is_no_reason_not_to_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def iterdir(self: Path) -> list[Path]:
+        return [self / name for name in ("just-renamed.part", *os.listdir(self))]
+
+    files = PackedFiles(tmp_path / "packed")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", iterdir)
+        files.save(ORIGIN, {"w/tiles": np.zeros(64, np.uint8)})
+    assert _read(files)
+
+
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(tmp_path: Path) -> None:
     files = PackedFiles(tmp_path / "packed")
     files.save(ORIGIN, {"w/tiles": np.zeros(64, np.uint8)})
