@@ -71,7 +71,7 @@ ARGUMENTS = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@settings(derandomize=True, max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_call_is_read(kind: str, data: st.DataObject) -> None:
     calls = data.draw(st.lists(st.tuples(st.sampled_from(["get_weather", "noop"]), ARGUMENTS), min_size=1, max_size=3))
@@ -101,7 +101,7 @@ PARTS += ["<parameter=", "a>", "</parameter>", "</function>", "functions.noop", 
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(derandomize=True, max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(pieces=st.lists(st.sampled_from(MARKERS) | st.sampled_from(PARTS), max_size=14), thinking=st.booleans())
 def test_no_text_breaks_the_parser_and_cutting_makes_no_difference(
     format: str, pieces: list[str], thinking: bool
