@@ -16,6 +16,7 @@ from typing import TypeVar
 import httpx
 from openai import AsyncOpenAI, OpenAI
 
+T = TypeVar("T")
 START_TIMEOUT_S = 90
 AT_LAST_S = 30
 """What has not come by then never will, however busy the machine is."""
@@ -101,6 +102,18 @@ class Server:
             for pid in stopped:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def caught(self, begin: Callable[[], T]) -> Iterator[T]:
+        """What `begin` begins, standing still in its middle. One that was over before, on a busy machine, is begun
+        again."""
+        for _ in range(20):
+            begun = begin()
+            with self.standing_still():
+                if self.metrics()["hexad:num_requests_running"]:
+                    yield begun
+                    return
+        raise AssertionError("it was always over before")
 
 
 def _command(pid: str) -> bytes:
