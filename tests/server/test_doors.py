@@ -33,7 +33,7 @@ from hexad.server.run import _bind_unix
 from tests.server import raw
 from tests.server.running import Server, serving
 
-LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1900, "ignore_eos": True, "seed": 1}
+LONG: dict[str, Any] = {"prompt": [5, 9, 2, 7], "max_tokens": 1900, "ignore_eos": True, "seed": 1}
 EVIL = "evil\r\n2026-01-01T00:00:00.000Z info    request status=200 \x1b[31mred\u202egnp"
 
 
@@ -104,15 +104,15 @@ def test_a_request_keeps_the_id_that_its_client_gave(server: Server) -> None:
 
 def test_a_deadline_ends_a_request(server: Server) -> None:
     late = {"X-Request-Timeout": "0.05"}
-    started = time.monotonic()
-    answer = httpx.post(server.url + "/v1/completions", json=LONG | {"n": 8}, headers=late, timeout=30)
-    assert answer.status_code == 504 and time.monotonic() - started < 1
+    with server.standing_still():
+        answer = httpx.post(server.url + "/v1/completions", json=LONG, headers=late, timeout=30)
+    assert answer.status_code == 504
     assert answer.headers["x-should-retry"] == "false" and answer.json()["error"]["code"] == "deadline_exceeded"
     client = OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=2, timeout=60)
     # Long enough to begin, too short to end.
-    extra: Any = {"extra_body": {"ignore_eos": True}, "extra_headers": {"X-Request-Timeout": "0.3"}}
-    stream = client.completions.create(model="tiny-chat", prompt="a", max_tokens=1900, n=16, stream=True, **extra)
-    with pytest.raises(openai.APIError, match="time was over"):
+    extra: Any = {"extra_body": {"ignore_eos": True}, "extra_headers": {"X-Request-Timeout": "2"}}
+    stream = client.completions.create(model="tiny-chat", prompt="a", max_tokens=1900, n=64, stream=True, **extra)
+    with server.standing_still(), pytest.raises(openai.APIError, match="time was over"):
         list(stream)
     server.until_idle()
     assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
@@ -122,20 +122,20 @@ def test_a_deadline_ends_a_request(server: Server) -> None:
 
 
 def test_who_is_late_in_the_queue_was_never_computed(chat_model: Path, tmp_path: Path) -> None:
-    with serving(
-        chat_model, tmp_path / "log", "--max-num-seqs", "1", "--request-timeout", "0.5", "--max-queue", "4"
-    ) as server:
-        holds = raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True, "max_tokens": 2000}))
-        server.until(lambda found: found["hexad:num_requests_running"] == 1)
-        before = server.metrics()["hexad:prefix_cache_queries_total"]
-        waited = httpx.post(
-            server.url + "/v1/completions", json={"prompt": [9] * 500}, headers={"X-Request-Timeout": "0.05"}
-        )
-        assert waited.status_code == 504 and "still in the queue" in waited.text
-        assert server.metrics()["hexad:prefix_cache_queries_total"] == before
-        holds.close()
+    options = ("--max-num-seqs", "1", "--request-timeout", "2", "--max-queue", "4")
+    with serving(chat_model, tmp_path / "log", *options) as server:
+        url, late = server.url + "/v1/completions", {"X-Request-Timeout": "0.05"}
+        with raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True})):
+            server.until(lambda found: found["hexad:prefix_cache_queries_total"] == len(LONG["prompt"]))
+            with server.standing_still():
+                waited = httpx.post(url, json={"prompt": [9] * 500}, headers=late)
+                assert waited.status_code == 504 and "still in the queue" in waited.text
+                waited = httpx.post(url, json={"prompt": [9] * 500})
+                assert waited.status_code == 504 and "still in the queue" in waited.text, "the server's own limit"
         server.until_idle()
-        assert server.metrics()["hexad:http_errors_total"] >= 1
+        found = server.metrics()
+        assert found["hexad:prefix_cache_queries_total"] == len(LONG["prompt"])
+        assert found["hexad:http_errors_total"] >= 2
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_https(chat_model: Path, tmp_path: Path, certificate: tuple[Path, Path])
 def test_who_never_speaks_tls_is_gone_when_a_head_would_be(
     certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "HEAD_S", 0.3)
+    monkeypatch.setattr(run, "HEAD_S", 2)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await Response("hello")(scope, receive, send)
@@ -229,7 +229,7 @@ def test_a_unix_socket(chat_model: Path, tmp_path: Path) -> None:
             pass
         assert "another server listens there" in second.read_text() and path.exists()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=15) == 0
+        assert server.process.wait(timeout=60) == 0
     assert not path.exists()
     (tmp_path / "file").write_text("precious")
     with pytest.raises(AssertionError), serving(chat_model, second, "--host", f"unix:{tmp_path / 'file'}"):
@@ -264,12 +264,17 @@ LATE: dict[str, dict[str, object]] = {
 }
 
 
-def test_nobody_waits_longer_for_a_model_than_they_said(chat_model: Path, tmp_path: Path) -> None:
-    with serving([str(chat_model), f"other={chat_model}"], tmp_path / "log", "--kv-memory", "32MiB") as server:
-        for path, body in LATE.items():
-            headers = {"X-Request-Timeout": "0.002"}
-            answer = server.http.post(server.url + path, json=body | {"model": "other"}, headers=headers)
-            assert answer.status_code == 504, (path, answer.text)
+def test_nobody_waits_longer_for_a_model_than_they_said(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hub:  # it never answers
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+        with serving([str(chat_model), "other=somebody/slow"], tmp_path / "log", "--kv-memory", "32MiB") as server:
+            for path, body in LATE.items():
+                headers = {"X-Request-Timeout": "0.002"}
+                answer = server.http.post(server.url + path, json=body | {"model": "other"}, headers=headers)
+                assert answer.status_code == 504, (path, answer.text)
 
 
 @pytest.fixture(scope="module", params=["json", "text"])
@@ -320,16 +325,12 @@ def test_nothing_that_clients_send_can_forge_a_line(logging: tuple[str, Server])
 
 def test_a_vanished_client_is_written_down(logging: tuple[str, Server]) -> None:
     form, server = logging
-    connection = raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True}))
+    connection = raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True, "n": 64}))
     connection.recv(1000)
-    connection.close()
+    with server.standing_still():
+        connection.close()
+        assert "abort" in server.says("client_disconnected")
     server.until_idle()
-    deadline = time.monotonic() + 5
-    while "client_disconnected" not in server.log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    line = next(line for line in lines(server) if "client_disconnected" in line)
-    assert "abort" in line
 
 
 def test_what_is_refused_below_http_is_written_down_and_counted(logging: tuple[str, Server]) -> None:
@@ -338,10 +339,8 @@ def test_what_is_refused_below_http_is_written_down_and_counted(logging: tuple[s
     for code, sent in refused.items():
         with raw.sent(server, sent) as connection:
             status = raw.status(raw.rest(connection))
-        deadline = time.monotonic() + 5
-        while not (found := [line for line in server.log.read_text().splitlines() if code in line]):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        server.says(code)
+        found = [line for line in server.log.read_text().splitlines() if code in line]
         assert len(found) == 1
         if form == "json":
             line = json.loads(found[0])
@@ -365,9 +364,9 @@ def test_a_log_that_nobody_reads_stops_nobody(chat_model: Path, tmp_path: Path) 
         url = re.search(r"http://[\d.]+:\d+", seen.decode())
         assert url is not None
         try:
-            with httpx.Client(timeout=10) as client:
+            with httpx.Client(timeout=60) as client:
                 for _ in range(3000):
                     assert client.get(url[0] + "/nowhere").status_code == 404
         finally:
             process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
