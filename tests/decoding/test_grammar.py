@@ -217,10 +217,10 @@ def test_a_schema_is_found_behind_a_token_with_a_slash() -> None:
 
 
 def test_a_text_of_blank_lines_is_read_in_linear_time() -> None:
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(BadRequest, match="neither Lark"):
         expression(StructuredOutputs(grammar="\n" * 300_000 + "x"))
-    assert time.process_time() - started < 5
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.parametrize(
