@@ -41,8 +41,6 @@ TRACES_S = 2.0
 UNIX = "unix:"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-log = logging.getLogger("hexad.server")
-
 OnReady = Callable[[AsyncLLM, str], None]
 
 
@@ -165,7 +163,8 @@ async def _serve(
         if tracing is not None:
             closing = asyncio.create_task(asyncio.to_thread(tracing.close))
             if (await asyncio.wait({closing}, timeout=TRACES_S))[1]:
-                log.warning("the trace collector did not take the last spans in %g s: they are lost", TRACES_S)
+                told = "the trace collector did not take the last spans in %g s: they are lost"
+                logging.getLogger("hexad.server").warning(told, TRACES_S)
 
 
 def _settings(app: FastAPI, config: Config) -> uvicorn.Config:

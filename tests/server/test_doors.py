@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import re
 import signal
@@ -57,6 +58,40 @@ def test_only_loopback_has_names_by_default() -> None:
     assert "*" in _default_hosts("0.0.0.0") and "*" in _default_hosts("unix:/x") and "*" in _default_hosts("10.1.2.3")
     assert _default_hosts("127.0.0.2") == {"localhost", "127.0.0.1", "[::1]", "127.0.0.2"}
     assert "[::1]" in _default_hosts("::1") and _default_hosts(Config().host) == _default_hosts("localhost") - set()
+
+
+class Old(http.client.HTTPConnection):
+    """Python's client, speaking HTTP/1.0, as nginx does to the servers behind it unless it is told otherwise."""
+
+    _http_vsn, _http_vsn_str = 10, "HTTP/1.0"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/api/generate"])
+def test_a_client_of_http_1_0_is_sent_no_chunks(server: Server, path: str) -> None:
+    greedy = {"temperature": 0} if path == "/v1/completions" else {"options": {"temperature": 0, "num_predict": 16}}
+    body = {"model": "tiny-chat", "prompt": "a", "stream": True} | greedy
+
+    def asked(kind: type[http.client.HTTPConnection], method: str, path: str, **headers: str) -> tuple[Any, bytes]:
+        with contextlib.closing(kind("127.0.0.1", server.port, timeout=60)) as connection:
+            content = json.dumps(body) if method == "POST" else None
+            connection.request(method, path, content, {"Content-Type": "application/json"} | headers)
+            answer = connection.getresponse()
+            return answer, answer.read()
+
+    def said(raw: bytes) -> list[str]:
+        events = [json.loads(line.removeprefix(b"data: ")) for line in raw.split(b"\n") if b'"model"' in line]
+        return [event["response"] if "response" in event else event["choices"][0]["text"] for event in events]
+
+    stream, old = asked(Old, "POST", path)
+    chunked, new = asked(http.client.HTTPConnection, "POST", path)
+    assert chunked.getheader("transfer-encoding") == "chunked" and chunked.getheader("connection") is None
+    assert stream.getheader("transfer-encoding") is None and stream.getheader("connection") == "close"
+    assert "".join(said(old)) == "".join(said(new)) != "" and (b"[DONE]" in old or b'"done":true' in old)
+    page, content = asked(Old, "GET", "/", Accept="text/html")
+    assert page.getheader("content-length") == str(len(content)) and content.endswith(b"</html>\n")
+    same = asked(Old, "GET", "/", Accept="text/html", **{"If-None-Match": page.getheader("etag")})
+    assert (same[0].status, same[1]) == (304, b"") and asked(Old, "HEAD", "/")[1] == b""
+    assert asked(Old, "GET", "/nowhere")[0].status == 404
 
 
 def preflight(server: Server, origin: str) -> httpx.Response:
