@@ -84,6 +84,7 @@ class _Rewriter:
         self._left = MAX_STEPS
         self._main, self._definitions = with_plain_references(root, self._spend)
         self._left, self._root = MAX_STEPS, {"$defs": self._definitions}
+        self._floors = _floors(root)
         self._named: list[str] = []  # what is written refers to these
 
     def _spend(self, steps: int = 1) -> None:
@@ -112,7 +113,7 @@ class _Rewriter:
         if any(schema.get(key, True) not in (True, {}) for key in ("unevaluatedProperties", "unevaluatedItems")):
             return self._without_unevaluated(schema)
         out: dict[str, Any] = {}
-        for key, value in _off_the_bound(schema).items():
+        for key, value in _off_the_bound(schema, self._floors).items():
             if key in _FOREIGN:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
             if key in _COUNTS and isinstance(value, float) and value.is_integer():
@@ -227,7 +228,7 @@ class _Rewriter:
     def _negations(self, key: str, value: Any, schema: dict[str, Any]) -> list[Schema]:
         """Alternatives that each break one keyword."""
         if key in _OPPOSITES:
-            return [{"type": "number", _OPPOSITES[key]: value}]
+            return [_off_the_bound({"type": "number", _OPPOSITES[key]: value})]
         if key in _COUNTS:
             kind = _OF_TYPE[key[3:]]
             if key.startswith("max"):
@@ -352,14 +353,23 @@ def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
     return not some or not others or bool(some.keys() & others.keys())
 
 
-def _off_the_bound(schema: dict[str, Any]) -> dict[str, Any]:
-    """llguidance lets an excluded integer through where the other bound is less than 1 away: 0 in (0, 0.5]."""
-    uppers, lowers = ("maximum", "exclusiveMaximum"), ("minimum", "exclusiveMinimum")
-    for end, others, sign in ((lowers[1], uppers, 1), (uppers[1], lowers, -1)):
-        gaps = [sign * (schema[each] - schema[end]) for each in others if end in schema and each in schema]
-        if any(0 < gap < 1 for gap in gaps) and schema[end] % 1 == 0:
-            schema = schema | {end: schema[end] + sign * 1e-9}
+def _off_the_bound(schema: dict[str, Any], floors: set[float] | None = None) -> dict[str, Any]:
+    """llguidance lets an excluded integer through where the other bound is less than 1 away: 0 in (0, 0.5].
+
+    That bound may stand in another schema of the same value; `floors` are of all that there are, if they are known.
+    """
+    for end, sign in (("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
+        bound = schema.get(end, 0.5)
+        if bound % 1 == 0 and abs(bound) < 1e15 and (floors is None or bound - (sign < 0) in floors):
+            schema = schema | {end: bound + sign * max(1e-9, abs(bound) * 1e-15)}
     return schema
+
+
+def _floors(value: Any) -> set[float]:
+    """Of the numbers in `value` that are no integers."""
+    if isinstance(value, (dict, list)):
+        return set().union(*map(_floors, value.values() if isinstance(value, dict) else value))
+    return {value // 1} if isinstance(value, float) and value % 1 else set()
 
 
 def _without_look_around(schema: dict[str, Any]) -> dict[str, Any]:
@@ -375,7 +385,8 @@ def _not_of_type(types: list[str]) -> list[Schema]:
     fractions = list[Schema]()
     if "integer" in types and "number" not in types:
         types = [*types, "number"]
-        between = [{"exclusiveMinimum": i, "exclusiveMaximum": i + 1} for i in range(-FRACTIONS, FRACTIONS)]
+        ends = range(-FRACTIONS, FRACTIONS)
+        between = [_off_the_bound({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in ends]
         fractions = [{"type": "number", "anyOf": between}]
     others = [kind for kind in _TYPES if kind not in types]
     return [{"type": others}, *fractions] if others else fractions
@@ -389,7 +400,8 @@ def _other_than(value: Any) -> list[Schema]:
     if isinstance(value, str):
         return [*_not_of_type(["string"]), {"type": "string", "pattern": f"^{_not_word(value)}$"}]
     if isinstance(value, (int, float)):
-        sides = ({"type": "number", way: value} for way in ("exclusiveMinimum", "exclusiveMaximum"))
+        ways = ("exclusiveMinimum", "exclusiveMaximum")
+        sides = (_off_the_bound({"type": "number", way: value}) for way in ways)
         return [*_not_of_type(["number"]), *sides]
     raise refusal("const", "of an object or array cannot be negated; write the alternatives out")
 
