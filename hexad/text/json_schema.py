@@ -84,7 +84,6 @@ class _Rewriter:
         self._left = MAX_STEPS
         self._main, self._definitions = with_plain_references(root, self._spend)
         self._left, self._root = MAX_STEPS, {"$defs": self._definitions}
-        self._floors = _floors(root)
         self._named: list[str] = []  # what is written refers to these
 
     def _spend(self, steps: int = 1) -> None:
@@ -113,7 +112,7 @@ class _Rewriter:
         if any(schema.get(key, True) not in (True, {}) for key in ("unevaluatedProperties", "unevaluatedItems")):
             return self._without_unevaluated(schema)
         out: dict[str, Any] = {}
-        for key, value in _off_the_bound(schema, self._floors).items():
+        for key, value in _off_the_bound(schema).items():
             if key in _FOREIGN:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
             if key in _COUNTS and isinstance(value, float) and value.is_integer():
@@ -353,23 +352,16 @@ def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
     return not some or not others or bool(some.keys() & others.keys())
 
 
-def _off_the_bound(schema: dict[str, Any], floors: set[float] | None = None) -> dict[str, Any]:
-    """llguidance lets an excluded integer through where the other bound is less than 1 away: 0 in (0, 0.5].
+def _off_the_bound(schema: dict[str, Any]) -> dict[str, Any]:
+    """llguidance lets an excluded integer through where numbers away from 0 end before the next: 0 in (0, 0.5].
 
-    That bound may stand in another schema of the same value; `floors` are of all that there are, if they are known.
+    They may end in another schema of the same value.
     """
     for end, sign in (("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
         bound = schema.get(end, 0.5)
-        if bound % 1 == 0 and abs(bound) < 1e15 and (floors is None or bound - (sign < 0) in floors):
-            schema = schema | {end: bound + sign * max(1e-9, abs(bound) * 1e-15)}
+        if bound % 1 == 0 <= sign * bound < 1e15 and schema.get("type") != "integer":
+            schema = schema | {end: bound + sign * max(1, abs(bound)) * 1e-15}
     return schema
-
-
-def _floors(value: Any) -> set[float]:
-    """Of the numbers in `value` that are no integers."""
-    if isinstance(value, (dict, list)):
-        return set().union(*map(_floors, value.values() if isinstance(value, dict) else value))
-    return {value // 1} if isinstance(value, float) and value % 1 else set()
 
 
 def _without_look_around(schema: dict[str, Any]) -> dict[str, Any]:
