@@ -227,7 +227,7 @@ class _Rewriter:
     def _negations(self, key: str, value: Any, schema: dict[str, Any]) -> list[Schema]:
         """Alternatives that each break one keyword."""
         if key in _OPPOSITES:
-            return [{"type": "number", _OPPOSITES[key]: value}]
+            return [_off_the_bound({"type": "number", _OPPOSITES[key]: value})]
         if key in _COUNTS:
             kind = _OF_TYPE[key[3:]]
             if key.startswith("max"):
@@ -353,12 +353,14 @@ def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
 
 
 def _off_the_bound(schema: dict[str, Any]) -> dict[str, Any]:
-    """llguidance lets an excluded integer through where the other bound is less than 1 away: 0 in (0, 0.5]."""
-    uppers, lowers = ("maximum", "exclusiveMaximum"), ("minimum", "exclusiveMinimum")
-    for end, others, sign in ((lowers[1], uppers, 1), (uppers[1], lowers, -1)):
-        gaps = [sign * (schema[each] - schema[end]) for each in others if end in schema and each in schema]
-        if any(0 < gap < 1 for gap in gaps) and schema[end] % 1 == 0:
-            schema = schema | {end: schema[end] + sign * 1e-9}
+    """llguidance lets an excluded integer through where numbers away from 0 end before the next: 0 in (0, 0.5].
+
+    They may end in another schema of the same value.
+    """
+    for end, sign in (("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
+        bound = schema.get(end, 0.5)
+        if bound % 1 == 0 <= sign * bound < 1e15 and schema.get("type") != "integer":
+            schema = schema | {end: bound + sign * max(1, abs(bound)) * 1e-15}
     return schema
 
 
@@ -375,7 +377,8 @@ def _not_of_type(types: list[str]) -> list[Schema]:
     fractions = list[Schema]()
     if "integer" in types and "number" not in types:
         types = [*types, "number"]
-        between = [{"exclusiveMinimum": i, "exclusiveMaximum": i + 1} for i in range(-FRACTIONS, FRACTIONS)]
+        ends = range(-FRACTIONS, FRACTIONS)
+        between = [_off_the_bound({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in ends]
         fractions = [{"type": "number", "anyOf": between}]
     others = [kind for kind in _TYPES if kind not in types]
     return [{"type": others}, *fractions] if others else fractions
@@ -389,7 +392,8 @@ def _other_than(value: Any) -> list[Schema]:
     if isinstance(value, str):
         return [*_not_of_type(["string"]), {"type": "string", "pattern": f"^{_not_word(value)}$"}]
     if isinstance(value, (int, float)):
-        sides = ({"type": "number", way: value} for way in ("exclusiveMinimum", "exclusiveMaximum"))
+        ways = ("exclusiveMinimum", "exclusiveMaximum")
+        sides = (_off_the_bound({"type": "number", way: value}) for way in ways)
         return [*_not_of_type(["number"]), *sides]
     raise refusal("const", "of an object or array cannot be negated; write the alternatives out")
 
