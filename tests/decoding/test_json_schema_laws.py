@@ -65,7 +65,7 @@ without_circles = st.recursive(leaves, grown, max_leaves=6)
 schemas = st.recursive(leaves | references, grown, max_leaves=6)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(main=schemas, x=leaves, y=without_circles, other=without_circles)
 def test_what_is_accepted_is_what_is_valid(main: Any, x: Any, y: Any, other: Any) -> None:
     """With references into the schema and into an embedded one, on whose way `#y` is another."""

@@ -32,11 +32,13 @@ def config(tiny_model: Path) -> Config:
 
 
 def shown(output: RequestOutput) -> list[object]:
-    return [(list(choice.token_ids), choice.logprobs, choice.finish_reason) for choice in output.outputs]
+    return [(choice.token_ids, choice.logprobs, choice.finish_reason) for choice in output.outputs]
 
 
 def lengths(engine: AsyncLLM) -> list[int]:
-    return [len(choice.token_ids) for live in engine._live.values() for choice in live.stream.output.outputs]
+    """Of the answers that are not complete."""
+    outputs = [choice for live in engine._live.values() for choice in live.stream.output.outputs]
+    return [len(choice.token_ids) for choice in outputs if choice.finish_reason is None]
 
 
 async def started(engine: AsyncLLM) -> list[asyncio.Task[RequestOutput]]:
@@ -50,16 +52,16 @@ async def started(engine: AsyncLLM) -> list[asyncio.Task[RequestOutput]]:
         await asyncio.gather(*asked)
 
 
-async def caught(
-    engine: AsyncLLM, stop: Callable[[], Awaitable[None]], go: Callable[[], Awaitable[None]]
+async def held(
+    engine: AsyncLLM, hold: Callable[[], Awaitable[None]], release: Callable[[], Awaitable[None]]
 ) -> list[asyncio.Task[RequestOutput]]:
-    """Where `stop` left them, in the middle of their answers. When one was over before, they are asked again."""
+    """Held in the middle of their answers, and again where what was still to be read completed one of them."""
     while True:
         asked = await started(engine)
-        await stop()
-        if sum(not live.stream.finished for live in engine._live.values()) == len(asked):
+        await hold()
+        if len(lengths(engine)) == 3:
             return asked
-        await go()
+        await release()
         await asyncio.gather(*asked)
 
 
@@ -88,7 +90,7 @@ def test_a_paused_engine_goes_on_with_the_same_tokens(config: Config, kill: bool
     async def main() -> None:
         async with running(config) as engine:
             undisturbed = [shown(await answer(engine, params)) for params in (*LONG, SHORT)]
-            asked = await caught(engine, engine.pause, engine.resume)
+            asked = await held(engine, engine.pause, engine.resume)
             before = lengths(engine)
             asked.append(asyncio.create_task(answer(engine, SHORT)))
             if kill:
@@ -108,16 +110,17 @@ def test_a_sleeping_engine_has_no_process_and_wakes_with_the_same_tokens(config:
     async def main() -> None:
         async with running(config) as engine:
             undisturbed = [shown(await answer(engine, params)) for params in (*LONG, SHORT)]
-            pids: list[int] = []
+            pid = 0
 
             async def sleep() -> None:
-                pids.append(engine.engine_pid)
+                nonlocal pid
+                pid = engine.engine_pid
                 if kill:  # the supervisor may be in the middle of a restart
                     killed(engine)
                 await engine.sleep()
 
-            asked = await caught(engine, sleep, engine.wake)
-            assert not Path(f"/proc/{pids[-1]}").exists()
+            asked = await held(engine, sleep, engine.wake)
+            assert not Path(f"/proc/{pid}").exists()
             asked.append(asyncio.create_task(answer(engine, SHORT)))
             await asyncio.sleep(0.1)
             assert engine.asleep and engine.healthy and not any(task.done() for task in asked)
@@ -202,10 +205,9 @@ def test_a_second_pause_waits_for_the_engine_too(config: Config) -> None:
             await asyncio.sleep(0)
             assert not again.done()  # it has not been answered yet
             await again
-            outputs = [live.stream.output for live in engine._live.values()]
-            before = [shown(output) for output in outputs]
+            before = lengths(engine)
             await asyncio.sleep(0.2)
-            assert [shown(output) for output in outputs] == before
+            assert lengths(engine) == before
             await engine.resume()
             await asyncio.gather(*asked)
 

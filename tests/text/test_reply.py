@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ ARGUMENTS = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@settings(derandomize=True, max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_call_is_read(kind: str, data: st.DataObject) -> None:
     calls = data.draw(st.lists(st.tuples(st.sampled_from(["get_weather", "noop"]), ARGUMENTS), min_size=1, max_size=3))
@@ -101,7 +102,7 @@ PARTS += ["<parameter=", "a>", "</parameter>", "</function>", "functions.noop", 
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(derandomize=True, max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(pieces=st.lists(st.sampled_from(MARKERS) | st.sampled_from(PARTS), max_size=14), thinking=st.booleans())
 def test_no_text_breaks_the_parser_and_cutting_makes_no_difference(
     format: str, pieces: list[str], thinking: bool
@@ -190,6 +191,24 @@ def test_a_reply_that_is_cut_off_leaves_what_was_written_of_its_arguments() -> N
             reply = write("", "", [("get_weather", {"city": "somewhere"})])
             cut = reply[: reply.index("where")]
             assert parse(format, cut) == parse(format, [cut]) == Said(calls=[["get_weather", '{"city": "some']]), kind
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_call_is_made_once_its_arguments_are_complete(kind: str) -> None:
+    format, write = WRITERS[kind]
+    reply = write("", "", [("get_weather", {"city": "somewhere", "days": 2})])
+    for end in range(len(reply) + 1):
+        parser = ReplyParser(FORMATS[format], tools=TOOLS, thinking=True)
+        said = put_together([*parser.push(reply[:end]), *parser.finish(cut=True)])
+        arguments = {"city": "somewhere", "days": 2} if parser.has_called else None
+        assert [is_json(text) for _, text in said.calls] == [arguments] * len(said.calls), reply[:end]
+    assert parser.has_called, "the whole reply"
+
+
+def is_json(text: str) -> Any:
+    """What it says, or None."""
+    with suppress(ValueError):
+        return json.loads(text)
 
 
 def test_broken_json_goes_on_as_it_is() -> None:
