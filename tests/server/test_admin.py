@@ -141,7 +141,7 @@ def kill_engines(server: Server) -> None:
 
 def caught(server: Server, stop: str, kill: bool = False) -> Stream:
     """A stream of `a` that `stop` has reached in its middle. When one was over before, another is begun."""
-    while True:
+    for _ in range(20):
         stream = Stream(server, "a")
         if kill:
             kill_engines(server)
@@ -151,6 +151,7 @@ def caught(server: Server, stop: str, kill: bool = False) -> Stream:
             if found["hexad:num_requests_running"] + found["hexad:num_requests_waiting"]:
                 return stream
         admin(server, {"pause": "resume", "sleep": "wake"}[stop], model="a")
+    raise AssertionError("it was always over before")
 
 
 def tree_memory(server: Server) -> int:

@@ -16,6 +16,7 @@ import httpx
 import openai
 import pytest
 
+from tests.server import raw
 from tests.server.running import AT_LAST_S, Server, serving
 
 LONG: dict[str, Any] = {
@@ -186,15 +187,17 @@ def test_a_full_queue_is_refused_at_once(chat_model: Path, tmp_path: Path) -> No
     with serving(chat_model, tmp_path / "log", "--max-num-seqs", "1", "--max-queue", "1") as server:
         url, briefly = server.url + "/v1/completions", {"x-request-timeout": "0.1"}
         with server.standing_still():
-            held = [_sent(server, LONG | {"n": 1}) for _ in range(2)]
+            named = [b"X-Request-Id: held-%d\r\n" % number for number in range(2)]
+            held = [raw.sent(server, raw.post("/v1/completions", LONG | {"n": 1}, name)) for name in named]
             for _ in range(10):  # it may be sooner than those that are held
                 if (refused := httpx.post(url, json={"prompt": "a"}, headers=briefly)).status_code != 504:
                     break
             assert refused.status_code == 429 and 0 < int(refused.headers["retry-after"]) <= 120
             assert refused.json()["error"]["code"] == "queue_full" and "max_queue" in refused.text
             assert server.http.get(server.url + "/health").status_code == 200
-        for connection in held:
-            connection.close()
+            for number, connection in enumerate(held):
+                connection.close()
+                server.says(f"request_id=held-{number} .*client_disconnected")
         server.until_idle()
         assert server.post("/v1/completions", {"prompt": "a"}).status_code == 200
 
