@@ -236,12 +236,8 @@ class ReplyParser:
         if first == "{":
             yield from read.json_value(self._begin(name) if name else early)
         else:
-            text = "{}"
-            if first == '"':
-                text = (yield from read.json_string()) or text
-            else:
-                yield from read.choose("null")
-            (self._begin(name) if name else early)(text)
+            text = yield from (read.json_string() if first == '"' else read.choose("null"))
+            (self._begin(name) if name else early)(text if first == '"' and text else "{}")
         self.has_called |= bool(name)
 
     def _name(self) -> Steps[str]:
