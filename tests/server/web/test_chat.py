@@ -234,8 +234,10 @@ def test_an_answer_goes_on_while_another_conversation_is_read(context: Any, endl
     expect(page.locator("#system")).to_have_value("")
     expect(page.locator("#empty")).to_be_visible()
     expect(page.locator("#context-label")).to_have_text("0 of 65,536 tokens")
-    endless.until_idle(30)
-    page.locator("#conversations .open").click()
+    page.locator("#conversations .open").hover()
+    page.mouse.down()
+    kept(page, "done")
+    page.mouse.up()
     expect(page.locator(".message.assistant .stats")).to_contain_text("1,500 tokens")
     expect(page.locator("#system")).to_have_value("Of the first.")
 

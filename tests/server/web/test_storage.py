@@ -67,6 +67,7 @@ def test_two_tabs_lose_nothing_of_each_other(context: Any, demo: Server) -> None
     settle(first)
     settle(second)
     expect(second.locator(".bubble")).to_have_count(3)
+    kept(second, "done", "done", "done")
     second.reload()
     second.locator("#conversations .open").click()
     expect(second.locator(SAID)).to_have_text(said(first), use_inner_text=True)
