@@ -8,9 +8,12 @@ written so is refused by name; nothing is left out. This module does not know gr
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from hexad.errors import BadRequest
@@ -27,6 +30,8 @@ MAX_ORDERS = 120
 """Arrays that `uniqueItems` may become."""
 FRACTIONS = 100
 """A number that is no integer, where `integer` is negated, lies between this and its negative."""
+NEAR, LEAST = 2e-15, 1e-18
+"""How near to a bound that is excluded a number comes: so many times the bound, a few of its last digits; so near to 0."""
 _TYPES = ("null", "boolean", "object", "array", "number", "string")
 _COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
@@ -47,7 +52,7 @@ def prepare_schema(schema: dict[str, Any], lenient: bool = False) -> dict[str, A
     only without what would stop llguidance, which is to leave out what it does not know."""
     try:
         return _Rewriter(schema).document(lenient)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as error:
         raise BadRequest(
             f"the JSON schema has a keyword with a value of the wrong type: {error}", param="structured_outputs"
         ) from None
@@ -103,7 +108,8 @@ class _Rewriter:
                 definitions[name] = self.rewrite(self._definitions[name])
         if _size([main, definitions], {}) > MAX_SIZE:
             self._spend(MAX_STEPS)
-        return {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
+        out = {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
+        return out | _with_plain_names(out)
 
     def rewrite(self, schema: Schema) -> Schema:
         self._spend()
@@ -112,7 +118,7 @@ class _Rewriter:
         if any(schema.get(key, True) not in (True, {}) for key in ("unevaluatedProperties", "unevaluatedItems")):
             return self._without_unevaluated(schema)
         out: dict[str, Any] = {}
-        for key, value in _off_the_bound(schema).items():
+        for key, value in _closed(schema).items():
             if key in _FOREIGN:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
             if key in _COUNTS and isinstance(value, float) and value.is_integer():
@@ -127,6 +133,9 @@ class _Rewriter:
             elif key not in _REWRITTEN and not (key == "format" and value in FORMATS):
                 out |= with_subschemas({key: value}, self.rewrite)
         also = list(self._assertions(schema))
+        for key in _OPPOSITES:
+            if begun := _begun(key, out.get(key, 0)):
+                also.append({"anyOf": [{key: out.pop(key)}, {"enum": begun}]})
         if "oneOf" in out:
             also.append({"anyOf": self._one_of(out.pop("oneOf"), schema["oneOf"])})
         if also:
@@ -187,6 +196,8 @@ class _Rewriter:
                 yield {"minItems": least, **({} if most is None else {"maxItems": int(most)})}
             elif least > 0 or most is not None:
                 yield {"anyOf": [*_not_of_type(["array"]), *self._containing(schema["contains"], least, most)]}
+        if len(steps := _steps(schema.get("multipleOf", 1))) > 1:
+            yield {"anyOf": [*_not_of_type(["number"]), *({"type": "number", "multipleOf": each} for each in steps)]}
         if schema.get("format") in FORMATS:
             yield {"pattern": FORMATS[schema["format"]]}
 
@@ -227,7 +238,7 @@ class _Rewriter:
     def _negations(self, key: str, value: Any, schema: dict[str, Any]) -> list[Schema]:
         """Alternatives that each break one keyword."""
         if key in _OPPOSITES:
-            return [{"type": "number", _OPPOSITES[key]: value}]
+            return [self.rewrite({"type": "number", _OPPOSITES[key]: value})]
         if key in _COUNTS:
             kind = _OF_TYPE[key[3:]]
             if key.startswith("max"):
@@ -235,8 +246,8 @@ class _Rewriter:
             return [{"type": kind, f"max{key[3:]}": int(value) - 1}] if value > 0 else []
         table: dict[str, Callable[[], list[Schema]]] = {
             "type": lambda: _not_of_type([value] if isinstance(value, str) else value),
-            "const": lambda: _other_than(value),
-            "enum": lambda: [{"allOf": [{"anyOf": _other_than(each)} for each in value]}],
+            "const": lambda: [self.rewrite(each) for each in _other_than(value)],
+            "enum": lambda: [self.rewrite({"allOf": [{"anyOf": _other_than(each)} for each in value]})],
             "required": lambda: [{"type": "object", "properties": {name: False}} for name in value],
             "properties": lambda: [
                 {"type": "object", "properties": {name: self.negate(each)}, "required": [name]}
@@ -344,6 +355,31 @@ def _size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
+def _with_plain_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """What llguidance is to mind where unlisted names stand beside listed ones: it takes `\\u0061` for another one than
+    `a`. Raises BadRequest where names are counted, for it takes each as often as it comes."""
+    options = dict[str, Any]()
+    for part in _dicts(schema, set()):
+        is_open = part.get("additionalProperties", True) is not False
+        if is_open and any(part.get(key) for key in ("properties", "patternProperties", "required")):
+            options = {"x-guidance": {"json_allowed_escapes": 'nrbtf"\\'}}
+        most = len(part.get("required", ())) + 1
+        if part.get("minProperties", 0) > most and (is_open or part.get("patternProperties")):
+            raise refusal("minProperties", f"is above {most}, and a name may come twice; list names as required")
+    if options and (found := re.search(r"\\u00[01]\w|\x7f", json.dumps(schema))):
+        raise refusal("additionalProperties", f"is to be false where a value holds {found[0]}")
+    return options
+
+
+def _dicts(value: Any, seen: set[int]) -> Iterator[dict[str, Any]]:
+    """Those in `value`, each once."""
+    if id(value) not in seen:
+        seen.add(id(value))
+        yield from [value] if isinstance(value, dict) else []
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from _dicts(each, seen)
+
+
 def _without(branches: list[Schema], index: int) -> list[Schema]:
     return [*branches[:index], *branches[index + 1 :]]
 
@@ -352,14 +388,32 @@ def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
     return not some or not others or bool(some.keys() & others.keys())
 
 
-def _off_the_bound(schema: dict[str, Any]) -> dict[str, Any]:
-    """llguidance lets an excluded integer through where the other bound is less than 1 away: 0 in (0, 0.5]."""
-    uppers, lowers = ("maximum", "exclusiveMaximum"), ("minimum", "exclusiveMinimum")
-    for end, others, sign in ((lowers[1], uppers, 1), (uppers[1], lowers, -1)):
-        gaps = [sign * (schema[each] - schema[end]) for each in others if end in schema and each in schema]
-        if any(0 < gap < 1 for gap in gaps) and schema[end] % 1 == 0:
-            schema = schema | {end: schema[end] + sign * 1e-9}
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """With a number beside the one that is excluded: llguidance lets this through where the other bound is less than 1
+    away, be it in a schema that this one is merged with, and what is rounded to it everywhere."""
+    for end, other, way, inner in (("exclusiveMinimum", "minimum", 1, max), ("exclusiveMaximum", "maximum", -1, min)):
+        if isinstance(bound := schema.get(end), bool):
+            raise refusal(end, "is of draft 4; write the number that is excluded")
+        if bound is not None and way * bound >= 0:
+            whole = schema.get("type") == "integer" and bound % 1 == 0
+            nearest = bound + way * (1 if whole else max(abs(bound) * NEAR, LEAST))
+            rest = {key: value for key, value in schema.items() if key != end}
+            schema = rest | {other: inner(nearest, schema.get(other, nearest))}
     return schema
+
+
+def _begun(end: str, bound: float) -> list[float]:
+    """Numbers with fewer digits than the bound that is the farther one from 0: llguidance wants as many, 1.20 for 1.25."""
+    text = f"{Decimal(str(bound)):f}"
+    far = bound > 0 if end in ("maximum", "exclusiveMaximum") else bound < 0
+    return [float(text[:-n]) for n in range(1, len(text.partition(".")[2]))] if far else []
+
+
+def _steps(step: float) -> list[float]:
+    """That, with which multiples of `step` are written shorter, too: llguidance reads those of 0.25 with two digits."""
+    value = Fraction(str(step))
+    places = range(1, len(str(step).partition(".")[2]))
+    return [step, *(float(value * (value * 10**n).denominator) for n in places)]
 
 
 def _without_look_around(schema: dict[str, Any]) -> dict[str, Any]:
@@ -375,7 +429,7 @@ def _not_of_type(types: list[str]) -> list[Schema]:
     fractions = list[Schema]()
     if "integer" in types and "number" not in types:
         types = [*types, "number"]
-        between = [{"exclusiveMinimum": i, "exclusiveMaximum": i + 1} for i in range(-FRACTIONS, FRACTIONS)]
+        between = [_closed({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in range(-FRACTIONS, FRACTIONS)]
         fractions = [{"type": "number", "anyOf": between}]
     others = [kind for kind in _TYPES if kind not in types]
     return [{"type": others}, *fractions] if others else fractions
