@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ MAX_ORDERS = 120
 FRACTIONS = 100
 """A number that is no integer, where `integer` is negated, lies between this and its negative."""
 NEAR, LEAST = 2e-15, 1e-18
-"""How near to a bound that is excluded a number comes: so many times the bound, a few of its last digits; so near to 0."""
+"""How near to an excluded bound a number comes: so many times the bound, which are a few last digits; so near to 0."""
 _TYPES = ("null", "boolean", "object", "array", "number", "string")
 _COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
@@ -39,6 +39,8 @@ _FOREIGN = {"nullable": "a type null", "dependencies": "dependentRequired or dep
 _FOREIGN |= {"additionalItems": "items, behind prefixItems", "$recursiveRef": "$ref"}
 _OPPOSITES = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
 _OPPOSITES |= {other: key for key, other in _OPPOSITES.items()}
+_VALUES = {"const", "enum", *_OPPOSITES}
+_NAMING = {"properties", "patternProperties", "required", "dependentRequired", "dependentSchemas"}
 _OPEN = ("patternProperties", "additionalProperties", "unevaluatedProperties", "unevaluatedItems")
 _WITH_OTHERS = {"then", "else", "minContains", "maxContains"}
 _OF_TYPE = {"Length": "string", "Items": "array", "Properties": "object"}
@@ -90,6 +92,7 @@ class _Rewriter:
         self._main, self._definitions = with_plain_references(root, self._spend)
         self._left, self._root = MAX_STEPS, {"$defs": self._definitions}
         self._named: list[str] = []  # what is written refers to these
+        self._names = False  # unlisted ones may stand beside listed ones, and `\\u0061` would not be a listed `a`
 
     def _spend(self, steps: int = 1) -> None:
         self._left -= steps
@@ -109,7 +112,9 @@ class _Rewriter:
         if _size([main, definitions], {}) > MAX_SIZE:
             self._spend(MAX_STEPS)
         out = {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
-        return out | _with_plain_names(out)
+        if self._names and (found := re.search(r"\\u00[01]\w|\x7f", json.dumps(out))):
+            raise refusal("additionalProperties", f"is to be false where a value holds {found[0]}")
+        return out | ({"x-guidance": {"json_allowed_escapes": 'nrbtf"\\'}} if self._names else {})
 
     def rewrite(self, schema: Schema) -> Schema:
         self._spend()
@@ -118,9 +123,16 @@ class _Rewriter:
         if any(schema.get(key, True) not in (True, {}) for key in ("unevaluatedProperties", "unevaluatedItems")):
             return self._without_unevaluated(schema)
         out: dict[str, Any] = {}
+        is_open = schema.get("additionalProperties", True) is not False
+        self._names |= is_open and not _NAMING.isdisjoint(schema)
+        most = len(schema.get("required", ())) + 1
+        if schema.get("minProperties", 0) > most and (is_open or "patternProperties" in schema):
+            raise refusal("minProperties", f"is above {most}, and a name may come twice; list names as required")
         for key, value in _closed(schema).items():
             if key in _FOREIGN:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
+            if key in _VALUES and value not in (json.loads(json.dumps(value), parse_int=float), 2**63 - 1):
+                raise refusal(key, "holds an integer that would be rounded; give one that a double holds")
             if key in _COUNTS and isinstance(value, float) and value.is_integer():
                 value = int(value)
             if key == "$ref" and value != "#":
@@ -140,6 +152,8 @@ class _Rewriter:
             also.append({"anyOf": self._one_of(out.pop("oneOf"), schema["oneOf"])})
         if also:
             out["allOf"] = [*out.get("allOf", []), *also]
+        for key in sorted(out.keys() & {"patternProperties", "additionalProperties"}):
+            out[key] = out.pop(key)  # together, or llguidance takes a name that matches for an additional one
         return out
 
     def _one_of(self, rewritten: list[Schema], branches: list[Schema]) -> list[Schema]:
@@ -203,12 +217,20 @@ class _Rewriter:
 
     def _unique(self, schema: dict[str, Any]) -> Iterable[Schema]:
         """Arrays of a few listed items in every order, none twice."""
-        values = [{"const": value} for value in self._values(schema.get("items")).values()]
-        most = min(len(values), int(schema.get("maxItems", len(values))))
-        if not values or "prefixItems" in schema or math.perm(len(values), most) > MAX_ORDERS:
+        sides = [self._values(each) for each in schema.get("prefixItems", ())]
+        if schema.get("items") is not False:
+            more = self._values(schema.get("items"))
+            sides += [more] * (len(more) or 1)
+        sides = sides[: int(schema.get("maxItems", len(sides)))]
+        orders = dict[tuple[Any, ...], Any]()
+        if math.prod(map(len, sides)) in range(1, 5**5 + 1):
+            for n in range(len(sides), -1, -1):
+                found = (each for each in itertools.product(*sides[:n]) if len(set(each)) == n)
+                orders |= dict.fromkeys(each for each in found if all(each != other[:n] for other in orders))
+        if not 0 < len(orders) <= MAX_ORDERS:
             raise refusal("uniqueItems", "needs items that are one of at most 5 listed values; else leave it out")
-        orders = itertools.permutations(values, most)
-        return [{"type": "array", "prefixItems": list(order), "items": False} for order in orders]
+        lists = ([{"const": side[each]} for side, each in zip(sides, order, strict=False)] for order in orders)
+        return [{"type": "array", "prefixItems": each, "items": False} for each in lists]
 
     def _containing(self, wanted: Schema, least: int, most: float | None) -> Iterable[Schema]:
         """Arrays with `least` to `most` items like `wanted`, by where the first of these stand and where more may."""
@@ -237,12 +259,13 @@ class _Rewriter:
 
     def _negations(self, key: str, value: Any, schema: dict[str, Any]) -> list[Schema]:
         """Alternatives that each break one keyword."""
+        self._names |= key in _NAMING
         if key in _OPPOSITES:
             return [self.rewrite({"type": "number", _OPPOSITES[key]: value})]
         if key in _COUNTS:
             kind = _OF_TYPE[key[3:]]
             if key.startswith("max"):
-                return [{"type": kind, f"min{key[3:]}": int(value) + 1}]
+                return [self.rewrite({"type": kind, f"min{key[3:]}": int(value) + 1})]
             return [{"type": kind, f"max{key[3:]}": int(value) - 1}] if value > 0 else []
         table: dict[str, Callable[[], list[Schema]]] = {
             "type": lambda: _not_of_type([value] if isinstance(value, str) else value),
@@ -329,7 +352,7 @@ class _Rewriter:
             not_held = [_Case((self.negate(schema["if"]),))]
             yield held + _product(not_held, self._cases(schema.get("else", True)))
         for name, needed in schema.get("dependentSchemas", {}).items():
-            present = _product([_Case(({"required": [name]},))], self._cases(needed))
+            present = _product([_Case(({"type": "object", "required": [name]},))], self._cases(needed))
             yield [_Case(({"properties": {name: False}},)), *present]
 
     def _closed(self, case: _Case, closing: dict[str, Schema]) -> _Case:
@@ -355,31 +378,6 @@ def _size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
-def _with_plain_names(schema: dict[str, Any]) -> dict[str, Any]:
-    """What llguidance is to mind where unlisted names stand beside listed ones: it takes `\\u0061` for another one than
-    `a`. Raises BadRequest where names are counted, for it takes each as often as it comes."""
-    options = dict[str, Any]()
-    for part in _dicts(schema, set()):
-        is_open = part.get("additionalProperties", True) is not False
-        if is_open and any(part.get(key) for key in ("properties", "patternProperties", "required")):
-            options = {"x-guidance": {"json_allowed_escapes": 'nrbtf"\\'}}
-        most = len(part.get("required", ())) + 1
-        if part.get("minProperties", 0) > most and (is_open or part.get("patternProperties")):
-            raise refusal("minProperties", f"is above {most}, and a name may come twice; list names as required")
-    if options and (found := re.search(r"\\u00[01]\w|\x7f", json.dumps(schema))):
-        raise refusal("additionalProperties", f"is to be false where a value holds {found[0]}")
-    return options
-
-
-def _dicts(value: Any, seen: set[int]) -> Iterator[dict[str, Any]]:
-    """Those in `value`, each once."""
-    if id(value) not in seen:
-        seen.add(id(value))
-        yield from [value] if isinstance(value, dict) else []
-        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            yield from _dicts(each, seen)
-
-
 def _without(branches: list[Schema], index: int) -> list[Schema]:
     return [*branches[:index], *branches[index + 1 :]]
 
@@ -403,7 +401,7 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _begun(end: str, bound: float) -> list[float]:
-    """Numbers with fewer digits than the bound that is the farther one from 0: llguidance wants as many, 1.20 for 1.25."""
+    """Numbers with the first digits of the bound that is farther from 0: below 1.25, llguidance wants 1.20 for 1.2."""
     text = f"{Decimal(str(bound)):f}"
     far = bound > 0 if end in ("maximum", "exclusiveMaximum") else bound < 0
     return [float(text[:-n]) for n in range(1, len(text.partition(".")[2]))] if far else []
