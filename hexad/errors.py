@@ -76,16 +76,10 @@ class Overloaded(HexadError):
 class RequestFailed(HexadError):
     code = "request_failed"
 
-    @staticmethod
-    def because(cause: str) -> RequestFailed:
-        """Of the right class, from a text that has crossed a process border."""
-        return (Unsatisfiable if cause.startswith(Unsatisfiable.BEGINNING) else RequestFailed)(cause)
-
 
 class Unsatisfiable(RequestFailed):
     status = 400
     code = "unsatisfiable"
-    BEGINNING = "no token is left to choose"
 
 
 class EngineUnavailable(HexadError):

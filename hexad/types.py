@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from hexad import errors
 from hexad.errors import BadRequest
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -178,6 +179,28 @@ class TokenLogprobs(msgspec.Struct, array_like=True):
     """1 + the number of tokens that are more likely than the token itself."""
 
 
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """An error of `hexad.errors` as a value, which can cross a process border."""
+
+    message: str
+    kind: str = "RequestFailed"
+    """The name of its class."""
+    param: str | None = None
+    code: str | None = None
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """A defect of ours is RequestFailed, which names it."""
+        if isinstance(error, errors.HexadError) and not isinstance(error, errors.KernelError):
+            return cls(str(error), type(error).__name__, error.param, error.code)
+        return cls(f"{type(error).__name__}: {error}")
+
+    def error(self, where: str = "") -> errors.HexadError:
+        """To raise; `where` stands before its message."""
+        kind: type[errors.HexadError] = getattr(errors, self.kind)
+        return kind(where + self.message, param=self.param, code=self.code)
+
+
 class SequenceOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What one choice of one request gained in one step. At most one output carries a `finish_reason`."""
 
@@ -195,7 +218,7 @@ class SequenceOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
     """The stop token that ended it, if it was not an end-of-sequence token."""
-    error: str | None = None
+    error: Failure | None = None
     """The cause, with finish_reason "error"."""
 
 

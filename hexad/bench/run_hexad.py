@@ -29,7 +29,7 @@ class Engine:
         self.llm.step()
         for index, stream in list(self.running.items()):
             if stream.error is not None:
-                raise RuntimeError(stream.error)
+                raise stream.error.error()
             count = len(stream.output.outputs[0].token_ids)
             if count > self.counts[index]:
                 yield index, count - self.counts[index]

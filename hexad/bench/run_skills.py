@@ -25,7 +25,7 @@ def accuracy(llm: LLM, skill: str, count: int) -> float:
     for _ in llm.run(streams):
         pass
     if broken := next((stream.error for stream in streams if stream.error is not None), None):
-        raise RequestFailed(f"a question of {skill}: {broken}")
+        raise RequestFailed(f"a question of {skill}: {broken.message}")
     replies = [stream.output.outputs[0].text for stream in streams]
     return sum(map(is_correct, examples, replies)) / count
 

@@ -18,7 +18,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
-from hexad.errors import BadRequest, RequestFailed
+from hexad.errors import BadRequest, RequestFailed, Unsatisfiable
 from hexad.text.grammar import to_grammar
 from hexad.text.tokenizer import Tokenizer
 from hexad.types import StructuredOutputs
@@ -139,14 +139,14 @@ class Walk:
         return taken
 
     def allowed(self) -> Bits:
-        """The tokens that may come next; from here on one bit each. Raises RequestFailed where a limit is reached."""
+        """The tokens that may come next; from here on one bit each. Raises Unsatisfiable where a limit is reached."""
         if self.forced:
             bits = np.zeros(self.forced[0] // 8 + 1, np.uint8)
             bits[-1] = 1 << self.forced[0] % 8
             return bits
         mask = self._matcher.compute_bitmask()
         if problem := _cause(self._matcher):
-            raise RequestFailed(f"the grammar cannot be followed any further: {problem}")
+            raise Unsatisfiable(f"the grammar cannot be followed any further: {problem}")
         return np.frombuffer(mask, np.uint8)
 
 

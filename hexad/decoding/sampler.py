@@ -15,7 +15,7 @@ from hexad.decoding.processors import Row, needs_processing, process
 from hexad.decoding.state import RowState
 from hexad.errors import RequestFailed, Unsatisfiable
 from hexad.kernels.ops import SAMPLING, Array, Ops
-from hexad.types import TokenLogprobs
+from hexad.types import Failure, TokenLogprobs
 
 GREEDY_BELOW = 1e-5
 """A temperature below this is 0, as in vLLM: dividing by it would overflow."""
@@ -26,7 +26,7 @@ class Pick(NamedTuple):
 
     token_id: int
     logprobs: TokenLogprobs | None = None
-    error: str | None = None
+    error: Failure | None = None
 
 
 def pick(ops: Ops, logits_RV: Array, states: Sequence[RowState]) -> list[Pick]:
@@ -37,12 +37,12 @@ def pick(ops: Ops, logits_RV: Array, states: Sequence[RowState]) -> list[Pick]:
     """
     if not states:
         return []
-    errors: dict[int, str] = {}
+    errors: dict[int, Failure] = {}
     edited_RV = _edited(ops, logits_RV, states, errors)
     tokens = ops.sample(edited_RV, _sampling(states)).tolist()
     for row, token in enumerate(tokens):
         if token < 0 and row not in errors:
-            errors[row] = _defect(ops.to_host(edited_RV)[row])
+            errors[row] = Failure(_defect(ops.to_host(edited_RV)[row]))
     logprobs = _row_logprobs(ops, logits_RV, tokens, states, errors)
     return [
         Pick(-1, error=errors[row]) if row in errors else Pick(token, logprobs.get(row))
@@ -71,7 +71,7 @@ def _defect(row_V: Row) -> str:
     return f"logits of this request are -inf for all {len(row_V)} tokens"
 
 
-def _edited(ops: Ops, logits_RV: Array, states: Sequence[RowState], errors: dict[int, str]) -> Array:
+def _edited(ops: Ops, logits_RV: Array, states: Sequence[RowState], errors: dict[int, Failure]) -> Array:
     """The logits with processed rows in place; a row whose processing failed is noted in `errors`."""
     edits = [row for row, state in enumerate(states) if needs_processing(state)]
     if not edits:
@@ -81,7 +81,7 @@ def _edited(ops: Ops, logits_RV: Array, states: Sequence[RowState], errors: dict
         try:
             edited_RV[row] = _processed(states[row], edited_RV[row])
         except Exception as error:  # whatever it is, it belongs to this request alone
-            errors[row] = str(error) if isinstance(error, RequestFailed) else f"{type(error).__name__}: {error}"
+            errors[row] = Failure.of(error)
     return ops.array(edited_RV)
 
 
@@ -93,11 +93,11 @@ def _processed(state: RowState, row_V: Row) -> Row:
     peak = out_V.max()
     if peak == -np.inf:
         raise Unsatisfiable(
-            f"{Unsatisfiable.BEGINNING}: structured_outputs, allowed_token_ids, bad_words, min_tokens and logit_bias "
+            "no token is left to choose: structured_outputs, allowed_token_ids, bad_words, min_tokens and logit_bias "
             f"of this request rule out all {len(row_V)} tokens at position {state.position}; relax one of them"
         )
     if not np.isfinite(peak):
-        raise RequestFailed(f"after penalties and logit_bias, {_defect(out_V)}; use milder values")
+        raise Unsatisfiable(f"after penalties and logit_bias, {_defect(out_V)}; use milder values")
     return out_V
 
 
@@ -110,7 +110,7 @@ def _sampling(states: Sequence[RowState]) -> np.ndarray:
 
 
 def _row_logprobs(
-    ops: Ops, logits_RV: Array, tokens: list[int], states: Sequence[RowState], errors: dict[int, str]
+    ops: Ops, logits_RV: Array, tokens: list[int], states: Sequence[RowState], errors: dict[int, Failure]
 ) -> dict[int, TokenLogprobs]:
     counts = {
         row: state.params.logprobs

@@ -41,7 +41,7 @@ from hexad.engine.stream import Stream
 from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, RequestFailed
 from hexad.text.chat_template import ChatTemplate
 from hexad.text.tokenizer import Tokenizer
-from hexad.types import EngineStats, RequestOutput, SamplingParams
+from hexad.types import EngineStats, Failure, RequestOutput, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,8 @@ class AsyncLLM:
         `deadline` is a time of `time.monotonic`. `options` are those of `Frontend.stream`: priority,
         cache_salt, add_special_tokens, client. Closing the iterator aborts the request. Raises BadRequest
         before the first item for what can never be served, Overloaded or EngineUnavailable when it cannot
-        be now, DeadlineExceeded when its time is over, and RequestFailed after the last item when a choice
-        failed.
+        be now, DeadlineExceeded when its time is over, and after the last item, when a choice failed,
+        RequestFailed, or EngineUnavailable where the engine is gone.
         """
         if params.structured_outputs is not None:
             self.check_open(options.get("client", ""))
@@ -183,7 +183,7 @@ class AsyncLLM:
                 finished = live.stream.finished  # read before the reader runs: it may grow meanwhile
                 yield live.stream.output
             if live.stream.error is not None:
-                raise (DeadlineExceeded if live.late else RequestFailed.because)(live.stream.error)
+                raise live.stream.error.error()
         finally:
             if timer is not None:
                 timer.cancel()
@@ -197,9 +197,8 @@ class AsyncLLM:
         made = sum(len(output.token_ids) for output in live.stream.output.outputs)
         what = f"it had {made} tokens" if live.stream.output.queue_s is not None else "it was still in the queue"
         live.late = not live.stream.finished
-        self._fail(
-            live, f"the request's time was over before it was complete: {what}; ask for less, or allow more time"
-        )
+        why = f"the request's time was over before it was complete: {what}; ask for less, or allow more time"
+        self._fail(live, DeadlineExceeded(why))
 
     def _accept(self, prompt: Prompt, params: SamplingParams, request_id: str | None, options: dict[str, Any]) -> _Live:
         """The engine knows a request by an id of ours: a caller may use theirs again at once."""
@@ -231,7 +230,7 @@ class AsyncLLM:
     async def abort(self, request_id: str) -> None:
         """End a request; its iterator ends with finish_reason "abort". Unknown ids are fine."""
         if live := self._called(request_id):
-            live.stream.end("abort")
+            live.stream.end()
             live.grown.set()
             await self._send(Abort(live.stream.request.request_id))
 
@@ -381,7 +380,7 @@ class AsyncLLM:
                 ended = live.stream.feed(gained)
             except Exception as error:  # whatever it is, it belongs to this request alone
                 logger.exception("request %s failed", live.stream.output.request_id)
-                self._fail(live, f"{type(error).__name__}: {error}")
+                self._fail(live, error)
                 ended = list(range(live.stream.request.params.n))
             for choice in ended:
                 await self._send(Abort(gained.request_id, choice))
@@ -419,7 +418,8 @@ class AsyncLLM:
         for live in alone or suspects:
             live.deaths += 1
             if alone or live.deaths >= MAX_DEATHS:
-                self._fail(live, f"the engine process died {live.deaths} times while this request ran ({death})")
+                why = f"the engine process died {live.deaths} times while this request ran ({death})"
+                self._fail(live, RequestFailed(why))
         self._suspects = [live for live in suspects if live.deaths >= SUSPECT_DEATHS]
 
     async def _try_alone(self) -> None:
@@ -460,15 +460,15 @@ class AsyncLLM:
                 for request in live.stream.remaining():
                     await self._send(Add(request))
 
-    def _fail(self, live: _Live, cause: str) -> None:
+    def _fail(self, live: _Live, cause: Exception) -> None:
         if not live.stream.finished:
-            live.stream.end("error", cause)
+            live.stream.end(Failure.of(cause))
             live.grown.set()
 
     def _fail_all(self, cause: str) -> None:
         self._reported.set()
         for live in self._live.values():
-            self._fail(live, cause)
+            self._fail(live, EngineUnavailable(cause))
 
 
 def _left(deadline: float | None) -> float | None:

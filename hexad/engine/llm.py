@@ -14,7 +14,7 @@ from hexad.engine.loop import Loop
 from hexad.engine.messages import Abort, Add, Audited, Command, Outputs
 from hexad.engine.setup import Progress, build_engine, no_progress, open_weights, resolve_settings
 from hexad.engine.stream import Stream
-from hexad.errors import BadRequest, RequestFailed
+from hexad.errors import BadRequest
 from hexad.kernels.ops import Ops
 from hexad.types import EngineStats, RequestOutput, SamplingParams
 
@@ -73,7 +73,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer all prompts, in their order. A prompt is a text or a list of token ids.
 
-        Raises BadRequest when a prompt cannot be served, RequestFailed when one broke; nothing
+        Raises BadRequest when a prompt cannot be served, RequestFailed or what else ended one; nothing
         of the call stays in the engine then.
         """
         return self._generate(_as_prompts(prompts), sampling_params, priority=priority, cache_salt=cache_salt)
@@ -94,8 +94,9 @@ class LLM:
         ]
         for _ in self.run(streams):
             pass
-        if failed := next((stream for stream in streams if stream.error is not None), None):
-            raise RequestFailed(f"prompt {streams.index(failed)}: {failed.error}")
+        for index, stream in enumerate(streams):
+            if stream.error is not None:
+                raise stream.error.error(f"prompt {index}: ")
         return [stream.output for stream in streams]
 
     def stream(
@@ -107,7 +108,7 @@ class LLM:
         for _ in self.run([stream]):
             yield stream.output
         if stream.error is not None:
-            raise RequestFailed.because(stream.error)
+            raise stream.error.error()
 
     def chat(
         self,

@@ -11,7 +11,7 @@ from hexad.engine.runner import Runner
 from hexad.errors import HexadError
 from hexad.scheduler.plan import Plan, StepResult
 from hexad.scheduler.scheduler import Scheduler
-from hexad.types import Request, SequenceOutput
+from hexad.types import Failure, Request, SequenceOutput
 
 
 class Outbox(Protocol):
@@ -40,7 +40,7 @@ class Loop:
         try:
             return self.runner.run(plan)
         except BaseException:
-            interrupted = {chunk.sequence.key: "interrupted" for chunk in plan.chunks}
+            interrupted = {chunk.sequence.key: Failure("interrupted") for chunk in plan.chunks}
             self._send(self.scheduler.commit(plan, StepResult(failed=interrupted)))
             raise
 
@@ -52,7 +52,7 @@ class Loop:
                     try:
                         self.scheduler.add(request)
                     except HexadError as error:
-                        outputs.extend(_refusals(request, str(error)))
+                        outputs.extend(_refusals(request, Failure.of(error)))
                 case Abort(request_id, choice):
                     outputs.extend(self.scheduler.abort(request_id, choice))
                 case ResetCache():
@@ -76,7 +76,7 @@ class Loop:
         self.outbox.send(Outputs(outputs, self.scheduler.stats(), admitted=admitted, paused=self.paused))
 
 
-def _refusals(request: Request, cause: str) -> list[SequenceOutput]:
+def _refusals(request: Request, cause: Failure) -> list[SequenceOutput]:
     return [
         SequenceOutput(request_id=request.request_id, choice=request.choice + i, finish_reason="error", error=cause)
         for i in range(request.params.n)

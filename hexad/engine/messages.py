@@ -8,7 +8,7 @@ import msgspec
 
 from hexad.kernels.precision import Precision
 from hexad.placement.memory import MemoryPlan
-from hexad.types import EngineStats, Request, SequenceOutput
+from hexad.types import EngineStats, Failure, Request, SequenceOutput
 
 
 class Configure(msgspec.Struct, tag=True, array_like=True):
@@ -74,9 +74,7 @@ class Ready(msgspec.Struct, tag=True, array_like=True):
 class Refused(msgspec.Struct, tag=True, array_like=True):
     """The engine could not start, for a reason that another try will not change."""
 
-    kind: str
-    """The name of the error's class in `hexad.errors`."""
-    message: str
+    why: Failure
 
 
 class Outputs(msgspec.Struct, tag=True, array_like=True):

@@ -15,7 +15,6 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
-from hexad import errors
 from hexad.config import Config
 from hexad.engine.messages import (
     REFUSED,
@@ -30,7 +29,6 @@ from hexad.engine.messages import (
     encode,
 )
 from hexad.engine.setup import Progress
-from hexad.errors import HexadError
 
 SOCKET = "engine.sock"
 START_HUNG_S = 60.0
@@ -105,8 +103,8 @@ class EngineProcess:
                         progress(fraction)
                     case Ready(info):
                         return info
-                    case Refused(kind, message):
-                        raise _as_error(kind, message)
+                    case Refused(why):
+                        raise why.error()
                     case other:
                         raise EngineDied(f"it sent {type(other).__name__} before it was ready")
 
@@ -177,11 +175,3 @@ def _private_directory() -> Path:
 
 def _how_it_ended(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-
-
-def _as_error(kind: str, message: str) -> HexadError:
-    """The error by its name in `hexad.errors`, so that a refusal crosses the process border as it was."""
-    found = getattr(errors, kind, None)
-    if isinstance(found, type) and issubclass(found, HexadError):
-        return found(message)
-    return HexadError(f"the engine could not start: {kind}: {message}")

@@ -20,7 +20,7 @@ from hexad.errors import RequestFailed
 from hexad.kernels.ops import KV, PAGE_SIZE, Array, Ops, Step
 from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
 from hexad.scheduler.sequence import Sequence
-from hexad.types import TokenLogprobs
+from hexad.types import Failure, TokenLogprobs
 
 
 class Runner(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Runner(msgspec.Struct, frozen=True):
             self._run_chunks(chunks, result)
         except Exception as error:
             if len(chunks) == 1:
-                result.failed[chunks[0].sequence.key] = f"{type(error).__name__}: {error}"
+                result.failed[chunks[0].sequence.key] = Failure.of(error)
                 return
             middle = len(chunks) // 2
             self._run_or_split(chunks[:middle], result)
@@ -75,7 +75,7 @@ class Runner(msgspec.Struct, frozen=True):
         try:
             forced, complete = self.grammars.gained(sequence, picked.token_id)
         except RequestFailed as error:
-            return Result(error=str(error))
+            return Result(error=Failure.of(error))
         return Result(picked.token_id, picked.logprobs, forced=forced, complete=complete)
 
     def _pick(self, logits_RV: Array, rows: list[int], states: list[RowState]) -> list[Pick]:

@@ -11,7 +11,7 @@ import msgspec
 from hexad.text.detokenizer import Detokenizer
 from hexad.text.stop import StopMatcher
 from hexad.text.tokenizer import Tokenizer
-from hexad.types import CompletionOutput, FinishReason, Logprob, Request, RequestOutput, SequenceOutput, TokenLogprobs
+from hexad.types import CompletionOutput, Failure, Logprob, Request, RequestOutput, SequenceOutput, TokenLogprobs
 
 
 class _Choice:
@@ -56,7 +56,7 @@ class Stream:
     ) -> None:
         """`visible`: special tokens that are part of the text, although special tokens are skipped."""
         self.request = request
-        self.error: str | None = None
+        self.error: Failure | None = None
         self._tokenizer = tokenizer
         self.output = RequestOutput(
             request_id=request.request_id,
@@ -104,12 +104,12 @@ class Stream:
         self.error = self.error or gained.error
         self._note_finished()
 
-    def end(self, reason: FinishReason, cause: str | None = None) -> None:
-        """End every unfinished choice, without the engine's help."""
+    def end(self, cause: Failure | None = None) -> None:
+        """End every unfinished choice, without the engine's help: "error" with a cause, "abort" without."""
         self.error = self.error or cause
         for choice in self._choices:
             if choice.output.finish_reason is None and not choice.flush():
-                choice.output.finish_reason = reason
+                choice.output.finish_reason = "error" if cause else "abort"
         self._note_finished()
 
     def _note_finished(self) -> None:

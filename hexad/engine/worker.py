@@ -32,6 +32,7 @@ from hexad.engine.messages import (
 )
 from hexad.engine.setup import build_engine, open_weights, resolve_settings
 from hexad.errors import HexadError
+from hexad.types import Failure
 
 PARENT_CHECK_MS = 1000
 """How often an idle engine looks whether its supervisor is still there."""
@@ -93,7 +94,8 @@ def main(address: str, supervisor_pid: int) -> int:
     except Exception as error:
         if not isinstance(error, HexadError):
             traceback.print_exc()
-        socket.send(Refused(type(error).__name__, str(error)))
+            error = HexadError(f"the engine could not start: {type(error).__name__}: {error}")
+        socket.send(Refused(Failure.of(error)))
         return REFUSED
     loop = Loop(scheduler, runner, socket, socket)
     gc.collect()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from hexad.scheduler.sequence import Sequence
-from hexad.types import TokenLogprobs
+from hexad.types import Failure, TokenLogprobs
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -42,7 +42,7 @@ class Result(msgspec.Struct):
 
     token_id: int = -1
     logprobs: TokenLogprobs | None = None
-    error: str | None = None
+    error: Failure | None = None
     forced: list[int] = []
     """Tokens that must follow it, and are taken without a step."""
     complete: bool = False
@@ -56,5 +56,5 @@ class StepResult(msgspec.Struct):
     prompt_logprobs: dict[tuple[str, int], list[TokenLogprobs]] = {}
     """For a chunk [start, start + count): prompt positions start + 1 up to start + count, as
     far as the prompt goes."""
-    failed: dict[tuple[str, int], str] = {}
+    failed: dict[tuple[str, int], Failure] = {}
     """Sequences whose chunk could not be run at all, with the cause."""

@@ -20,7 +20,7 @@ from hexad.scheduler.memory import Memory
 from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
 from hexad.scheduler.policy import LOOK_AHEAD, MAX_OVERTAKEN, FairQueue, cheapest_victim, share_budget, waiting_order
 from hexad.scheduler.sequence import Sequence
-from hexad.types import EngineStats, FinishReason, Request, SequenceOutput
+from hexad.types import EngineStats, Failure, FinishReason, Request, SequenceOutput
 
 __all__ = ["Scheduler", "SchedulerConfig"]
 
@@ -271,7 +271,7 @@ class Scheduler:
         parent.forks = []
 
     def _append(self, sequence: Sequence, result: StepResult) -> SequenceOutput:
-        gained = result.sampled.get(sequence.key, Result(error="the runner returned no token for it"))
+        gained = result.sampled.get(sequence.key, Result(error=Failure("the runner returned no token for it")))
         if gained.error is not None:
             return self._finish(sequence, "error", gained.error)
         is_first = sequence.num_generated == len(sequence.request.generated)
@@ -289,7 +289,7 @@ class Scheduler:
             stop_reason=stop_token,
         )
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> SequenceOutput:
+    def _finish(self, sequence: Sequence, reason: FinishReason, error: Failure | None = None) -> SequenceOutput:
         self._end(sequence)
         request_id, choice = sequence.key
         return SequenceOutput(request_id=request_id, choice=choice, finish_reason=reason, error=error)

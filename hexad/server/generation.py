@@ -16,7 +16,7 @@ import msgspec
 from pydantic import BaseModel
 
 from hexad.engine.async_llm import AsyncLLM
-from hexad.errors import ContextTooLong, EngineUnavailable, RequestFailed
+from hexad.errors import ContextTooLong
 from hexad.server.caller import Caller
 from hexad.server.metrics import Metrics, RequestTimer
 from hexad.text.fim import Infill, infill_prompt
@@ -173,10 +173,6 @@ async def _follow(service: Service, job: Job, index: int, grown: dict[int, Reque
             timer.grew(output)
             grown[index] = output
             wake.set()
-    except RequestFailed as failure:
-        if service.engine.healthy:
-            raise
-        raise EngineUnavailable(str(failure)) from failure
     finally:
         timer.ended()
         if timer.output is not None:

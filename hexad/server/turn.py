@@ -23,7 +23,7 @@ from hexad.server.generation import Job, Service, run
 from hexad.server.pieces import Cursor, Piece
 from hexad.text.grammar import expression
 from hexad.text.literal import Literals
-from hexad.text.reply import CallStart, Event, Reasoning, ReplyParser, Tool
+from hexad.text.reply import Event, Reasoning, ReplyParser, Tool
 from hexad.text.reply_grammar import reply_grammar
 from hexad.types import RequestOutput, SamplingParams, StructuredOutputs
 
@@ -249,7 +249,6 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
         parsers = [ReplyParser(service.format, tools=tools, thinking=True, prompt_tail=tail) for _ in range(params.n)]
         cursors = [Cursor(by_token=turn.by_token) for _ in parsers]
         counts = [_ReasoningTokens(service.reasoning_end) for _ in parsers]
-        called = [False] * len(parsers)
         async with contextlib.aclosing(run(service, job)) as growth:
             async for _, output in growth:
                 for choice in output.outputs:
@@ -259,9 +258,9 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
                         continue
                     events = parsers[index].push(piece.text)
                     if piece.finish_reason is not None:
-                        events += parsers[index].finish()
+                        cut = piece.finish_reason != "stop" or piece.stop_reason is not None
+                        events += parsers[index].finish(cut=cut)
                     counts[index].feed(piece.token_ids, events)
-                    called[index] |= any(isinstance(event, CallStart) for event in events)
-                    if piece.finish_reason == "stop" and called[index]:
+                    if piece.finish_reason == "stop" and parsers[index].has_called:
                         piece = piece._replace(finish_reason="tool_calls")
                     yield Gained(index, events, piece, output, counts[index].count)

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from hexad.kernels.ops import PAGE_SIZE
 from hexad.scheduler.plan import Chunk, Plan, Result, StepResult
 from hexad.scheduler.sequence import Sequence
-from hexad.types import Request, TokenLogprobs
+from hexad.types import Failure, Request, TokenLogprobs
 
 
 class CanaryDied(AssertionError):
@@ -70,7 +70,7 @@ class FakeModel:
         if sequence.key in broken:
             for slot in self._chunk_slots(chunk):
                 self._slots[slot] = b"rubbish!"
-            result.failed[sequence.key] = "the chunk broke"
+            result.failed[sequence.key] = Failure("the chunk broke")
             return
         hashes = prefix_hashes(sequence.tokens[:end], sequence.request.cache_salt)
         for position in range(chunk.start):
@@ -90,7 +90,7 @@ class FakeModel:
             if sample.tokens != sequence.tokens:
                 raise CanaryDied(f"I12: {sample.key} samples after {sequence.key}, and knows other tokens")
             gained = self._draw(sample)
-            gained.error = "the sampler broke" if sample.key in unsampled else None
+            gained.error = Failure("the sampler broke") if sample.key in unsampled else None
             result.sampled[sample.key] = gained
 
     def _draw(self, sample: Sequence) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -194,6 +195,40 @@ def test_bench_start_holds_the_promises_of_a_light_engine() -> None:
     shown = hexad("bench", "start").stdout
     idle, installed = (int(re.search(rf"{what}.*?(\d+) M", shown)[1]) for what in ("idle server", "installed"))  # type: ignore[index]
     assert 0 < idle < 200 and 0 < installed < 200
+
+
+COMMAND = """
+import os, signal, sys
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == {at!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+from hexad.cli import start  # as the script that pip makes
+sys.exit(start())
+"""
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+@pytest.mark.parametrize(
+    ("at", "status"),
+    [
+        ("hexad.cli.main", -signal.SIGINT),
+        ("hexad.config", -signal.SIGINT),
+        ("numpy", -signal.SIGINT),
+        ("readline", 130),
+    ],
+)
+def test_ctrl_c_ends_a_command_without_a_word(at: str, status: int, is_ignored: bool) -> None:
+    """While it is imported, and while its verb runs. -SIGINT is 130 to a shell, like 130."""
+    # What the command inherits; a script's `hexad ... &` is to ignore it.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.default_int_handler)
+    try:
+        command = [sys.executable, "-c", COMMAND.format(at=at), "chat", "demo"]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stderr, done.stdout) == (0 if is_ignored else status, "", "")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -104,7 +104,7 @@ def test_a_request_with_nan_fails_alone_and_leaves_nothing_behind(poisoned: Path
     broken = llm.submit([2] * (length - 1) + [POISON], SHORT)
     for _ in llm.run([*streams[:2], broken, *streams[2:]]):
         pass
-    assert "logits of this request hold NaN at token 0 (512 of 512 values)" in (broken.error or "")
+    assert "logits of this request hold NaN at token 0 (512 of 512 values)" in str(broken.error)
     assert broken.output.outputs[0].finish_reason == "error"
     assert [stream.output.outputs for stream in streams] == expected
     with pytest.raises(RequestFailed, match="prompt 1: .*NaN"):
@@ -119,7 +119,7 @@ def test_a_request_that_rules_out_every_token_fails_alone(llm: LLM) -> None:
     fine, broken = llm.submit([1, 2, 3], SHORT), llm.submit([1, 2, 3], nothing)
     for _ in llm.run([fine, broken]):
         pass
-    assert "no token is left to choose" in (broken.error or "")
+    assert "no token is left to choose" in str(broken.error)
     assert fine.output.outputs == expected.outputs
     assert idle(llm)
 
@@ -130,6 +130,6 @@ def test_prompt_scores_of_nan_fail_alone(poisoned: Path) -> None:
     fine, broken = llm.submit([4, 5, 6, 7], scored), llm.submit([4, POISON, 6, 7], scored)
     for _ in llm.run([fine, broken]):
         pass
-    assert "hold NaN" in (broken.error or "")
+    assert "hold NaN" in str(broken.error)
     assert fine.error is None and fine.output.prompt_logprobs is not None
     assert idle(llm)

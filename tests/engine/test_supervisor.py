@@ -26,7 +26,8 @@ from hexad.engine import process
 from hexad.engine.messages import REFUSED, Refused, encode
 from hexad.engine.process import EngineProcess
 from hexad.engine.setup import no_progress
-from hexad.errors import BadRequest, ContextTooLong, NotFound, Overloaded, RequestFailed
+from hexad.errors import BadRequest, ContextTooLong, EngineUnavailable, NotFound, Overloaded, RequestFailed
+from hexad.types import Failure
 
 PROMPT = [5, 9, 2, 7] * 12
 
@@ -291,7 +292,7 @@ def test_draining_lets_the_running_finish_and_fails_the_late(config: Config) -> 
 
     async def main() -> None:
         assert len((await drained(30, PARAMS[0])).outputs[0].token_ids) == 200
-        with pytest.raises(RequestFailed, match="shut down"):
+        with pytest.raises(EngineUnavailable, match="shut down"):
             await drained(0.0, SamplingParams(max_tokens=900, ignore_eos=True))
 
     asyncio.run(main())
@@ -467,8 +468,8 @@ def test_a_refusal_is_heard_although_the_end_is_seen_first(tmp_path: Path) -> No
         await ended.wait()
         asked = asyncio.create_task(seen.receive())
         await asyncio.sleep(0.3)
-        await engine.send(encode(Refused("CheckpointError", "broken")))
-        assert await asked == [Refused("CheckpointError", "broken")]
+        await engine.send(encode(Refused(Failure("broken", "CheckpointError"))))
+        assert await asked == [Refused(Failure("broken", "CheckpointError"))]
         await seen.stop()
         engine.close()
 

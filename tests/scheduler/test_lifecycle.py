@@ -114,7 +114,11 @@ def test_a_request_that_breaks_breaks_alone() -> None:
         world.add(make_request(name, [0, 1], 3, ignore_eos=True))
     world.begin()
     outputs = world.finish(broken=[("broken", 0)], unsampled=[("unsampled", 0)])
-    errors = {output.request_id: output.error for output in outputs if output.finish_reason == "error"}
+    errors = {
+        output.request_id: str(output.error and output.error.message)
+        for output in outputs
+        if output.finish_reason == "error"
+    }
     assert errors == {"broken": "the chunk broke", "unsampled": "the sampler broke"}
     world.drain()
     assert len(world.streams["good", 0].tokens) == 3

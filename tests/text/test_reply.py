@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -191,6 +192,24 @@ def test_a_reply_that_is_cut_off_leaves_what_was_written_of_its_arguments() -> N
             reply = write("", "", [("get_weather", {"city": "somewhere"})])
             cut = reply[: reply.index("where")]
             assert parse(format, cut) == parse(format, [cut]) == Said(calls=[["get_weather", '{"city": "some']]), kind
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_call_is_made_once_its_arguments_are_complete(kind: str) -> None:
+    format, write = WRITERS[kind]
+    reply = write("", "", [("get_weather", {"city": "somewhere", "days": 2})])
+    for end in range(len(reply) + 1):
+        parser = ReplyParser(FORMATS[format], tools=TOOLS, thinking=True)
+        said = put_together([*parser.push(reply[:end]), *parser.finish(cut=True)])
+        arguments = {"city": "somewhere", "days": 2} if parser.has_called else None
+        assert [is_json(text) for _, text in said.calls] == [arguments] * len(said.calls), reply[:end]
+    assert parser.has_called, "the whole reply"
+
+
+def is_json(text: str) -> Any:
+    """What it says, or None."""
+    with suppress(ValueError):
+        return json.loads(text)
 
 
 def test_broken_json_goes_on_as_it_is() -> None:
