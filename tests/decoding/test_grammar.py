@@ -238,6 +238,7 @@ def test_a_text_of_blank_lines_is_read_in_linear_time() -> None:
         ({"json": {"contains": {"const": 1}, "minContains": 9}}, "minContains"),
         ({"json": {"uniqueItems": True}}, "uniqueItems"),
         ({"json": {"type": ["string", "null"], "nullable": True}}, "nullable"),
+        ({"json": {"minimum": "1 m"}}, "wrong type"),
         ({"json": {"format": "phone"}}, "format 'phone' cannot be enforced; say it as a pattern"),
         ({"json": {"prefixItems": [True], "additionalItems": False}}, "additionalItems"),
         ({"json": {"not": {"pattern": "a"}}}, "pattern cannot be negated"),
