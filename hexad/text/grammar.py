@@ -106,9 +106,8 @@ def _prepared(lark: str) -> str:
         how = schema.pop("x-guidance", {})
         if not isinstance(how, dict):
             raise BadRequest("the JSON schema's x-guidance is not an object; leave it out", param=PARAM)
-        how = SPACING | how
         schema = prepare_schema(schema, lenient=bool(how.get("lenient")))
-        parts.append(json.dumps({**schema, "x-guidance": how}))
+        parts.append(json.dumps({**schema, "x-guidance": SPACING | schema.get("x-guidance", {}) | how}))
     return "".join(parts) + lark[at:]
 
 

@@ -8,9 +8,12 @@ written so is refused by name; nothing is left out. This module does not know gr
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from hexad.errors import BadRequest
@@ -27,6 +30,8 @@ MAX_ORDERS = 120
 """Arrays that `uniqueItems` may become."""
 FRACTIONS = 100
 """A number that is no integer, where `integer` is negated, lies between this and its negative."""
+NEAR, LEAST = 2e-15, 1e-18
+"""How near to an excluded bound a number comes: so many times the bound, which are a few last digits; so near to 0."""
 _TYPES = ("null", "boolean", "object", "array", "number", "string")
 _COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
@@ -34,6 +39,8 @@ _FOREIGN = {"nullable": "a type null", "dependencies": "dependentRequired or dep
 _FOREIGN |= {"additionalItems": "items, behind prefixItems", "$recursiveRef": "$ref"}
 _OPPOSITES = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
 _OPPOSITES |= {other: key for key, other in _OPPOSITES.items()}
+_VALUES = {"const", "enum", *_OPPOSITES}
+_NAMING = {"properties", "patternProperties", "required", "dependentRequired", "dependentSchemas"}
 _OPEN = ("patternProperties", "additionalProperties", "unevaluatedProperties", "unevaluatedItems")
 _WITH_OTHERS = {"then", "else", "minContains", "maxContains"}
 _OF_TYPE = {"Length": "string", "Items": "array", "Properties": "object"}
@@ -47,7 +54,7 @@ def prepare_schema(schema: dict[str, Any], lenient: bool = False) -> dict[str, A
     only without what would stop llguidance, which is to leave out what it does not know."""
     try:
         return _Rewriter(schema).document(lenient)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as error:
         raise BadRequest(
             f"the JSON schema has a keyword with a value of the wrong type: {error}", param="structured_outputs"
         ) from None
@@ -85,6 +92,7 @@ class _Rewriter:
         self._main, self._definitions = with_plain_references(root, self._spend)
         self._left, self._root = MAX_STEPS, {"$defs": self._definitions}
         self._named: list[str] = []  # what is written refers to these
+        self._names = False  # unlisted ones may stand beside listed ones, and `\\u0061` would not be a listed `a`
 
     def _spend(self, steps: int = 1) -> None:
         self._left -= steps
@@ -103,7 +111,10 @@ class _Rewriter:
                 definitions[name] = self.rewrite(self._definitions[name])
         if _size([main, definitions], {}) > MAX_SIZE:
             self._spend(MAX_STEPS)
-        return {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
+        out = {"allOf": [main]} if isinstance(main, bool) else main | {"$defs": definitions} if definitions else main
+        if self._names and (found := re.search(r"\\u00[01]\w|\x7f", json.dumps(out))):
+            raise refusal("additionalProperties", f"is to be false where a value holds {found[0]}")
+        return out | ({"x-guidance": {"json_allowed_escapes": 'nrbtf"\\'}} if self._names else {})
 
     def rewrite(self, schema: Schema) -> Schema:
         self._spend()
@@ -112,9 +123,16 @@ class _Rewriter:
         if any(schema.get(key, True) not in (True, {}) for key in ("unevaluatedProperties", "unevaluatedItems")):
             return self._without_unevaluated(schema)
         out: dict[str, Any] = {}
-        for key, value in _off_the_bound(schema).items():
+        is_open = schema.get("additionalProperties", True) is not False
+        self._names |= is_open and not _NAMING.isdisjoint(schema)
+        most = len(schema.get("required", ())) + 1
+        if schema.get("minProperties", 0) > most and (is_open or "patternProperties" in schema):
+            raise refusal("minProperties", f"is above {most}, and a name may come twice; list names as required")
+        for key, value in _closed(schema).items():
             if key in _FOREIGN:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
+            if key in _VALUES and value not in (json.loads(json.dumps(value), parse_int=float), 2**63 - 1):
+                raise refusal(key, "holds an integer that would be rounded; give one that a double holds")
             if key in _COUNTS and isinstance(value, float) and value.is_integer():
                 value = int(value)
             if key == "$ref" and value != "#":
@@ -127,10 +145,15 @@ class _Rewriter:
             elif key not in _REWRITTEN and not (key == "format" and value in FORMATS):
                 out |= with_subschemas({key: value}, self.rewrite)
         also = list(self._assertions(schema))
+        for key in _OPPOSITES:
+            if begun := _begun(key, out.get(key, 0)):
+                also.append({"anyOf": [{key: out.pop(key)}, {"enum": begun}]})
         if "oneOf" in out:
             also.append({"anyOf": self._one_of(out.pop("oneOf"), schema["oneOf"])})
         if also:
             out["allOf"] = [*out.get("allOf", []), *also]
+        for key in sorted(out.keys() & {"patternProperties", "additionalProperties"}):
+            out[key] = out.pop(key)  # together, or llguidance takes a name that matches for an additional one
         return out
 
     def _one_of(self, rewritten: list[Schema], branches: list[Schema]) -> list[Schema]:
@@ -187,17 +210,27 @@ class _Rewriter:
                 yield {"minItems": least, **({} if most is None else {"maxItems": int(most)})}
             elif least > 0 or most is not None:
                 yield {"anyOf": [*_not_of_type(["array"]), *self._containing(schema["contains"], least, most)]}
+        if len(steps := _steps(schema.get("multipleOf", 1))) > 1:
+            yield {"anyOf": [*_not_of_type(["number"]), *({"type": "number", "multipleOf": each} for each in steps)]}
         if schema.get("format") in FORMATS:
             yield {"pattern": FORMATS[schema["format"]]}
 
     def _unique(self, schema: dict[str, Any]) -> Iterable[Schema]:
         """Arrays of a few listed items in every order, none twice."""
-        values = [{"const": value} for value in self._values(schema.get("items")).values()]
-        most = min(len(values), int(schema.get("maxItems", len(values))))
-        if not values or "prefixItems" in schema or math.perm(len(values), most) > MAX_ORDERS:
+        sides = [self._values(each) for each in schema.get("prefixItems", ())]
+        if schema.get("items") is not False:
+            more = self._values(schema.get("items"))
+            sides += [more] * (len(more) or 1)
+        sides = sides[: int(schema.get("maxItems", len(sides)))]
+        orders = dict[tuple[Any, ...], Any]()
+        if math.prod(map(len, sides)) in range(1, 5**5 + 1):
+            for n in range(len(sides), -1, -1):
+                found = (each for each in itertools.product(*sides[:n]) if len(set(each)) == n)
+                orders |= dict.fromkeys(each for each in found if all(each != other[:n] for other in orders))
+        if not 0 < len(orders) <= MAX_ORDERS:
             raise refusal("uniqueItems", "needs items that are one of at most 5 listed values; else leave it out")
-        orders = itertools.permutations(values, most)
-        return [{"type": "array", "prefixItems": list(order), "items": False} for order in orders]
+        lists = ([{"const": side[each]} for side, each in zip(sides, order, strict=False)] for order in orders)
+        return [{"type": "array", "prefixItems": each, "items": False} for each in lists]
 
     def _containing(self, wanted: Schema, least: int, most: float | None) -> Iterable[Schema]:
         """Arrays with `least` to `most` items like `wanted`, by where the first of these stand and where more may."""
@@ -226,17 +259,18 @@ class _Rewriter:
 
     def _negations(self, key: str, value: Any, schema: dict[str, Any]) -> list[Schema]:
         """Alternatives that each break one keyword."""
+        self._names |= key in _NAMING
         if key in _OPPOSITES:
-            return [_off_the_bound({"type": "number", _OPPOSITES[key]: value})]
+            return [self.rewrite({"type": "number", _OPPOSITES[key]: value})]
         if key in _COUNTS:
             kind = _OF_TYPE[key[3:]]
             if key.startswith("max"):
-                return [{"type": kind, f"min{key[3:]}": int(value) + 1}]
+                return [self.rewrite({"type": kind, f"min{key[3:]}": int(value) + 1})]
             return [{"type": kind, f"max{key[3:]}": int(value) - 1}] if value > 0 else []
         table: dict[str, Callable[[], list[Schema]]] = {
             "type": lambda: _not_of_type([value] if isinstance(value, str) else value),
-            "const": lambda: _other_than(value),
-            "enum": lambda: [{"allOf": [{"anyOf": _other_than(each)} for each in value]}],
+            "const": lambda: [self.rewrite(each) for each in _other_than(value)],
+            "enum": lambda: [self.rewrite({"allOf": [{"anyOf": _other_than(each)} for each in value]})],
             "required": lambda: [{"type": "object", "properties": {name: False}} for name in value],
             "properties": lambda: [
                 {"type": "object", "properties": {name: self.negate(each)}, "required": [name]}
@@ -318,7 +352,7 @@ class _Rewriter:
             not_held = [_Case((self.negate(schema["if"]),))]
             yield held + _product(not_held, self._cases(schema.get("else", True)))
         for name, needed in schema.get("dependentSchemas", {}).items():
-            present = _product([_Case(({"required": [name]},))], self._cases(needed))
+            present = _product([_Case(({"type": "object", "required": [name]},))], self._cases(needed))
             yield [_Case(({"properties": {name: False}},)), *present]
 
     def _closed(self, case: _Case, closing: dict[str, Schema]) -> _Case:
@@ -352,16 +386,32 @@ def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
     return not some or not others or bool(some.keys() & others.keys())
 
 
-def _off_the_bound(schema: dict[str, Any]) -> dict[str, Any]:
-    """llguidance lets an excluded integer through where numbers away from 0 end before the next: 0 in (0, 0.5].
-
-    They may end in another schema of the same value.
-    """
-    for end, sign in (("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
-        bound = schema.get(end, 0.5)
-        if bound % 1 == 0 <= sign * bound < 1e15 and schema.get("type") != "integer":
-            schema = schema | {end: bound + sign * max(1, abs(bound)) * 1e-15}
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """With a number beside the one that is excluded: llguidance lets this through where the other bound is less than 1
+    away, be it in a schema that this one is merged with, and what is rounded to it everywhere."""
+    for end, other, way, inner in (("exclusiveMinimum", "minimum", 1, max), ("exclusiveMaximum", "maximum", -1, min)):
+        if isinstance(bound := schema.get(end), bool):
+            raise refusal(end, "is of draft 4; write the number that is excluded")
+        if bound is not None and way * bound >= 0:
+            whole = schema.get("type") == "integer" and bound % 1 == 0
+            nearest = bound + way * (1 if whole else max(abs(bound) * NEAR, LEAST))
+            rest = {key: value for key, value in schema.items() if key != end}
+            schema = rest | {other: inner(nearest, schema.get(other, nearest))}
     return schema
+
+
+def _begun(end: str, bound: float) -> list[float]:
+    """Numbers with the first digits of the bound that is farther from 0: below 1.25, llguidance wants 1.20 for 1.2."""
+    text = f"{Decimal(str(bound)):f}"
+    far = bound > 0 if end in ("maximum", "exclusiveMaximum") else bound < 0
+    return [float(text[:-n]) for n in range(1, len(text.partition(".")[2]))] if far else []
+
+
+def _steps(step: float) -> list[float]:
+    """That, with which multiples of `step` are written shorter, too: llguidance reads those of 0.25 with two digits."""
+    value = Fraction(str(step))
+    places = range(1, len(str(step).partition(".")[2]))
+    return [step, *(float(value * (value * 10**n).denominator) for n in places)]
 
 
 def _without_look_around(schema: dict[str, Any]) -> dict[str, Any]:
@@ -377,8 +427,7 @@ def _not_of_type(types: list[str]) -> list[Schema]:
     fractions = list[Schema]()
     if "integer" in types and "number" not in types:
         types = [*types, "number"]
-        ends = range(-FRACTIONS, FRACTIONS)
-        between = [_off_the_bound({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in ends]
+        between = [_closed({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in range(-FRACTIONS, FRACTIONS)]
         fractions = [{"type": "number", "anyOf": between}]
     others = [kind for kind in _TYPES if kind not in types]
     return [{"type": others}, *fractions] if others else fractions
@@ -392,8 +441,7 @@ def _other_than(value: Any) -> list[Schema]:
     if isinstance(value, str):
         return [*_not_of_type(["string"]), {"type": "string", "pattern": f"^{_not_word(value)}$"}]
     if isinstance(value, (int, float)):
-        ways = ("exclusiveMinimum", "exclusiveMaximum")
-        sides = (_off_the_bound({"type": "number", way: value}) for way in ways)
+        sides = ({"type": "number", way: value} for way in ("exclusiveMinimum", "exclusiveMaximum"))
         return [*_not_of_type(["number"]), *sides]
     raise refusal("const", "of an object or array cannot be negated; write the alternatives out")
 

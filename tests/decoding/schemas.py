@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from llguidance import LLMatcher
 
 from hexad.checkpoints.generation import read_generation_defaults
@@ -17,6 +19,8 @@ from hexad.text.tokenizer import Tokenizer
 SUITE = Path(__file__).parents[1] / "data" / "json_schema_suite"
 DEMO = Path(__file__).parents[2] / "hexad" / "checkpoints" / "demo"
 MAX_ORDERS = 200
+STRUCTURE = b'"\\u0061-.e[]{},: btrfnl5'
+"""What sampled answers are mostly made of: what opens, closes and escapes."""
 
 
 class Case(NamedTuple):
@@ -62,3 +66,25 @@ def admits(matcher: LLMatcher, tokenizer: Tokenizer, value: Any) -> bool:
         if walk.try_consume_tokens(tokens) == len(tokens) and walk.is_accepting():
             return True
     return False
+
+
+class Bytes:
+    """A vocabulary of single bytes, in which every spelling can be met."""
+
+    def __init__(self) -> None:
+        self.vocabulary = Vocabulary(Tokenizer.of_bytes(), [])
+        self._token = {each: i for i, each in reversed(list(enumerate(self.vocabulary.tokens))) if len(each) == 1}
+
+    def answer(self, start: LLMatcher, rng: random.Random, size: int = 60) -> str | None:
+        """Drawn under the mask, byte by byte; None where it is not complete after `size` bytes."""
+        walk, text = start.deep_copy(), b""
+        while not (walk.is_accepting() and (walk.is_stopped() or rng.random() < 0.4)):
+            bits = np.unpackbits(np.frombuffer(walk.compute_bitmask(), np.uint8), bitorder="little")
+            allowed = [each for each, token in self._token.items() if bits[token]]
+            if not allowed or len(text) == size:
+                assert walk.is_accepting() or allowed, f"nothing may follow {text!r}"
+                return text.decode() if walk.is_accepting() else None
+            closing = [each for each in allowed if each in b'"]}'] if len(text) > size / 2 else []
+            text += rng.choice(closing or [each for each in allowed if each in STRUCTURE] or allowed)
+            walk.consume_token(self._token[text[-1:]])
+        return text.decode()
