@@ -54,7 +54,7 @@ def prepare_schema(schema: dict[str, Any], lenient: bool = False) -> dict[str, A
     only without what would stop llguidance, which is to leave out what it does not know."""
     try:
         return _Rewriter(schema).document(lenient)
-    except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, ArithmeticError, TypeError, ValueError) as error:
         raise BadRequest(
             f"the JSON schema has a keyword with a value of the wrong type: {error}", param="structured_outputs"
         ) from None
@@ -128,7 +128,7 @@ class _Rewriter:
         most = len(schema.get("required", ())) + 1
         if schema.get("minProperties", 0) > most and (is_open or "patternProperties" in schema):
             raise refusal("minProperties", f"is above {most}, and a name may come twice; list names as required")
-        for key, value in _closed(schema).items():
+        for key, value in _inclusive(schema).items():
             if key in _FOREIGN:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
             if key in _VALUES and value not in (json.loads(json.dumps(value), parse_int=float), 2**63 - 1):
@@ -386,7 +386,7 @@ def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
     return not some or not others or bool(some.keys() & others.keys())
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+def _inclusive(schema: dict[str, Any]) -> dict[str, Any]:
     """With a number beside the one that is excluded: llguidance lets this through where the other bound is less than 1
     away, be it in a schema that this one is merged with, and what is rounded to it everywhere."""
     for end, other, way, inner in (("exclusiveMinimum", "minimum", 1, max), ("exclusiveMaximum", "maximum", -1, min)):
@@ -427,7 +427,7 @@ def _not_of_type(types: list[str]) -> list[Schema]:
     fractions = list[Schema]()
     if "integer" in types and "number" not in types:
         types = [*types, "number"]
-        between = [_closed({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in range(-FRACTIONS, FRACTIONS)]
+        between = [_inclusive({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in range(-FRACTIONS, FRACTIONS)]
         fractions = [{"type": "number", "anyOf": between}]
     others = [kind for kind in _TYPES if kind not in types]
     return [{"type": others}, *fractions] if others else fractions
