@@ -74,7 +74,7 @@ class ReplyParser:
         self._tools = {tool.name: tool for tool in tools}
         self._is_opened = format.opens_reasoning(prompt_tail)
         self._reasoning = format.reasoning if thinking or self._is_opened else None
-        self._reader = Reader()
+        self._reader, self._is_cut = Reader(), False
         self._events: list[Event] = []
         self._num_calls = 0
         self.has_called = False
