@@ -179,8 +179,8 @@ class TokenLogprobs(msgspec.Struct, array_like=True):
     """1 + the number of tokens that are more likely than the token itself."""
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True):
-    """An error of `hexad.errors` as a value, which can cross a process border."""
+class Failure(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """An error of `hexad.errors` as a value, which can cross a process border; alone, why an engine cannot start."""
 
     message: str
     kind: str = "RequestFailed"

@@ -64,7 +64,6 @@ class _Live:
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     deaths: int = 0
     arrived: float = field(default_factory=time.monotonic)
-    late: bool = False
 
 
 class AsyncLLM:
@@ -190,13 +189,12 @@ class AsyncLLM:
             self._live.pop(live.stream.request.request_id, None)
             if not self._live:
                 self._idle.set()
-            if live.late or not live.stream.finished:
+            if live.stream.error is not None or not live.stream.finished:
                 await self._send(Abort(live.stream.request.request_id))
 
     def _end_late(self, live: _Live) -> None:
         made = sum(len(output.token_ids) for output in live.stream.output.outputs)
         what = f"it had {made} tokens" if live.stream.output.queue_s is not None else "it was still in the queue"
-        live.late = not live.stream.finished
         why = f"the request's time was over before it was complete: {what}; ask for less, or allow more time"
         self._fail(live, DeadlineExceeded(why))
 

@@ -71,12 +71,6 @@ class Ready(msgspec.Struct, tag=True, array_like=True):
     info: EngineInfo
 
 
-class Refused(msgspec.Struct, tag=True, array_like=True):
-    """The engine could not start, for a reason that another try will not change."""
-
-    why: Failure
-
-
 class Outputs(msgspec.Struct, tag=True, array_like=True):
     outputs: list[SequenceOutput]
     stats: EngineStats
@@ -91,7 +85,7 @@ class Audited(msgspec.Struct, tag=True, array_like=True):
 
 
 REFUSED = 78
-"""What an engine exits with that has sent `Refused`, as EX_CONFIG of sysexits.h."""
+"""What an engine exits with that could not start, which another try will not change, as EX_CONFIG of sysexits.h."""
 
 READY = b"ready"
 """The first that a process which compiles grammars says."""
@@ -109,7 +103,7 @@ class Verdict(msgspec.Struct, array_like=True):
         return 200 + len(self.grammar) + len(self.problem)
 
 
-Report = Loading | Ready | Refused | Outputs | Audited
+Report = Loading | Ready | Failure | Outputs | Audited
 
 encode = msgspec.msgpack.Encoder().encode
 decode_report = msgspec.msgpack.Decoder(Report).decode

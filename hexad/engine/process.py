@@ -16,19 +16,9 @@ import zmq
 import zmq.asyncio
 
 from hexad.config import Config
-from hexad.engine.messages import (
-    REFUSED,
-    Command,
-    Configure,
-    EngineInfo,
-    Loading,
-    Ready,
-    Refused,
-    Report,
-    decode_report,
-    encode,
-)
+from hexad.engine.messages import REFUSED, Command, Configure, EngineInfo, Loading, Ready, Report, decode_report, encode
 from hexad.engine.setup import Progress
+from hexad.types import Failure
 
 SOCKET = "engine.sock"
 START_HUNG_S = 60.0
@@ -103,8 +93,8 @@ class EngineProcess:
                         progress(fraction)
                     case Ready(info):
                         return info
-                    case Refused(why):
-                        raise why.error()
+                    case Failure() as refusal:
+                        raise refusal.error()
                     case other:
                         raise EngineDied(f"it sent {type(other).__name__} before it was ready")
 

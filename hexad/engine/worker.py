@@ -18,18 +18,7 @@ import zmq
 
 from hexad.config import Config
 from hexad.engine.loop import Loop
-from hexad.engine.messages import (
-    REFUSED,
-    Audited,
-    Command,
-    Configure,
-    Loading,
-    Outputs,
-    Ready,
-    Refused,
-    decode_command,
-    encode,
-)
+from hexad.engine.messages import REFUSED, Audited, Command, Configure, Loading, Outputs, Ready, decode_command, encode
 from hexad.engine.setup import build_engine, open_weights, resolve_settings
 from hexad.errors import HexadError
 from hexad.types import Failure
@@ -77,7 +66,7 @@ class _Socket:
     def wait(self) -> None:
         self._socket.poll(PARENT_CHECK_MS)
 
-    def send(self, report: Outputs | Audited | Loading | Ready | Refused) -> None:
+    def send(self, report: Outputs | Audited | Loading | Ready | Failure) -> None:
         self._socket.send(encode(report))
 
 
@@ -95,7 +84,7 @@ def main(address: str, supervisor_pid: int) -> int:
         if not isinstance(error, HexadError):
             traceback.print_exc()
             error = HexadError(f"the engine could not start: {type(error).__name__}: {error}")
-        socket.send(Refused(Failure.of(error)))
+        socket.send(Failure.of(error))
         return REFUSED
     loop = Loop(scheduler, runner, socket, socket)
     gc.collect()

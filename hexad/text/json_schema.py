@@ -30,8 +30,6 @@ MAX_ORDERS = 120
 """Arrays that `uniqueItems` may become."""
 FRACTIONS = 100
 """A number that is no integer, where `integer` is negated, lies between this and its negative."""
-NEAR, LEAST = 2e-15, 1e-18
-"""How near to an excluded bound a number comes: so many times the bound, which are a few last digits; so near to 0."""
 _TYPES = ("null", "boolean", "object", "array", "number", "string")
 _COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 ANNOTATIONS = {"$comment", "title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly"}
@@ -128,7 +126,7 @@ class _Rewriter:
         most = len(schema.get("required", ())) + 1
         if schema.get("minProperties", 0) > most and (is_open or "patternProperties" in schema):
             raise refusal("minProperties", f"is above {most}, and a name may come twice; list names as required")
-        for key, value in _closed(schema).items():
+        for key, value in _inclusive(schema).items():
             if key in _FOREIGN:
                 raise refusal(key, f"is not of draft 2020-12; use {_FOREIGN[key]}")
             if key in _VALUES and value not in (json.loads(json.dumps(value), parse_int=float), 2**63 - 1):
@@ -222,12 +220,10 @@ class _Rewriter:
             more = self._values(schema.get("items"))
             sides += [more] * (len(more) or 1)
         sides = sides[: int(schema.get("maxItems", len(sides)))]
-        orders = dict[tuple[Any, ...], Any]()
-        if math.prod(map(len, sides)) in range(1, 5**5 + 1):
-            for n in range(len(sides), -1, -1):
-                found = (each for each in itertools.product(*sides[:n]) if len(set(each)) == n)
-                orders |= dict.fromkeys(each for each in found if all(each != other[:n] for other in orders))
-        if not 0 < len(orders) <= MAX_ORDERS:
+        lengths = range(0 if "prefixItems" in schema else len(sides), len(sides) + 1)
+        few = math.prod(map(len, sides)) in range(1, 5**5 + 1)
+        found = (each for n in lengths for each in itertools.product(*sides[:n]) if len(set(each)) == n)
+        if not few or len(orders := [*itertools.islice(found, MAX_ORDERS + 1)]) > MAX_ORDERS:
             raise refusal("uniqueItems", "needs items that are one of at most 5 listed values; else leave it out")
         lists = ([{"const": side[each]} for side, each in zip(sides, order, strict=False)] for order in orders)
         return [{"type": "array", "prefixItems": each, "items": False} for each in lists]
@@ -386,17 +382,16 @@ def _share(some: dict[Any, Any], others: dict[Any, Any]) -> bool:
     return not some or not others or bool(some.keys() & others.keys())
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """With a number beside the one that is excluded: llguidance lets this through where the other bound is less than 1
-    away, be it in a schema that this one is merged with, and what is rounded to it everywhere."""
+def _inclusive(schema: dict[str, Any]) -> dict[str, Any]:
+    """With a bound beside the one that is excluded, some last digits away: llguidance lets this through where the other
+    bound is less than 1 away, be it in a schema that this one is merged with, and what is rounded to it everywhere."""
     for end, other, way, inner in (("exclusiveMinimum", "minimum", 1, max), ("exclusiveMaximum", "maximum", -1, min)):
         if isinstance(bound := schema.get(end), bool):
             raise refusal(end, "is of draft 4; write the number that is excluded")
         if bound is not None and way * bound >= 0:
             whole = schema.get("type") == "integer" and bound % 1 == 0
-            nearest = bound + way * (1 if whole else max(abs(bound) * NEAR, LEAST))
-            rest = {key: value for key, value in schema.items() if key != end}
-            schema = rest | {other: inner(nearest, schema.get(other, nearest))}
+            nearest = bound + way * (1 if whole else max(abs(bound) * 2e-15, 1e-18))
+            schema = schema | {other: inner(nearest, schema.get(other, nearest))}
     return schema
 
 
@@ -427,7 +422,7 @@ def _not_of_type(types: list[str]) -> list[Schema]:
     fractions = list[Schema]()
     if "integer" in types and "number" not in types:
         types = [*types, "number"]
-        between = [_closed({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in range(-FRACTIONS, FRACTIONS)]
+        between = [_inclusive({"exclusiveMinimum": i, "exclusiveMaximum": i + 1}) for i in range(-FRACTIONS, FRACTIONS)]
         fractions = [{"type": "number", "anyOf": between}]
     others = [kind for kind in _TYPES if kind not in types]
     return [{"type": others}, *fractions] if others else fractions

@@ -23,7 +23,7 @@ import zmq.asyncio
 from hexad import AsyncLLM, RequestOutput, SamplingParams
 from hexad.config import Config, resolve
 from hexad.engine import process
-from hexad.engine.messages import REFUSED, Refused, encode
+from hexad.engine.messages import REFUSED, encode
 from hexad.engine.process import EngineProcess
 from hexad.engine.setup import no_progress
 from hexad.errors import BadRequest, ContextTooLong, EngineUnavailable, NotFound, Overloaded, RequestFailed
@@ -468,8 +468,8 @@ def test_a_refusal_is_heard_although_the_end_is_seen_first(tmp_path: Path) -> No
         await ended.wait()
         asked = asyncio.create_task(seen.receive())
         await asyncio.sleep(0.3)
-        await engine.send(encode(Refused(Failure("broken", "CheckpointError"))))
-        assert await asked == [Refused(Failure("broken", "CheckpointError"))]
+        await engine.send(encode(Failure("broken", "CheckpointError")))
+        assert await asked == [Failure("broken", "CheckpointError")]
         await seen.stop()
         engine.close()
 

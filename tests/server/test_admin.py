@@ -86,20 +86,12 @@ def ask(server: Server, name: str, body: dict[str, Any] = SHORT) -> list[int]:
     return tokens
 
 
-def shown(server: Server, name: str) -> dict[str, Any]:
-    models = server.http.get(server.url + "/admin/models").json()["models"]
-    return next(model for model in models if model["name"] == name)
-
-
-def until(server: Server, name: str, **wanted: object) -> None:
+def until(server: Server, **wanted: object) -> None:
+    """Wait until `a` is shown like this."""
     deadline = time.monotonic() + AT_LAST_S
-    while not wanted.items() <= (found := shown(server, name)).items():
+    while not wanted.items() <= (found := server.http.get(server.url + "/admin/models").json()["models"][0]).items():
         assert time.monotonic() < deadline, (wanted, found)
         time.sleep(0.01)
-
-
-def generated(server: Server) -> float:
-    return server.metrics()["hexad:generation_tokens_total"]
 
 
 class Stream:
@@ -108,7 +100,8 @@ class Stream:
     def __init__(self, server: Server, name: str) -> None:
         self.tokens: list[int] = []
         self.has_begun = threading.Event()
-        self._server, self._name, self._before = server, name, generated(server)
+        self._server, self._name = server, name
+        self._before = server.metrics()["hexad:generation_tokens_total"]
         self.ended: Future[list[int]] = ThreadPoolExecutor(1).submit(self._read)
         assert self.has_begun.wait(AT_LAST_S)
 
@@ -219,7 +212,7 @@ def test_a_stream_stands_still_and_goes_on(served: Server, stop: str, go: str, k
     assert stream.arrived() == before and len(before) < len(alone)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ask, served, "a")
-        until(served, "a", users=2)
+        until(served, users=2)
         assert not waiting.done()
         admin(served, go, model="a")
         assert waiting.result() == alone[:8]
@@ -231,7 +224,7 @@ def test_what_is_paused_and_then_unloaded_can_be_resumed(served: Server) -> None
     stream = caught(served, "pause")
     with ThreadPoolExecutor(1) as pool:
         unloaded = pool.submit(admin, served, "unload", model="a")
-        until(served, "a", state="leaving")
+        until(served, state="leaving")
         assert not unloaded.done()
         admin(served, "resume", model="a")
         unloaded.result()
@@ -258,7 +251,7 @@ def test_a_drained_model_refuses_until_it_is_resumed(served: Server) -> None:
     with ThreadPoolExecutor(1) as pool:
         with served.standing_still():
             running = pool.submit(ask, served, "a", LONG)
-            until(served, "a", users=1)
+            until(served, users=1)
             assert admin(served, "drain", model="a", timeout=0)["drained"] is False
             refused = served.post("/v1/completions", {"model": "a", "prompt": "x"})
             assert refused.status_code == 503 and "drained" in refused.json()["error"]["message"]

@@ -368,6 +368,15 @@ def test_a_vanished_client_is_written_down(logging: tuple[str, Server]) -> None:
     server.until_idle()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_says_that_it_sends_no_more_counts_as_gone(server: Server, stream: bool) -> None:
+    """As `nc -N` does: nothing tells it from a client that has closed. docs/serving.md says so."""
+    with raw.sent(server, raw.post("/v1/completions", LONG | {"n": 8, "stream": stream})) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert b"[DONE]" not in (received := raw.rest(connection)) and b'"usage"' not in received
+        server.until_idle()
+
+
 def test_what_is_refused_below_http_is_written_down_and_counted(logging: tuple[str, Server]) -> None:
     form, server = logging
     refused = {"bad_http": b"nonsense\r\n\r\n", "head_too_large": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n"}

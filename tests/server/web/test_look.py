@@ -226,6 +226,11 @@ def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> N
     answer = page.locator(".message.assistant")
     while scroller.evaluate("scroller => scroller.scrollTop") < 600:
         assert answer.get_attribute("data-status") == "streaming"
+    # The wheel has turned and the window has not moved yet when more text comes.
+    scroller.dispatch_event("wheel", {"deltaY": -4})
+    expect(page.locator("#to-end")).to_be_visible()
+    page.get_by_role("button", name="Go to the newest message").click()
+    expect(page.locator("#to-end")).to_be_hidden()
     page.mouse.move(700, 300)
     page.mouse.wheel(0, -40)
     expect(page.locator("#to-end")).to_be_visible()
