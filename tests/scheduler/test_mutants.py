@@ -13,7 +13,7 @@ from .machine import SchedulerMachine
 from .mutants import MUTANTS
 
 HUNT = settings(
-    max_examples=400,
+    max_examples=4000,  # it ends with the first catch; the shyest bug takes 120 on average, whatever is drawn
     stateful_step_count=40,
     phases=[Phase.generate],
     report_multiple_bugs=False,
