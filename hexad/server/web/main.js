@@ -266,6 +266,7 @@ addEventListener("keydown", (event) => {
   const command = event.ctrlKey || event.metaKey;
   if (command && !event.shiftKey && event.key.toLowerCase() === "k") {
     showPanel("sidebar", true);
+    $("search").focus();
     $("search").select();
   } else if (command && event.shiftKey && event.key.toLowerCase() === "o") newChat();
   else if (event.key === "Escape" && !$("key-dialog").open) escape();

@@ -80,6 +80,8 @@ export class Sidebar {
     field.addEventListener("blur", () => done(true));
     this.seen = null;
     row.replaceChildren(field);
+    // Not every browser gives the focus to what is selected.
+    field.focus();
     field.select();
   }
 

@@ -107,6 +107,8 @@ def test_an_answer_goes_on_after_a_restart(context: Any, endless_model: Path, tm
     expect(page.locator(".message.assistant")).to_have_attribute("data-status", "incomplete")
     (begun,) = kept(page, "incomplete")
     setting(page, "max_tokens", "20")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator(".notice")).to_contain_text("Incomplete. The server cannot be reached.")
     with serving(endless_model, tmp_path / "again", *options, "--port", str(mortal.port)) as again:
         page.get_by_role("button", name="Continue").click()
         expect(page.locator(".notice")).to_have_text("The limit of tokens ended this answer.Continue")
