@@ -168,6 +168,7 @@ def test_what_is_invalid_cannot_be_spelled(schema: Any, text: str) -> None:
     ("schema", "text"),
     [
         ({"maximum": 1.25}, "1.2"),
+        ({"exclusiveMaximum": 1.25, "multipleOf": 0.1}, "1.2"),
         ({"minimum": 0.1, "maximum": 0.15}, "0.1"),
         ({"multipleOf": 0.25}, "2.5"),
         ({"exclusiveMinimum": 0, "maximum": 0.5}, "0.000000001"),
