@@ -6,23 +6,21 @@ LLM("demo").generate("Hello", SamplingParams(max_tokens=32))[0].outputs[0].text
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
-
-from hexad.types import CompletionOutput, Logprob, RequestOutput, SamplingParams, StructuredOutputs
 
 if TYPE_CHECKING:
     from hexad.engine.async_llm import AsyncLLM
     from hexad.engine.llm import LLM
+    from hexad.types import CompletionOutput, Logprob, RequestOutput, SamplingParams, StructuredOutputs
 
 __all__ = ["LLM", "AsyncLLM", "CompletionOutput", "Logprob", "RequestOutput", "SamplingParams", "StructuredOutputs"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """The engine is loaded when it is first named, so that `import hexad` and the CLI stay instant."""
-    import importlib
-
-    modules = {"LLM": "hexad.engine.llm", "AsyncLLM": "hexad.engine.async_llm"}
-    if name not in modules:
+    """All is loaded when it is first named, so that `import hexad` and the CLI stay instant."""
+    if name not in __all__:
         raise AttributeError(f"module 'hexad' has no attribute {name!r}")
-    return getattr(importlib.import_module(modules[name]), name)
+    modules = {"LLM": "hexad.engine.llm", "AsyncLLM": "hexad.engine.async_llm"}
+    return getattr(importlib.import_module(modules.get(name, "hexad.types")), name)

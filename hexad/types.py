@@ -180,7 +180,7 @@ class TokenLogprobs(msgspec.Struct, array_like=True):
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """An error of `hexad.errors` as a value, for a process border: of a request, or of an engine that cannot start."""
+    """An error of `hexad.errors` as a value, which can cross a process border; alone, why an engine cannot start."""
 
     message: str
     kind: str = "RequestFailed"

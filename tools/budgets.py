@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +14,7 @@ from hexad.config import Config
 
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
-MAX_LINES = {"hexad/server": 6_330, "hexad/bench": 4_350, "hexad": 13_220}
+MAX_LINES = {"hexad/server": 6_350, "hexad/bench": 4_330, "hexad": 13_220}
 """Of Python: the front doors, what measures, and all the rest together."""
 MAX_SETTINGS = 30
 MAX_HELP_SECONDS = 0.3
@@ -71,12 +71,16 @@ def forbidden_words() -> Iterator[str]:
 
 
 def slow_help() -> Iterator[str]:
-    """The best of three, so that a busy machine does not fail the build."""
+    """The best of three, of a processor's time, so that a busy machine does not fail the build."""
+
+    def spent() -> float:
+        return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
     best = MAX_HELP_SECONDS + 1
     for _ in range(3):
-        started = time.perf_counter()
+        before = spent()
         subprocess.run([sys.executable, "-m", "hexad.cli.main", "--help"], check=True, capture_output=True)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, spent() - before)
     if best > MAX_HELP_SECONDS:
         yield f"hexad --help takes {best:.2f} s; at most {MAX_HELP_SECONDS}"
 

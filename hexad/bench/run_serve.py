@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
+import re
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,17 @@ def load(settings: dict[str, Any]) -> protocol.Run:
 
 def start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], int]:
     """A server with these settings, and its port. It answers when this returns."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    flags = [*_flags(settings), "--port", str(port), "--served-model-name", MODEL_NAME]
+    flags = [*_flags(settings), "--port", "0", "--served-model-name", MODEL_NAME]
     command = own_module("hexad.cli.main", "serve", *flags)
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not _answers(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise HexadError(f"the server did not start; try `hexad serve {' '.join(flags)}`")
-        time.sleep(0.02)
-    return process, port
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stderr=said, preexec_fn=die_with_parent)
+        while not (page := re.search(rb"^page .*:(\d+)$", os.pread(said.fileno(), 1 << 16, 0), re.MULTILINE)):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise HexadError(f"the server did not start; try `hexad serve {' '.join(flags)}`")
+            time.sleep(0.02)
+    return process, int(page[1])
 
 
 def _flags(settings: dict[str, Any]) -> list[str]:
@@ -55,14 +54,6 @@ def _flags(settings: dict[str, Any]) -> list[str]:
         elif name != "model" and value != "":
             flags += [f"--{flag}", str(value)]
     return flags
-
-
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=0.2):
-            return True
-    except OSError:
-        return False
 
 
 async def _load(port: int, message: dict[str, Any]) -> list[list[float]]:

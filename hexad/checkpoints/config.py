@@ -53,5 +53,7 @@ class ModelConfig(msgspec.Struct, frozen=True):
     output_bias: bool
     """A bias on the attention's output projection."""
     mlp_bias: bool
+    qk_norm: bool
+    """Queries and keys are normalised head by head before they are rotated."""
     dtype: CheckpointDtype
     """What the weights are stored in."""

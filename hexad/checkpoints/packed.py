@@ -116,7 +116,10 @@ class PackedFiles:
 
     def _make_room(self, path: Path, wanted: int) -> None:
         """Remove what was used longest ago until `wanted` bytes fit."""
-        found = [(file.stat(), file) for file in self.directory.iterdir()]
+        found = []
+        for file in self.directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process has just given it its name
+                found.append((file.stat(), file))
         for what, file in found:
             if file.suffix == ".part" and what.st_mtime < time.time() - STALE_S:
                 file.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ class _Family(msgspec.Struct, frozen=True):
     qkv_bias: bool = False
     bias_keys: tuple[str, ...] = ()
     """Of attention_bias and mlp_bias, the keys that this family obeys."""
+    qk_norm: bool = False
     layered_window: bool = False
     """The window holds from layer `max_window_layers` on, and only if `use_sliding_window`."""
 
@@ -48,6 +49,7 @@ _FAMILIES = {
         head_dim=128,
         sliding_window=4096,
         bias_keys=("attention_bias",),
+        qk_norm=True,
         layered_window=True,
     ),
 }
@@ -105,6 +107,7 @@ def parse_model_config(values: dict[str, Any], source: str) -> ModelConfig:
         attention_bias=attention_bias,
         output_bias=attention_bias and not family.qkv_bias,
         mlp_bias=_obeyed_flag(config, family, "mlp_bias"),
+        qk_norm=family.qk_norm,
         dtype=_dtype(config),
     )
 

@@ -24,15 +24,13 @@ def run(args: argparse.Namespace) -> int:
     if not prompt:
         raise BadRequest("the prompt is empty; give one as an argument or on standard input", param="prompt")
     llm = open_llm(config)
-    if args.raw or llm.frontend.chat_template is None:
-        if args.system:
-            raise BadRequest("--system needs a chat template; leave it out", param="system")
-        write(llm.stream(prompt, sampling(args, llm)), args.stats)
-        return 0
-    messages = [{"role": "system", "content": args.system}] * bool(args.system)
-    messages.append({"role": "user", "content": prompt})
-    text = llm.frontend.render(messages)
-    write(llm.stream(text, sampling(args, llm), add_special_tokens=False), args.stats)
+    is_raw = args.raw or llm.frontend.chat_template is None
+    if is_raw and args.system:
+        raise BadRequest("--system needs a chat template; leave it out", param="system")
+    if not is_raw:
+        opening = [{"role": "system", "content": args.system}] * bool(args.system)
+        prompt = llm.frontend.render([*opening, {"role": "user", "content": prompt}])
+    write(llm.stream(prompt, sampling(args, llm), add_special_tokens=is_raw), args.stats)
     return 0
 
 
@@ -73,8 +71,7 @@ def _shape(args: argparse.Namespace) -> StructuredOutputs | None:
 def write(outputs: Iterable[RequestOutput], stats: bool) -> str:
     """Print an answer as it grows; returns the whole text."""
     started = time.perf_counter()
-    first = 0.0
-    shown = 0
+    first, shown = 0.0, 0
     last: RequestOutput | None = None
     for last in outputs:
         answer = last.outputs[0]
@@ -84,7 +81,6 @@ def write(outputs: Iterable[RequestOutput], stats: bool) -> str:
         shown = len(answer.text)
     print()
     assert last is not None  # an engine that neither answers nor fails would be a bug
-    answer = last.outputs[0]
     if answer.finish_reason == "length":
         print(f"[stopped at {len(answer.token_ids)} tokens; --max-tokens raises the limit]", file=sys.stderr)
     if stats:

@@ -10,6 +10,7 @@ import difflib
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -69,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = importlib.import_module(f"hexad.cli.{args.verb}")
         gc.freeze()
         gc.enable()
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `start` left it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return int(verb.run(args))
     except HexadError as error:
         print(f"hexad: {error}", file=sys.stderr)

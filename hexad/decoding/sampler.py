@@ -97,7 +97,7 @@ def _processed(state: RowState, row_V: Row) -> Row:
             f"of this request rule out all {len(row_V)} tokens at position {state.position}; relax one of them"
         )
     if not np.isfinite(peak):
-        raise RequestFailed(f"after penalties and logit_bias, {_defect(out_V)}; use milder values")
+        raise Unsatisfiable(f"after penalties and logit_bias, {_defect(out_V)}; use milder values")
     return out_V
 
 

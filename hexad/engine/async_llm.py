@@ -93,7 +93,7 @@ class AsyncLLM:
         self._reported = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._last_word = time.monotonic()
+        self._awake = self._last_word = 0.0
         self._audits: list[asyncio.Future[str | None]] = []
         self._supervision = asyncio.create_task(self._supervise())
         self._watch = asyncio.create_task(self._watch_for_silence())
@@ -336,7 +336,7 @@ class AsyncLLM:
             self._fail_all("the supervision of the engine failed; see the server's log")
 
     async def _hear(self, report: Report) -> None:
-        self._last_word = time.monotonic()
+        self._last_word = self._awake
         if isinstance(report, Outputs):
             await self._deliver(report)
         elif isinstance(report, Audited):
@@ -350,7 +350,7 @@ class AsyncLLM:
         spent, computed = self._process.cpu_time(), self._last_word
         while True:
             await asyncio.sleep(HUNG_S / 5)
-            now = time.monotonic()
+            now = self._awake = self._awake + HUNG_S / 5  # while we were held up ourselves nobody could be heard
             awaited = self._live or (self.paused and not self._stands_still)
             if not (awaited and self._ready):
                 self._last_word = now

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import signal
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
@@ -138,5 +139,5 @@ class GrammarProcess:
         if process is None:
             return None
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)  # Process.kill may take the status of one that ended from `wait`
         return await process.wait()

@@ -24,7 +24,8 @@ class Attention:
     """[T, D] -> [T, D]; writes this step's keys and values, then attends over all that are known.
 
     `qkv` are the projections in this order; `cos_sin` is the table of `rotary.py` as an
-    `Array`; `window` 0 attends to everything; `q_norm` and `k_norm` act on each head.
+    `Array`; `window` 0 attends to everything; `qk_norms`, if any, are those of queries and of keys,
+    and act on each head.
     """
 
     def __init__(
@@ -39,13 +40,12 @@ class Attention:
         bias: bool,
         output_bias: bool,
         cos_sin: Array,
+        qk_norms: Sequence[RMSNorm],
         window: int,
         format: WeightFormat,
-        q_norm: RMSNorm | None = None,
-        k_norm: RMSNorm | None = None,
     ) -> None:
         self.ops, self.heads, self.window, self.cos_sin = ops, heads, window, cos_sin
-        self.q_norm, self.k_norm = q_norm, k_norm
+        self.qk_norms = qk_norms
         self.scale = heads.width**-0.5
         widths = (heads.query * heads.width, heads.key_value * heads.width, heads.key_value * heads.width)
         parts = [Part(name, width, bias) for name, width in zip(qkv, widths, strict=True)]
@@ -60,7 +60,8 @@ class Attention:
         q = qkv[:, :k_start].reshape(-1, heads.query, heads.width)
         k = qkv[:, k_start:v_start].reshape(-1, heads.key_value, heads.width)
         v = qkv[:, v_start:].reshape(-1, heads.key_value, heads.width)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+        if self.qk_norms:
+            q_norm, k_norm = self.qk_norms
+            q, k = q_norm(q), k_norm(k)
         q = self.ops.rope_kv_write(q, k, v, self.cos_sin, step, kv)
         return self.output(self.ops.attention(q, step, kv, self.scale, self.window))

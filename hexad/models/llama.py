@@ -1,7 +1,7 @@
 """Llama 1 to 3 (Touvron et al., 2023), and the many models that took over its architecture.
 
-Rotary positions, grouped queries, a SiLU-gated MLP, RMSNorm before each. Llama itself has no window; biases and windows
-are the configuration's to say.
+Rotary positions, grouped queries, a SiLU-gated MLP, RMSNorm before each. Llama itself has no window and no norm of
+queries and keys; biases, windows and norms are the configuration's to say.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Block:
             bias=config.attention_bias,
             output_bias=config.output_bias,
             cos_sin=cos_sin,
+            qk_norms=[RMSNorm(ops, weights, name, config.head_dim, eps) for name in names.qk_norms if config.qk_norm],
             window=config.windows[index],
             format=precision.linear,
         )

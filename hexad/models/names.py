@@ -1,6 +1,6 @@
 """The names of the weights in a Hugging Face checkpoint, apart from the math.
 
-The families here share them; `q_norm` and `k_norm` exist in Qwen3 only.
+The families here share them; `qk_norms` exist in Qwen3 only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ class LayerNames:
         layer = f"model.layers.{index}"
         self.attention_norm = f"{layer}.input_layernorm"
         self.qkv = tuple(f"{layer}.self_attn.{part}_proj" for part in "qkv")
-        self.q_norm = f"{layer}.self_attn.q_norm"
-        self.k_norm = f"{layer}.self_attn.k_norm"
+        self.qk_norms = tuple(f"{layer}.self_attn.{part}_norm" for part in "qk")
         self.attention_output = f"{layer}.self_attn.o_proj"
         self.mlp_norm = f"{layer}.post_attention_layernorm"
         self.gate = f"{layer}.mlp.gate_proj"

@@ -38,7 +38,7 @@ def _num_floats(c: ModelConfig) -> int:
         + c.hidden_size * c.output_bias
         + (2 * c.intermediate_size + c.hidden_size) * c.mlp_bias
     )
-    return c.num_layers * (biases + 2 * c.hidden_size + 2 * c.head_dim) + c.hidden_size
+    return c.num_layers * (biases + 2 * c.hidden_size + 2 * c.head_dim * c.qk_norm) + c.hidden_size
 
 
 def num_linear_weights(config: ModelConfig) -> int:

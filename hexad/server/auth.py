@@ -38,10 +38,15 @@ class Client:
         if priority < 0 and self.name and not self.admin:
             raise Forbidden(f"priority is {priority}; below 0 takes an admin's key; give 0 or more", param="priority")
 
-    def check_keep_alive(self, keep_alive: float | None) -> None:
-        """Raises Forbidden for a key that wants to say how long a model stays: it stays for everybody."""
-        if keep_alive is not None and self.name and not self.admin:
-            raise Forbidden("keep_alive holds for everybody: it takes an admin's key, leave it out", param="keep_alive")
+    def keep_alive(self, asked: float | None, present: float | None) -> float | None:
+        """What becomes of a model's `keep_alive`, which holds for everybody: a key can only make it longer, and to a
+        day at most. Raises Forbidden."""
+        if asked is None or not self.name or self.admin:
+            return asked
+        if not 0 < asked <= 86_400:
+            what = f"keep_alive is {asked:g} s, for everybody; 0, less and more than a day take an admin's key"
+            raise Forbidden(f"{what}: give up to 24h, or leave it out", param="keep_alive")
+        return present if present is None else max(asked, present)
 
 
 ANONYMOUS = Client()

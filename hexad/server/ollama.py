@@ -108,9 +108,9 @@ async def _parts(
     models: Models, body: ChatRequest | GenerateRequest, caller: Caller
 ) -> AsyncGenerator[tuple[Parts, Parts], None]:
     """What the answer gains, and at the end why it ended and how long it took."""
-    caller.client.check_keep_alive(body.keep_alive)
     start, first = time.perf_counter_ns(), 0
     entry = find(models, body.model)
+    keep_alive = caller.client.keep_alive(body.keep_alive, entry.keep_alive)
     empty = not (body.messages if isinstance(body, ChatRequest) else body.prompt or body.suffix)
     if empty and body.keep_alive == 0:
         if entry.pinned:
@@ -119,7 +119,7 @@ async def _parts(
             models.leave(entry.instance)
         yield {"content": ""}, {"done_reason": "unload"}
         return
-    async with models.use(entry.name, caller, body.keep_alive) as service:
+    async with models.use(entry.name, caller, keep_alive) as service:
         loaded = time.perf_counter_ns()
         if empty:
             yield {"content": ""}, {"done_reason": "load"}

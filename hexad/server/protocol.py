@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hexad.errors import HexadError
@@ -76,6 +78,15 @@ class _Lingering:
         self._heard += size
         if self._heard > MAX_LINGER_BYTES:
             self.own.abort()
+
+
+async def _send_plain(cycle: RequestResponseCycle, send: Any, message: Message) -> None:
+    """HTTP/1.0 knows no chunks (RFC 9112, section 6.1): an answer without a length ends with its connection."""
+    if message["type"] == "http.response.start" and b"content-length" not in dict(message["headers"]):
+        cycle.chunked_encoding = False
+    elif not cycle.expected_content_length:
+        cycle.expected_content_length = len(message.get("body", b""))
+    await send(message)
 
 
 class Protocol(HttpToolsProtocol):
@@ -147,6 +158,8 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
+        if cycle.scope["http_version"] != "1.1":
+            cycle.send = partial(_send_plain, cycle, cycle.send)  # type: ignore[method-assign]
         super()._start_asgi_task(cycle, app)
 
     def _make_room(self) -> bool:

@@ -48,7 +48,8 @@ class Answering:
         if gained.piece.finish_reason is None:
             return
         cut = gained.piece.finish_reason == "length"
-        yield from self._close("incomplete" if cut else "completed")
+        is_half_a_call = self._item.get("type") == "function_call" and gained.piece.finish_reason != "tool_calls"
+        yield from self._close("incomplete" if cut or is_half_a_call else "completed")
         if cut:
             self.response |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
         else:

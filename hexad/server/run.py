@@ -36,6 +36,8 @@ from hexad.server.wire import unless
 
 FLUSH_S = 5
 """After the drain: how long connections may take to accept their last bytes."""
+TRACES_S = 2.0
+"""After that: how long the trace collector may take to accept the last spans."""
 UNIX = "unix:"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -159,7 +161,10 @@ async def _serve(
         server.should_exit = True
         await serving
         if tracing is not None:
-            await unless(stop_at_once.wait(), asyncio.to_thread(tracing.close))  # the collector may be gone
+            closing = asyncio.create_task(asyncio.to_thread(tracing.close))
+            if (await asyncio.wait({closing}, timeout=TRACES_S))[1]:
+                told = "the trace collector did not take the last spans in %g s: they are lost"
+                logging.getLogger("hexad.server").warning(told, TRACES_S)
 
 
 def _settings(app: FastAPI, config: Config) -> uvicorn.Config:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -23,7 +23,7 @@ from hexad.server.generation import Job, Service, run
 from hexad.server.pieces import Cursor, Piece
 from hexad.text.grammar import expression
 from hexad.text.literal import Literals
-from hexad.text.reply import CallStart, Event, Reasoning, ReplyParser, Tool
+from hexad.text.reply import Event, Reasoning, ReplyParser, Tool
 from hexad.text.reply_grammar import reply_grammar
 from hexad.types import RequestOutput, SamplingParams, StructuredOutputs
 
@@ -110,17 +110,8 @@ def call_id() -> str:
     return "call_" + uuid.uuid4().hex[:24]
 
 
-@dataclass(frozen=True, slots=True)
-class _Thinking:
-    """What a turn's wishes about reasoning come to with one model."""
-
-    asked: bool | None
-    budget: int | None
-    template: dict[str, Any]
-
-
-def _thinking(service: Service, turn: Turn) -> _Thinking:
-    """Raises BadRequest where a model that does not reason is asked to."""
+def _decided(service: Service, turn: Turn) -> Turn:
+    """With what its wishes about reasoning come to with this model. Raises BadRequest where it does not reason."""
     wishes = {"effort": turn.effort not in (None, "none"), "thinking": turn.thinking or False}
     wishes["thinking_budget"] = turn.thinking_budget is not None
     wish = next((name for name, wished in wishes.items() if wished), None)
@@ -146,12 +137,15 @@ def _thinking(service: Service, turn: Turn) -> _Thinking:
         and not service.template_reads("enable_thinking", "thinking is")
     ):
         budget = 0  # this model cannot be told; it can be stopped
-    return _Thinking(asked, budget, template)
+    return replace(turn, thinking=asked, thinking_budget=budget, template=template | turn.template)
 
 
 async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     """The text and the tokens of the prompt. Raises BadRequest where the model's template refuses."""
-    options = _thinking(service, turn).template | turn.template
+    return await _prompt_of(service, _decided(service, turn))
+
+
+async def _prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
     literals = Literals(service.engine.tokenizer)
 
     def render() -> tuple[str, str]:
@@ -162,7 +156,7 @@ async def prompt_of(service: Service, turn: Turn) -> tuple[str, list[int]]:
         messages = turn.messages()
         late = any(message["role"] == "system" for message in messages[1:])
         try:
-            text = service.engine.frontend.render(literals.marked(messages), tools=tools or None, **options)
+            text = service.engine.frontend.render(literals.marked(messages), tools=tools or None, **turn.template)
             prompt, place = literals.unmarked(text), 0
             for said in (each["content"].strip() for each in messages if late and each["role"] == "system"):
                 if (place := prompt.find(said, place)) < 0:
@@ -185,9 +179,9 @@ def _shown(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _shape(service: Service, turn: Turn, thinks: bool, prompt_tail: str) -> StructuredOutputs | None:
+def _shape(service: Service, turn: Turn, prompt_tail: str) -> StructuredOutputs | None:
     """What the whole raw reply must look like, calls and reasoning included; None where it is free."""
-    form = service.format
+    form, thinks = service.format, turn.thinking is not False
     tools = [tool for tool in turn.tools if turn.callable is None or tool.name in turn.callable]
     if turn.tool_choice == "none" or (form.style == "none" and turn.tool_choice == "auto"):
         tools = []
@@ -236,20 +230,19 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
     """Each answer's growth. Closing the generator aborts the request. Refusals name fields as the dialect does."""
     # What the tools come to as a grammar is refused by their name.
     with naming(turn.names if turn.structured else {"structured_outputs": "tools", **turn.names}):
-        text, tokens = await prompt_of(service, turn)
+        turn = _decided(service, turn)
+        text, tokens = await _prompt_of(service, turn)
         tools = turn.tools if turn.tool_choice != "none" else ()
-        thinking = _thinking(service, turn)
         tail = text[-PROMPT_TAIL:]
         shape = turn.structured
         if turn.tools or service.format.reasoning is not None or service.format.answer:
-            shape = await asyncio.to_thread(_shape, service, turn, thinking.asked is not False, tail)
-        params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=thinking.budget)
+            shape = await asyncio.to_thread(_shape, service, turn, tail)
+        params = msgspec.structs.replace(turn.params, structured_outputs=shape, thinking_budget=turn.thinking_budget)
         job = Job(turn.request_id, [tokens], params, turn.priority, turn.cache_salt, caller, True, turn.to_the_end)
         # A model that reasons although it was asked not to is still understood.
         parsers = [ReplyParser(service.format, tools=tools, thinking=True, prompt_tail=tail) for _ in range(params.n)]
         cursors = [Cursor(by_token=turn.by_token) for _ in parsers]
         counts = [_ReasoningTokens(service.reasoning_end) for _ in parsers]
-        called = [False] * len(parsers)
         async with contextlib.aclosing(run(service, job)) as growth:
             async for _, output in growth:
                 for choice in output.outputs:
@@ -259,9 +252,9 @@ async def answer(service: Service, turn: Turn, caller: Caller) -> AsyncGenerator
                         continue
                     events = parsers[index].push(piece.text)
                     if piece.finish_reason is not None:
-                        events += parsers[index].finish()
+                        cut = piece.finish_reason != "stop" or piece.stop_reason is not None
+                        events += parsers[index].finish(cut=cut)
                     counts[index].feed(piece.token_ids, events)
-                    called[index] |= any(isinstance(event, CallStart) for event in events)
-                    if piece.finish_reason == "stop" and called[index]:
+                    if piece.finish_reason == "stop" and parsers[index].has_called:
                         piece = piece._replace(finish_reason="tool_calls")
                     yield Gained(index, events, piece, output, counts[index].count)

@@ -52,7 +52,7 @@ def prepare_schema(schema: dict[str, Any], lenient: bool = False) -> dict[str, A
     only without what would stop llguidance, which is to leave out what it does not know."""
     try:
         return _Rewriter(schema).document(lenient)
-    except (AttributeError, KeyError, IndexError, ArithmeticError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise BadRequest(
             f"the JSON schema has a keyword with a value of the wrong type: {error}", param="structured_outputs"
         ) from None

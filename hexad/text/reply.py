@@ -77,6 +77,8 @@ class ReplyParser:
         self._reader = Reader()
         self._events: list[Event] = []
         self._num_calls = 0
+        self.has_called = False
+        """There are calls, and the newest is complete."""
         self._has_begun = False
         """A call of the current section."""
         self._has_said = False
@@ -87,9 +89,9 @@ class ReplyParser:
         self._reader.feed(text)
         return self._advance()
 
-    def finish(self) -> list[Event]:
-        """What was held back, once no more text comes."""
-        self._reader.is_final = True
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """What was held back, once no more text comes. `cut`: it was not the model that ended the reply."""
+        self._reader.is_final, self._is_cut = True, cut
         return self._advance()
 
     def _advance(self) -> list[Event]:
@@ -176,6 +178,7 @@ class ReplyParser:
         call = {"object": self._object, "named": self._named, "python": self._python, "xml": self._xml}[form.style]
         while True:
             yield from call(bool(form.bare) and not marker)
+            self.has_called = True
             read.taken = []
             if form.close:
                 yield from read.choose(form.close.strip())
@@ -192,7 +195,7 @@ class ReplyParser:
         """A call begins. Returns what takes its arguments."""
         index = self._num_calls
         self._num_calls += 1
-        self._has_begun = True
+        self._has_begun, self.has_called = True, False
         self._events.append(CallStart(index, name))
 
         def take(text: str) -> None:
@@ -232,13 +235,10 @@ class ReplyParser:
         first = yield from read.skip_space()
         if first == "{":
             yield from read.json_value(self._begin(name) if name else early)
-            return
-        if first == '"':
-            text = (yield from read.json_string()) or "{}"
         else:
-            yield from read.choose("null")
-            text = "{}"
-        (self._begin(name) if name else early)(text)
+            text = yield from (read.json_string() if first == '"' else read.choose("null"))
+            (self._begin(name) if name else early)(text if first == '"' and text else "{}")
+        self.has_called |= bool(name)
 
     def _name(self) -> Steps[str]:
         yield from self._reader.skip_space()
@@ -336,11 +336,13 @@ class ReplyParser:
                 self._say("".join(header))
             elif recipient:
                 say, first = self._begin(recipient[1]), (yield from read.skip_space())
-                if first in ("", "<"):
+                if first == "<" or not (first or self._is_cut):
                     say("{}")
+                    self.has_called = True
                 elif first == "{":
                     with suppress(Malformed):
                         yield from read.json_value(say)
+                        self.has_called = True
                         yield from read.skip_space()
                     say = self._say
             yield from read.text_until(_BODY_END, say, trims="")

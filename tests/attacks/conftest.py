@@ -5,6 +5,7 @@ It has keys, because the engine's books are shown to an admin only; the attacker
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,20 @@ class Target(Server):
     def audit(self) -> Any:
         return self.http.get(self.url + "/debug/invariants", headers={"x-api-key": ADMIN}).json()
 
+    def ask_admin(self, verb: str) -> Any:
+        answer = self.http.post(f"{self.url}/admin/{verb}", json={}, headers={"x-api-key": ADMIN})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is computed meanwhile, however quick the machine is; who asks waits."""
+        self.ask_admin("pause")
+        try:
+            yield
+        finally:
+            self.ask_admin("resume")
+
     def memory_mb(self) -> float:
         """Resident, of the server and its engine."""
         kilobytes = 0
@@ -73,7 +88,7 @@ def target(shared_target: Target, answer_before: Any) -> Iterator[Target]:
     yield shared_target
     assert shared_target.process.poll() is None, shared_target.log.read_text()[-3000:]
     assert shared_target.golden() == answer_before
-    shared_target.until_idle(timeout_s=10, key=ADMIN)
+    shared_target.until_idle(key=ADMIN)
     assert shared_target.audit() == {"ok": True, "broken": {}}
     assert shared_target.metrics(ADMIN)["hexad:engine_restarts_total"] == 0, "an engine process died"
     assert "Traceback" not in (log := shared_target.log.read_text()[said:]), log

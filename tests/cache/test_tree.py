@@ -131,7 +131,7 @@ class NaiveCache:
         del self.last_used[min(leaves, key=lambda prefix: self.last_used[prefix])]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 @given(
     st.integers(5, 8),
     st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=SIZE, max_size=4 * SIZE), st.integers(0, 3)), max_size=40),

@@ -137,7 +137,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedFiles, bytes]
     return files, files.path(ORIGIN).read_bytes()
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_no_damage_goes_unnoticed(small: tuple[PackedFiles, bytes], data: st.DataObject) -> None:
     files, intact = small
@@ -230,6 +230,19 @@ def test_what_was_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="do not fit into"):
         files.save(b"too large", {"w/tiles": np.zeros(20_000, np.uint8)})
     assert set(files.directory.iterdir()) == wanted
+
+
+def test_what_another_process_renames_meanwhile_is_no_reason_not_to_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def iterdir(self: Path) -> list[Path]:
+        return [self / name for name in ("just-renamed.part", *os.listdir(self))]
+
+    files = PackedFiles(tmp_path / "packed")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", iterdir)
+        files.save(ORIGIN, {"w/tiles": np.zeros(64, np.uint8)})
+    assert _read(files)
 
 
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(tmp_path: Path) -> None:

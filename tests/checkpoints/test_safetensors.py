@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from hexad.checkpoints.safetensors import SafetensorsFile
 from hexad.errors import CheckpointError
 
-OFTEN = settings(max_examples=400, deadline=None, derandomize=True)
+OFTEN = settings(max_examples=400)
 
 
 @pytest.fixture(scope="session")

@@ -119,9 +119,9 @@ def test_made_up_weights_have_their_statistics_and_repeat() -> None:
 
 
 def test_made_up_weights_take_little_time() -> None:
-    started = time.process_time()
+    started = time.thread_time()
     weights = DummyWeights(seed=0)
     for layer in range(10):
         assert weights.take(f"model.layers.{layer}.mlp.up_proj.weight", (3072, 1024)).dtype.name == "bfloat16"
     # 31 million in half a second at most: half a billion in seconds, not minutes.
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 0.5

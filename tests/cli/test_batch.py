@@ -74,7 +74,8 @@ def test_a_batch_that_was_killed_goes_on_to_the_same_answers(tmp_path: Path) -> 
     given = write(tmp_path / "in", lines)
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert hexad("batch", str(given), str(whole), "demo").returncode == 0
-    process = subprocess.Popen([*COMMAND, str(given), str(torn), "demo"])
+    slowly = ["--max-num-seqs", "1"]  # so that seconds are left when 20 are done
+    process = subprocess.Popen([*COMMAND, str(given), str(torn), "demo", *slowly])
     while not torn.exists() or torn.read_bytes().count(b"\n") < 20:
         assert process.poll() is None, "done before it could be killed"
         time.sleep(0.005)

@@ -117,10 +117,11 @@ def test_a_tab_in_an_interactive_zsh(scripts: dict[str, Path], home: Path) -> No
 
 
 def test_a_tab_takes_less_than_a_tenth_of_a_second(scripts: dict[str, Path], home: Path) -> None:
+    """Of a processor, whatever else is running."""
     program = f"source {scripts['bash']}; COMP_WORDS=(hexad serve ''); COMP_CWORD=2; "
-    program += "TIMEFORMAT=%R; time for i in 1 2 3 4 5 6 7 8 9 10; do _hexad; done"
+    program += "TIMEFORMAT='%U %S'; time for i in 1 2 3 4 5 6 7 8 9 10; do _hexad; done"
     done = subprocess.run(["bash", "-c", program], cwd=home, capture_output=True, text=True, check=True)
-    assert float(done.stderr.replace(",", ".")) / 10 < 0.1
+    assert sum(map(float, done.stderr.replace(",", ".").split())) / 10 < 0.1
 
 
 def test_every_setting_is_offered(scripts: dict[str, Path], home: Path) -> None:

@@ -84,7 +84,7 @@ def text_of(walk: Walk) -> str:
     return b"".join(VOCABULARY.tokens[token] for token in walk.tokens).decode()
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(schema=SCHEMAS, seed=st.integers(0, 2**32))
 def test_random_walks_are_valid(schema: dict[str, Any], seed: int) -> None:
     try:
@@ -97,7 +97,7 @@ def test_random_walks_are_valid(schema: dict[str, Any], seed: int) -> None:
         assert on_a_line(value).count(" ") == text_of(walk).count(" ")
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(schema=SCHEMAS, seed=st.integers(0, 2**32))
 def test_a_walk_is_a_function_of_its_tokens(schema: dict[str, Any], seed: int) -> None:
     """Replayed at once, in pieces, or with jumps: the same may come next."""
@@ -217,10 +217,10 @@ def test_a_schema_is_found_behind_a_token_with_a_slash() -> None:
 
 
 def test_a_text_of_blank_lines_is_read_in_linear_time() -> None:
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(BadRequest, match="neither Lark"):
         expression(StructuredOutputs(grammar="\n" * 300_000 + "x"))
-    assert time.process_time() - started < 5
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,7 @@ def test_a_text_of_blank_lines_is_read_in_linear_time() -> None:
         ({"json": {"contains": {"const": 1}, "minContains": 9}}, "minContains"),
         ({"json": {"uniqueItems": True}}, "uniqueItems"),
         ({"json": {"type": ["string", "null"], "nullable": True}}, "nullable"),
+        ({"json": {"minimum": "1 m"}}, "wrong type"),
         ({"json": {"format": "phone"}}, "format 'phone' cannot be enforced; say it as a pattern"),
         ({"json": {"prefixItems": [True], "additionalItems": False}}, "additionalItems"),
         ({"json": {"not": {"pattern": "a"}}}, "pattern cannot be negated"),
@@ -327,7 +328,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(derandomize=True, max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(schema=st.dictionaries(KEYWORDS, JUNK, max_size=4))
 def test_any_schema_is_compiled_or_refused(schema: dict[str, Any]) -> None:
     try:
@@ -336,7 +337,7 @@ def test_any_schema_is_compiled_or_refused(schema: dict[str, Any]) -> None:
         assert error.param == "structured_outputs"
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tag=JUNK | st.dictionaries(st.sampled_from(["structures", "triggers", "format"]), JUNK, max_size=3))
 def test_any_structural_tag_is_compiled_or_refused(tag: Any) -> None:
     try:

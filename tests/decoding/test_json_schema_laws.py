@@ -118,7 +118,7 @@ def assert_exact(schema: Any, values: list[Any]) -> None:
         assert text is None or validator.is_valid(json.loads(text)), text
 
 
-OFTEN = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+OFTEN = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 
 
 @OFTEN

@@ -115,9 +115,9 @@ def test_a_refusal_says_what_and_why(schema: dict[str, Any], named: str) -> None
 
 def test_thousands_of_references_take_no_time() -> None:
     chain = {f"d{i}": {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(6000)}
-    started = time.process_time()
+    started = time.thread_time()
     to_grammar(StructuredOutputs(json={"$ref": "#/$defs/d0", "$defs": chain | {"d6000": {"type": "string"}}}))
-    assert time.process_time() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_what_contains_counts_stands_among_the_first_items() -> None:

@@ -159,3 +159,23 @@ def test_an_excluded_bound_is_excluded(bounds: tuple[float, float], ends: str) -
         validator = jsonschema_rs.validator_for(schema)
         for value in values:
             assert admits(start, TOKENIZER, value) == validator.is_valid(value), (schema, value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"maximum": 2.5, "not": {"type": "integer"}},
+        {"maximum": 2.5, "not": {"maximum": 2}},
+        {"minimum": -2.5, "not": {"enum": [-2, 0]}},
+        {"allOf": [{"exclusiveMinimum": 0}, {"maximum": 0.5}]},
+        {"exclusiveMaximum": 0, "$ref": "#/$defs/a", "$defs": {"a": {"minimum": -0.5}}},
+        {"exclusiveMaximum": -1, "$ref": "#/$defs/a", "$defs": {"a": {"minimum": -1.5}}},
+        {"exclusiveMinimum": 10**7, "anyOf": [{"exclusiveMaximum": 10**7 + 0.5}]},
+        {"minimum": 1.5, "exclusiveMaximum": 2},
+    ],
+)
+def test_a_bound_that_another_schema_excludes_is_excluded(schema: dict[str, Any]) -> None:
+    start = VOCABULARY.compile(VOCABULARY.grammar(StructuredOutputs(json={"type": "number", **schema})))
+    validator = jsonschema_rs.validator_for(schema)
+    values = [whole + part for whole in (-3, -2, -1, 0, 1, 2, 3, 10**7) for part in (0, 0.25, 0.9)]
+    assert [admits(start, TOKENIZER, value) for value in values] == [validator.is_valid(value) for value in values]

@@ -42,7 +42,7 @@ def oracle(processor: LogitsProcessor, input_ids: Sequence[int], row: np.ndarray
     return out
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(row=ROWS, prompt=TOKENS, generated=TOKENS, penalty=st.floats(0.1, 5.0))
 def test_repetition_penalty_is_transformers(
     row: np.ndarray, prompt: list[int], generated: list[int], penalty: float
@@ -51,7 +51,7 @@ def test_repetition_penalty_is_transformers(
     np.testing.assert_array_equal(ours, oracle(RepetitionPenaltyLogitsProcessor(penalty), prompt + generated, row))
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     row=ROWS,
     generated=st.lists(st.integers(0, 3), max_size=8),
@@ -82,21 +82,21 @@ def test_min_tokens_is_transformers(num_generated: int, ignore_eos: bool) -> Non
     np.testing.assert_array_equal(ours, expected)
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(row=ROWS, bias=st.dictionaries(st.integers(0, V - 1), st.floats(-100, 100), min_size=1, max_size=10))
 def test_logit_bias_is_transformers_sequence_bias(row: np.ndarray, bias: dict[int, float]) -> None:
     expected = oracle(SequenceBiasLogitsProcessor({(token,): value for token, value in bias.items()}), [1], row)
     np.testing.assert_array_equal(process(state(logit_bias=bias), row), expected)
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(row=ROWS, allowed=st.lists(st.integers(0, V - 1), min_size=1, max_size=10))
 def test_allowed_tokens_suppress_all_others(row: np.ndarray, allowed: list[int]) -> None:
     expected = oracle(SuppressTokensLogitsProcessor([t for t in range(V) if t not in allowed]), [1], row)
     np.testing.assert_array_equal(process(state(allowed_token_ids=allowed), row), expected)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(row=ROWS, allowed=st.lists(st.integers(0, V + 30), min_size=1, max_size=20))
 def test_a_grammar_suppresses_all_others_and_what_it_does_not_know(row: np.ndarray, allowed: list[int]) -> None:
     """Its mask may be shorter or longer than the row."""
@@ -104,7 +104,7 @@ def test_a_grammar_suppresses_all_others_and_what_it_does_not_know(row: np.ndarr
     np.testing.assert_array_equal(process(state(grammar=allowed), row), expected)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(row=ROWS, generated=TOKENS, frequency=st.floats(-2, 2), presence=st.floats(-2, 2))
 def test_frequency_and_presence_are_the_published_formula(
     row: np.ndarray, generated: list[int], frequency: float, presence: float
@@ -129,7 +129,7 @@ def test_order_is_masks_then_bias_then_penalties() -> None:
     assert np.isneginf(np.delete(out, [5, 6])).all()
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_processing_is_pure_and_skipped_only_where_it_does_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -30,7 +30,7 @@ def pick_one(ops: Ops, row_V: np.ndarray, who: RowState) -> bytes:
     return picked_bytes(pick(ops, row_V[None].copy(), [who])[0])
 
 
-@settings(derandomize=True, max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), vocab=st.sampled_from([17, 64, 1000]))
 def test_a_row_is_the_same_alone_and_among_32_at_any_place(ops: Ops, seed: int, vocab: int) -> None:
     rng = np.random.default_rng(seed)
@@ -89,10 +89,34 @@ def test_a_broken_row_fails_alone(ops: Ops, kind: str, at: int, plain: bool) -> 
     given_bytes = rows.tobytes()
     picks = pick(ops, rows, states)
     assert rows.tobytes() == given_bytes
-    assert CAUSES[kind] in str(picks[at].error)
+    error = picks[at].error
+    assert error is not None and CAUSES[kind] in error.message
+    assert error.error().status == (400 if kind in ("masked", "overflow") else 500)
     assert (picks[at].token_id, picks[at].logprobs) == (-1, None)
     after = [picked_bytes(p) for p in picks]
     assert after[:at] + after[at + 1 :] == before[:at] + before[at + 1 :]
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(data=st.data(), magnitude=st.sampled_from([0.0, 1e-30, 1.0, 1e30, 1e36, 3e38]), seed=st.integers(0, 2**32 - 1))
+def test_legal_parameters_over_finite_logits_are_never_our_fault(
+    ops: Ops, data: st.DataObject, magnitude: float, seed: int
+) -> None:
+    """Each gives a token, or a refusal of the request's."""
+    row = np.random.default_rng(seed).uniform(-1, 1, V).astype(np.float32) * np.float32(magnitude)
+    ranges: dict[str, tuple[float, float]] = {
+        "temperature": (0, 100), "top_p": (1e-9, 1), "min_p": (0, 1), "repetition_penalty": (0.01, 100),
+        "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2),
+    }  # fmt: skip
+    params = {
+        name: data.draw(st.sampled_from(ends) | st.floats(*ends, exclude_min=name == "top_p"), name)
+        for name, ends in ranges.items()
+    }
+    bias = data.draw(st.dictionaries(st.integers(0, V - 1), st.sampled_from([-100.0, 100.0]), max_size=3))
+    seen = data.draw(st.lists(st.integers(0, V - 1), max_size=8))
+    (only,) = pick(ops, row[None], [state(seen, seen, logit_bias=bias, seed=seed, **params)])
+    assert only.error is None or only.error.error().status == 400
+    assert only.error is None or magnitude >= 1e36, "nor the request's, where logits are those of a model"
 
 
 def test_log_probabilities_never_meet_a_broken_row(ops: Ops) -> None:

@@ -57,7 +57,7 @@ def test_an_end_of_several_tokens_is_forced_one_after_another_and_completed_wher
     assert replay([1, 5, 4, 1, 1], 3, [], end) == [1, *end, 1]
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     wishes=st.lists(st.integers(0, V - 1), max_size=14),
     budget=st.integers(0, 8),

@@ -19,6 +19,8 @@ from hexad.text.tokenizer import Tokenizer
 V = 256
 LETTERS = [ord(letter) for letter in string.ascii_lowercase]
 PROMPTS = [np.random.default_rng(n).integers(2, V, n).tolist() for n in (1, 2, 15, 16, 17, 33, 100, 260, 500, 700)]
+TIE = 1e-5
+"""The order of two that are nearer is not the same on every processor that transformers runs on."""
 GREEDY = SamplingParams(temperature=0.0, max_tokens=48, ignore_eos=True)
 
 
@@ -93,10 +95,13 @@ def test_logprobs_are_log_softmax_of_transformers_logits(pair: Pair, temperature
         for row, (entries, token) in enumerate(zip(found, tokens, strict=True)):
             assert entries is not None and next(iter(entries)) == token
             top = 4 if row >= len(prompt) - 1 else 2
-            assert set(entries) == {token, *np.argsort(-expected[row])[:top].tolist()}
+            last = np.sort(expected[row])[-top]
+            assert set(np.flatnonzero(expected[row] > last + TIE)) <= set(entries) and len(entries) <= top + 1
             for token_id, entry in entries.items():
-                assert entry.logprob == pytest.approx(expected[row, token_id], abs=1e-4)
-                assert entry.rank == 1 + (expected[row] > expected[row, token_id]).sum()
+                theirs = expected[row, token_id]
+                assert entry.logprob == pytest.approx(theirs, abs=1e-4)
+                assert (expected[row] > theirs + TIE).sum() < entry.rank <= (expected[row] > theirs - TIE).sum()
+                assert token_id == token or theirs > last - TIE
         total = sum(expected[len(prompt) - 1 + i, token] for i, token in enumerate(answer.token_ids))
         assert answer.cumulative_logprob == pytest.approx(total, abs=1e-3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,9 @@ def shown(output: RequestOutput) -> list[object]:
 
 
 def lengths(engine: AsyncLLM) -> list[int]:
-    return [len(choice.token_ids) for live in engine._live.values() for choice in live.stream.output.outputs]
+    """Of the answers that are not complete."""
+    outputs = [choice for live in engine._live.values() for choice in live.stream.output.outputs]
+    return [len(choice.token_ids) for choice in outputs if choice.finish_reason is None]
 
 
 async def started(engine: AsyncLLM) -> list[asyncio.Task[RequestOutput]]:
@@ -47,6 +49,19 @@ async def started(engine: AsyncLLM) -> list[asyncio.Task[RequestOutput]]:
             if len(lengths(engine)) == 3 and min(lengths(engine)) >= 10:
                 return asked
             await asyncio.sleep(0.001)
+        await asyncio.gather(*asked)
+
+
+async def held(
+    engine: AsyncLLM, hold: Callable[[], Awaitable[None]], release: Callable[[], Awaitable[None]]
+) -> list[asyncio.Task[RequestOutput]]:
+    """Held in the middle of their answers, and again where what was still to be read completed one of them."""
+    while True:
+        asked = await started(engine)
+        await hold()
+        if len(lengths(engine)) == 3:
+            return asked
+        await release()
         await asyncio.gather(*asked)
 
 
@@ -75,8 +90,7 @@ def test_a_paused_engine_goes_on_with_the_same_tokens(config: Config, kill: bool
     async def main() -> None:
         async with running(config) as engine:
             undisturbed = [shown(await answer(engine, params)) for params in (*LONG, SHORT)]
-            asked = await started(engine)
-            await engine.pause()
+            asked = await held(engine, engine.pause, engine.resume)
             before = lengths(engine)
             asked.append(asyncio.create_task(answer(engine, SHORT)))
             if kill:
@@ -96,11 +110,16 @@ def test_a_sleeping_engine_has_no_process_and_wakes_with_the_same_tokens(config:
     async def main() -> None:
         async with running(config) as engine:
             undisturbed = [shown(await answer(engine, params)) for params in (*LONG, SHORT)]
-            asked = await started(engine)
-            pid = engine.engine_pid
-            if kill:  # the supervisor may be in the middle of a restart
-                killed(engine)
-            await engine.sleep()
+            pid = 0
+
+            async def sleep() -> None:
+                nonlocal pid
+                pid = engine.engine_pid
+                if kill:  # the supervisor may be in the middle of a restart
+                    killed(engine)
+                await engine.sleep()
+
+            asked = await held(engine, sleep, engine.wake)
             assert not Path(f"/proc/{pid}").exists()
             asked.append(asyncio.create_task(answer(engine, SHORT)))
             await asyncio.sleep(0.1)

@@ -22,6 +22,7 @@ from hexad.bench import skills
 from hexad.config import Config, resolve
 from hexad.decoding.grammar import Vocabulary
 from hexad.engine import grammar_process, grammars
+from hexad.engine.messages import READY
 from hexad.engine.process import BOOTSTRAP
 from hexad.errors import BadRequest, DeadlineExceeded, EngineUnavailable, Overloaded
 
@@ -202,6 +203,36 @@ def test_a_compiler_that_dies_or_hangs_costs_one_request(config: Config, monkeyp
             assert (await answer(engine, asking(StructuredOutputs(choice=["after all"])))).outputs[
                 0
             ].text == "after all"
+
+    asyncio.run(main())
+
+
+def test_how_a_compiler_ended_is_known_however_late_that_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ran out of its time is a verdict: nobody tries the same again."""
+    starts, waitpid = [0], os.waitpid
+
+    class Held(grammar_process.GrammarProcess):
+        async def _start(self) -> None:
+            starts[0] += 1
+            await super()._start()
+
+        async def _end(self) -> int | None:
+            time.sleep(0.1)
+            return await super()._end()
+
+    def late(pid: int, options: int) -> tuple[int, int]:
+        time.sleep(0.3)
+        return waitpid(pid, options)
+
+    async def main() -> None:
+        compiler = Held(None, [0])
+        ends = f"import os, signal; os.write(1, {READY!r}); os.read(0, 4); os.kill(os.getpid(), signal.SIGXCPU)"
+        monkeypatch.setattr(compiler, "_command", (sys.executable, "-c", ends))
+        monkeypatch.setattr(os, "waitpid", late)  # as asyncio looks for an end, on a busy machine
+        with pytest.raises(BadRequest, match="too large"):
+            await compiler.compile(StructuredOutputs(regex="[a-z]"))
+        await compiler.close()
+        assert starts == [1]
 
     asyncio.run(main())
 

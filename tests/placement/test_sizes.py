@@ -50,8 +50,7 @@ def test_weight_bytes_are_what_is_bound(tmp_path: Path, variant: str, dtype: str
     precision = Precision.of(dtype, config.dtype)
     build(config, Weights.open(directory), ops, precision)
     planned = weight_bytes(config, precision, mapped_table=dtype != "bfloat16")
-    # Qwen3's norms of queries and keys are counted for every family.
-    assert 0 <= planned - ops.bound <= config.num_layers * 2 * config.head_dim * 4
+    assert planned == ops.bound
 
 
 @pytest.mark.parametrize("leaves", [1, LEAVES])

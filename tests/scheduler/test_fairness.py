@@ -39,7 +39,7 @@ def cost(request: Request) -> int:
 
 
 @given(queued=QUEUED)
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 def test_two_clients_who_wait_are_never_further_apart_than_a_request_of_each(
     queued: list[tuple[str, int, int]],
 ) -> None:

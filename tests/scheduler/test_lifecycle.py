@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -167,6 +168,7 @@ def test_steps_are_taken_one_at_a_time() -> None:
         world.scheduler.commit(plan, StepResult())
 
 
+ROOT = Path(__file__).resolve().parents[2]
 REPLAY = """
 from random import Random
 from tests.scheduler.world import World, make_request
@@ -190,7 +192,7 @@ print(world.scheduler.stats().num_preemptions, world.trace)
 def test_equal_inputs_give_equal_plans_whatever_the_hash_seed() -> None:
     traces = []
     for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.getcwd()}
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         run = subprocess.run([sys.executable, "-c", REPLAY], env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         traces.append(run.stdout)

@@ -10,9 +10,6 @@ TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(
     max_examples=300,
     stateful_step_count=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

@@ -15,9 +15,6 @@ from .mutants import MUTANTS
 HUNT = settings(
     max_examples=400,
     stateful_step_count=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
     phases=[Phase.generate],
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),

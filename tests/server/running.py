@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,10 @@ from typing import TypeVar
 import httpx
 from openai import AsyncOpenAI, OpenAI
 
+T = TypeVar("T")
 START_TIMEOUT_S = 90
+AT_LAST_S = 30
+"""What has not come by then never will, however busy the machine is."""
 
 
 class Server:
@@ -54,28 +59,68 @@ class Server:
                 samples[name] = samples.get(name, 0.0) + float(value)
         return samples
 
-    def until(self, holds: Callable[[dict[str, float]], bool], key: str = "", timeout_s: float = 10) -> None:
+    def until(self, holds: Callable[[dict[str, float]], bool], key: str = "", timeout_s: float = AT_LAST_S) -> None:
         """Wait until something holds of the metrics."""
         deadline = time.monotonic() + timeout_s
         while not holds(found := self.metrics(key)):
             assert time.monotonic() < deadline, f"not in {timeout_s} s: {found}"
             time.sleep(0.01)
 
-    def until_idle(self, timeout_s: float = 3, key: str = "") -> None:
+    def until_idle(self, timeout_s: float = AT_LAST_S, key: str = "") -> None:
         """Wait until nothing runs or waits and every page is free or evictable."""
         gauges = ("hexad:num_requests_running", "hexad:num_requests_waiting", "hexad:kv_cache_usage_perc")
         self.until(lambda found: not any(found[name] for name in gauges), key, timeout_s)
 
+    def says(self, pattern: str) -> str:
+        """The line of the log where it is found, once it is there: a thread of the server writes them."""
+        deadline = time.monotonic() + AT_LAST_S
+        while (found := re.search(f".*(?:{pattern}).*\n", self.log.read_text(), re.MULTILINE)) is None:
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.log.read_text()[-3000:]}"
+            time.sleep(0.01)
+        return found[0]
+
     def engine_pid(self) -> int:
         """Of the engine that was started last."""
-        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.engine_pids()}
-        return [pid for pid, command in commands.items() if b"hexad.engine.worker" in command][-1]
+        return self.engine_pids()[-1]
 
     def engine_pids(self) -> list[int]:
         """Of its children; another one compiles grammars."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(child) for child in children if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return [int(child) for child in children if b"hexad.engine.worker" in _command(child)]
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Nobody gets a token meanwhile, however quick the machine is: its engines are stopped. After 10 s with
+        work they would be taken for dead."""
+        stopped = self.engine_pids()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def caught(self, begin: Callable[[], T]) -> Iterator[T]:
+        """What `begin` begins, standing still in its middle. One that was over before, on a busy machine, is begun
+        again."""
+        for _ in range(20):
+            begun = begin()
+            with self.standing_still():
+                if self.metrics()["hexad:num_requests_running"]:
+                    yield begun
+                    return
+        raise AssertionError("it was always over before")
+
+
+def _command(pid: str) -> bytes:
+    """Empty for a process that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 S = TypeVar("S", bound=Server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,13 +236,33 @@ def test_no_page_loads_anything_from_elsewhere(guarded: Server) -> None:
     assert guarded.http.get(guarded.url + "/openapi.json", headers=as_(ALICE)).json()["openapi"].startswith("3.")
 
 
-def test_only_admins_say_how_long_a_model_stays(guarded: Server) -> None:
-    for path, body in (("/api/generate", {}), ("/api/chat", {"messages": []}), ("/api/generate", {"prompt": "a"})):
-        asked = {"model": "tiny-chat", "keep_alive": 0, "stream": False} | body
-        answer = guarded.http.post(guarded.url + path, json=asked, headers=as_(ALICE))
-        assert answer.status_code == 403 and "keep_alive" in answer.json()["error"]
-    asked = {"model": "tiny-chat", "keep_alive": -1, "stream": False}
-    assert guarded.http.post(guarded.url + "/api/generate", json=asked, headers=as_(BOSS)).status_code == 200
+def test_a_key_may_keep_a_model_longer_and_only_an_admins_may_unload_or_pin_it(
+    chat_model: Path, tmp_path: Path
+) -> None:
+    """Many of Ollama's clients send `keep_alive` with every request."""
+    (tmp_path / "keys").write_text(KEYS)
+    options = ("--api-keys", str(tmp_path / "keys"), "--kv-memory", "32MiB", "--keep-alive", "1h")
+    with serving(chat_model, tmp_path / "log", *options) as server:
+
+        def asked(key: str, keep_alive: object, **body: object) -> httpx.Response:
+            given = {"model": "tiny-chat", "keep_alive": keep_alive, "stream": False} | body
+            return server.http.post(server.url + "/api/generate", json=given, headers=as_(key))
+
+        def stays() -> float:
+            (model,) = server.http.get(server.url + "/admin/models", headers=as_(BOSS)).json()["models"]
+            return float(model["expires_at"]) - time.time()
+
+        for too_much in (0, "0s", -1, "25h", 86401):
+            for body in ({}, {"prompt": "a"}):
+                answer = asked(ALICE, too_much, **body)
+                assert answer.status_code == 403 and "keep_alive" in answer.json()["error"]
+        for given, least in (("5m", 3600), ("1ms", 3600), ("2h", 7200), ("5m", 7200)):
+            assert asked(ALICE, given).status_code == 200
+            assert least - 600 < stays() <= least + 1, "longer, never shorter"
+        assert asked(BOSS, "10m").status_code == 200 and stays() <= 601
+        assert asked(BOSS, -1).status_code == 200 and asked(ALICE, "5m").status_code == 200
+        (model,) = server.http.get(server.url + "/admin/models", headers=as_(BOSS)).json()["models"]
+        assert model["expires_at"] is None
 
 
 def test_asking_about_a_model_ends_no_drain(chat_model: Path, tmp_path: Path) -> None:

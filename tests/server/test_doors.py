@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import re
 import signal
@@ -33,7 +34,7 @@ from hexad.server.run import _bind_unix
 from tests.server import raw
 from tests.server.running import Server, serving
 
-LONG = {"prompt": [5, 9, 2, 7], "max_tokens": 1900, "ignore_eos": True, "seed": 1}
+LONG: dict[str, Any] = {"prompt": [5, 9, 2, 7], "max_tokens": 1900, "ignore_eos": True, "seed": 1}
 EVIL = "evil\r\n2026-01-01T00:00:00.000Z info    request status=200 \x1b[31mred\u202egnp"
 
 
@@ -57,6 +58,40 @@ def test_only_loopback_has_names_by_default() -> None:
     assert "*" in _default_hosts("0.0.0.0") and "*" in _default_hosts("unix:/x") and "*" in _default_hosts("10.1.2.3")
     assert _default_hosts("127.0.0.2") == {"localhost", "127.0.0.1", "[::1]", "127.0.0.2"}
     assert "[::1]" in _default_hosts("::1") and _default_hosts(Config().host) == _default_hosts("localhost") - set()
+
+
+class Old(http.client.HTTPConnection):
+    """Python's client, speaking HTTP/1.0, as nginx does to the servers behind it unless it is told otherwise."""
+
+    _http_vsn, _http_vsn_str = 10, "HTTP/1.0"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/api/generate"])
+def test_a_client_of_http_1_0_is_sent_no_chunks(server: Server, path: str) -> None:
+    greedy = {"temperature": 0} if path == "/v1/completions" else {"options": {"temperature": 0, "num_predict": 16}}
+    body = {"model": "tiny-chat", "prompt": "a", "stream": True} | greedy
+
+    def asked(kind: type[http.client.HTTPConnection], method: str, path: str, **headers: str) -> tuple[Any, bytes]:
+        with contextlib.closing(kind("127.0.0.1", server.port, timeout=60)) as connection:
+            content = json.dumps(body) if method == "POST" else None
+            connection.request(method, path, content, {"Content-Type": "application/json"} | headers)
+            answer = connection.getresponse()
+            return answer, answer.read()
+
+    def said(raw: bytes) -> list[str]:
+        events = [json.loads(line.removeprefix(b"data: ")) for line in raw.split(b"\n") if b'"model"' in line]
+        return [event["response"] if "response" in event else event["choices"][0]["text"] for event in events]
+
+    stream, old = asked(Old, "POST", path)
+    chunked, new = asked(http.client.HTTPConnection, "POST", path)
+    assert chunked.getheader("transfer-encoding") == "chunked" and chunked.getheader("connection") is None
+    assert stream.getheader("transfer-encoding") is None and stream.getheader("connection") == "close"
+    assert "".join(said(old)) == "".join(said(new)) != "" and (b"[DONE]" in old or b'"done":true' in old)
+    page, content = asked(Old, "GET", "/", Accept="text/html")
+    assert page.getheader("content-length") == str(len(content)) and content.endswith(b"</html>\n")
+    same = asked(Old, "GET", "/", Accept="text/html", **{"If-None-Match": page.getheader("etag")})
+    assert (same[0].status, same[1]) == (304, b"") and asked(Old, "HEAD", "/")[1] == b""
+    assert asked(Old, "GET", "/nowhere")[0].status == 404
 
 
 def preflight(server: Server, origin: str) -> httpx.Response:
@@ -104,15 +139,15 @@ def test_a_request_keeps_the_id_that_its_client_gave(server: Server) -> None:
 
 def test_a_deadline_ends_a_request(server: Server) -> None:
     late = {"X-Request-Timeout": "0.05"}
-    started = time.monotonic()
-    answer = httpx.post(server.url + "/v1/completions", json=LONG | {"n": 8}, headers=late, timeout=30)
-    assert answer.status_code == 504 and time.monotonic() - started < 1
+    with server.standing_still():
+        answer = httpx.post(server.url + "/v1/completions", json=LONG, headers=late, timeout=30)
+    assert answer.status_code == 504
     assert answer.headers["x-should-retry"] == "false" and answer.json()["error"]["code"] == "deadline_exceeded"
     client = OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=2, timeout=60)
     # Long enough to begin, too short to end.
-    extra: Any = {"extra_body": {"ignore_eos": True}, "extra_headers": {"X-Request-Timeout": "0.3"}}
-    stream = client.completions.create(model="tiny-chat", prompt="a", max_tokens=1900, n=16, stream=True, **extra)
-    with pytest.raises(openai.APIError, match="time was over"):
+    extra: Any = {"extra_body": {"ignore_eos": True}, "extra_headers": {"X-Request-Timeout": "2"}}
+    stream = client.completions.create(model="tiny-chat", prompt="a", max_tokens=1900, n=64, stream=True, **extra)
+    with server.standing_still(), pytest.raises(openai.APIError, match="time was over"):
         list(stream)
     server.until_idle()
     assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
@@ -122,20 +157,20 @@ def test_a_deadline_ends_a_request(server: Server) -> None:
 
 
 def test_who_is_late_in_the_queue_was_never_computed(chat_model: Path, tmp_path: Path) -> None:
-    with serving(
-        chat_model, tmp_path / "log", "--max-num-seqs", "1", "--request-timeout", "0.5", "--max-queue", "4"
-    ) as server:
-        holds = raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True, "max_tokens": 2000}))
-        server.until(lambda found: found["hexad:num_requests_running"] == 1)
-        before = server.metrics()["hexad:prefix_cache_queries_total"]
-        waited = httpx.post(
-            server.url + "/v1/completions", json={"prompt": [9] * 500}, headers={"X-Request-Timeout": "0.05"}
-        )
-        assert waited.status_code == 504 and "still in the queue" in waited.text
-        assert server.metrics()["hexad:prefix_cache_queries_total"] == before
-        holds.close()
+    options = ("--max-num-seqs", "1", "--request-timeout", "2", "--max-queue", "4")
+    with serving(chat_model, tmp_path / "log", *options) as server:
+        url, late = server.url + "/v1/completions", {"X-Request-Timeout": "0.05"}
+        with raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True})):
+            server.until(lambda found: found["hexad:prefix_cache_queries_total"] == len(LONG["prompt"]))
+            with server.standing_still():
+                waited = httpx.post(url, json={"prompt": [9] * 500}, headers=late)
+                assert waited.status_code == 504 and "still in the queue" in waited.text
+                waited = httpx.post(url, json={"prompt": [9] * 500})
+                assert waited.status_code == 504 and "still in the queue" in waited.text, "the server's own limit"
         server.until_idle()
-        assert server.metrics()["hexad:http_errors_total"] >= 1
+        found = server.metrics()
+        assert found["hexad:prefix_cache_queries_total"] == len(LONG["prompt"])
+        assert found["hexad:http_errors_total"] >= 2
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +204,7 @@ def test_https(chat_model: Path, tmp_path: Path, certificate: tuple[Path, Path])
 def test_who_never_speaks_tls_is_gone_when_a_head_would_be(
     certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "HEAD_S", 0.3)
+    monkeypatch.setattr(run, "HEAD_S", 2)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await Response("hello")(scope, receive, send)
@@ -229,7 +264,7 @@ def test_a_unix_socket(chat_model: Path, tmp_path: Path) -> None:
             pass
         assert "another server listens there" in second.read_text() and path.exists()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=15) == 0
+        assert server.process.wait(timeout=60) == 0
     assert not path.exists()
     (tmp_path / "file").write_text("precious")
     with pytest.raises(AssertionError), serving(chat_model, second, "--host", f"unix:{tmp_path / 'file'}"):
@@ -264,12 +299,17 @@ LATE: dict[str, dict[str, object]] = {
 }
 
 
-def test_nobody_waits_longer_for_a_model_than_they_said(chat_model: Path, tmp_path: Path) -> None:
-    with serving([str(chat_model), f"other={chat_model}"], tmp_path / "log", "--kv-memory", "32MiB") as server:
-        for path, body in LATE.items():
-            headers = {"X-Request-Timeout": "0.002"}
-            answer = server.http.post(server.url + path, json=body | {"model": "other"}, headers=headers)
-            assert answer.status_code == 504, (path, answer.text)
+def test_nobody_waits_longer_for_a_model_than_they_said(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hub:  # it never answers
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+        with serving([str(chat_model), "other=somebody/slow"], tmp_path / "log", "--kv-memory", "32MiB") as server:
+            for path, body in LATE.items():
+                headers = {"X-Request-Timeout": "0.002"}
+                answer = server.http.post(server.url + path, json=body | {"model": "other"}, headers=headers)
+                assert answer.status_code == 504, (path, answer.text)
 
 
 @pytest.fixture(scope="module", params=["json", "text"])
@@ -320,16 +360,21 @@ def test_nothing_that_clients_send_can_forge_a_line(logging: tuple[str, Server])
 
 def test_a_vanished_client_is_written_down(logging: tuple[str, Server]) -> None:
     form, server = logging
-    connection = raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True}))
+    connection = raw.sent(server, raw.post("/v1/completions", LONG | {"stream": True, "n": 64}))
     connection.recv(1000)
-    connection.close()
+    with server.standing_still():
+        connection.close()
+        assert "abort" in server.says("client_disconnected")
     server.until_idle()
-    deadline = time.monotonic() + 5
-    while "client_disconnected" not in server.log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    line = next(line for line in lines(server) if "client_disconnected" in line)
-    assert "abort" in line
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_says_that_it_sends_no_more_counts_as_gone(server: Server, stream: bool) -> None:
+    """As `nc -N` does: nothing tells it from a client that has closed. docs/serving.md says so."""
+    with raw.sent(server, raw.post("/v1/completions", LONG | {"n": 8, "stream": stream})) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert b"[DONE]" not in (received := raw.rest(connection)) and b'"usage"' not in received
+        server.until_idle()
 
 
 def test_what_is_refused_below_http_is_written_down_and_counted(logging: tuple[str, Server]) -> None:
@@ -338,10 +383,8 @@ def test_what_is_refused_below_http_is_written_down_and_counted(logging: tuple[s
     for code, sent in refused.items():
         with raw.sent(server, sent) as connection:
             status = raw.status(raw.rest(connection))
-        deadline = time.monotonic() + 5
-        while not (found := [line for line in server.log.read_text().splitlines() if code in line]):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        server.says(code)
+        found = [line for line in server.log.read_text().splitlines() if code in line]
         assert len(found) == 1
         if form == "json":
             line = json.loads(found[0])
@@ -365,9 +408,9 @@ def test_a_log_that_nobody_reads_stops_nobody(chat_model: Path, tmp_path: Path) 
         url = re.search(r"http://[\d.]+:\d+", seen.decode())
         assert url is not None
         try:
-            with httpx.Client(timeout=10) as client:
+            with httpx.Client(timeout=60) as client:
                 for _ in range(3000):
                     assert client.get(url[0] + "/nowhere").status_code == 404
         finally:
             process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0

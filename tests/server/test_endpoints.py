@@ -41,7 +41,7 @@ def test_health_and_version(server: Server) -> None:
 
 
 def test_metrics_count_what_happened(server: Server) -> None:
-    body = {"prompt": [9] * 40, "max_tokens": 200, "ignore_eos": True, "n": 2, "cache_salt": "metrics"}
+    body = {"prompt": [9] * 40, "max_tokens": 1000, "ignore_eos": True, "n": 2, "cache_salt": "metrics"}
     server.post("/v1/completions", body)
     before = server.metrics()
     server.post("/v1/completions", body)
@@ -49,7 +49,7 @@ def test_metrics_count_what_happened(server: Server) -> None:
     gained = {name: after[f"hexad:{name}"] - before[f"hexad:{name}"] for name in VLLM_NAMES}
     assert gained["prompt_tokens_total"] == gained["prefix_cache_queries_total"] == 40
     assert gained["prefix_cache_hits_total"] == 32, "two full pages; the last token is always computed"
-    assert gained["generation_tokens_total"] == gained["request_generation_tokens_sum"] == 400
+    assert gained["generation_tokens_total"] == gained["request_generation_tokens_sum"] == 2000
     assert gained["request_success_total"] == 2
     assert gained["time_to_first_token_seconds_count"] == gained["request_prompt_tokens_count"] == 1
     assert gained["inter_token_latency_seconds_sum"] > 0

@@ -33,6 +33,7 @@ from hexad.server.log import Record
 from hexad.server.models import Models, Served
 from hexad.testing.zoo import write_model
 from hexad.text.tokenizer import Tokenizer
+from tests.server.running import AT_LAST_S
 
 SETTINGS = {"max_num_batched_tokens": 64, "max_num_seqs": 8, "kv_memory": "4MiB", "threads": 1}
 PROMPT = [5, 9, 2, 7] * 8
@@ -99,6 +100,14 @@ def run(main: Callable[[AsyncExitStack], object]) -> None:
     asyncio.run(closing())
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(poll(), AT_LAST_S)
+
+
 @pytest.fixture
 def slow_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
     """Engines start, really, once the event is set."""
@@ -145,7 +154,7 @@ def test_one_that_is_in_use_is_waited_for(directories: dict[str, Path], answers:
         stack.push_async_callback(models.close)
         async with models.use("a", None) as service:
             other = asyncio.create_task(ask(models, "b"))
-            await asyncio.sleep(0.3)
+            await until(lambda: states(models).startswith("a:leaving"))
             again = asyncio.create_task(ask(models, "a"))  # behind b: nobody waits for ever
             assert await tokens(service) == answers["a"] and not other.done()
             assert states(models).startswith("a:loading b:loading")
@@ -293,8 +302,7 @@ def test_one_whose_engine_is_gone_is_loaded_again(
             patched.setattr("hexad.engine.process.BOOTSTRAP", "import sys; sys.exit(3)")
             patched.setattr("hexad.engine.async_llm.RESTART_DELAYS_S", (0.0,))
             os.kill(service.engine.engine_pid, signal.SIGKILL)
-            while not service.engine.gone:
-                await asyncio.sleep(0.01)
+            await until(lambda: service.engine.gone)
         assert not models.healthy
         assert await ask(models, "a") == answers["a"] and models.healthy
 
@@ -311,11 +319,7 @@ def test_what_is_idle_for_long_enough_leaves(directories: dict[str, Path], answe
         assert (await models.about(models.entries["a"])).expires_at is not None
         async with models.use("b", None, -1):
             pass
-        for _ in range(100):
-            await asyncio.sleep(0.05)
-            if states(models).startswith("a:unloaded"):
-                break
-        assert states(models) == "a:unloaded b:loaded c:unloaded"
+        await until(lambda: states(models) == "a:unloaded b:loaded c:unloaded")
         async with models.use("b", None, 0):
             pass
         leaving = models.entries["b"].instance
@@ -350,11 +354,8 @@ def test_an_update_changes_no_stream_in_the_middle(
         both = [await task for task in said]
         assert all(each in (answers["a"], answers["b"]) for each in both)
         assert fits > 2 or answers["b"] in both
-        for _ in range(100):
-            if len(models._living) == 1:
-                break
-            await asyncio.sleep(0.02)
-        assert len(models._living) == 1 and entry.state == "loaded"
+        await until(lambda: len(models._living) == 1)
+        assert entry.state == "loaded"
 
     run(main)
 

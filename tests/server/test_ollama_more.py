@@ -18,7 +18,7 @@ from ollama import Client, ResponseError
 
 import hexad
 from hexad.testing.zoo import write_model
-from tests.server.running import Server, serving
+from tests.server.running import AT_LAST_S, Server, serving
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
 @pytest.fixture(scope="module")
 def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    config = {"model_type": "llama", "vocab_size": 3072 + len(FIM), "max_position_embeddings": 2048}
+    config = {"model_type": "llama", "vocab_size": 3072 + len(FIM), "max_position_embeddings": 32768}
     directory = write_model(
         tmp_path_factory.mktemp("served") / MODEL, config | {"bos_token_id": None, "eos_token_id": 2}
     )
@@ -97,7 +97,7 @@ def test_keep_alive_loads_and_unloads(two: Server) -> None:
         return {found.model or "": (found.expires_at - now).total_seconds() for found in client.ps().models}  # type: ignore[operator]
 
     def until(names: list[str]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + AT_LAST_S
         while list(loaded()) != names:
             assert time.monotonic() < deadline, loaded()
             time.sleep(0.02)
@@ -110,7 +110,9 @@ def test_keep_alive_loads_and_unloads(two: Server) -> None:
     answer = client.generate("other", "hi", options={"num_predict": 2}, keep_alive="10m")
     assert (answer.load_duration or 0) > 10**7, "its process was started"
     assert 590 < loaded()[other] < 600 < loaded()[first]
-    assert client.generate("other", "hi", options={"num_predict": 2}, keep_alive=-1).load_duration < 10**7  # type: ignore[operator]
+    loads = two.metrics()["hexad:model_loads_total"]
+    again = client.generate("other", "hi", options={"num_predict": 2}, keep_alive=-1)
+    assert again.load_duration is not None and two.metrics()["hexad:model_loads_total"] == loads
     assert loaded()[other] > 10**9
     assert client.generate("other", keep_alive=0).done_reason == "unload"
     until([first])
@@ -125,6 +127,11 @@ def test_the_probe_of_clients(two: Server) -> None:
 
 
 LONG: Any = {"seed": 4, "num_predict": 1500, "temperature": 1.0}
+ENDLESS: Any = {
+    "model": MODEL, "prompt": "Once", "raw": True, "format": {"type": "string", "minLength": 100_000},
+    "options": {"num_predict": 30_000},
+}  # fmt: skip
+"""However late who kills its engine comes, there is something left."""
 
 
 def _killing(server: Server, stream: Iterable[T], times: int) -> Iterator[T]:
@@ -138,8 +145,7 @@ def _killing(server: Server, stream: Iterable[T], times: int) -> Iterator[T]:
         yield each
 
 
-def _lines(server: Server, times: int) -> Iterator[Any]:
-    body = {"model": MODEL, "prompt": "Once", "raw": True, "options": LONG}
+def _lines(server: Server, body: Any, times: int) -> Iterator[Any]:
     with httpx.stream("POST", server.url + "/api/generate", json=body, timeout=60) as response:
         yield from map(json.loads, _killing(server, response.iter_lines(), times))
 
@@ -147,7 +153,7 @@ def _lines(server: Server, times: int) -> Iterator[Any]:
 def test_a_stream_outlives_its_engine(client: Client, thinker: Server) -> None:
     whole = client.generate(MODEL, "Once", raw=True, options=LONG)
     assert (whole.eval_count or 0) > 500, "long enough to be killed in the middle"
-    lines = list(_lines(thinker, 1))
+    lines = list(_lines(thinker, {"model": MODEL, "prompt": "Once", "raw": True, "options": LONG}, 1))
     assert "".join(line["response"] for line in lines) == whole.response
     assert lines[-1]["done"] and lines[-1]["eval_count"] == whole.eval_count
 
@@ -155,12 +161,12 @@ def test_a_stream_outlives_its_engine(client: Client, thinker: Server) -> None:
 def test_a_stream_that_cannot_go_on_ends_with_an_error(thinker: Server) -> None:
     lines: list[Any] = []
     with pytest.raises(httpx.RemoteProtocolError):
-        for line in _lines(thinker, 99):
+        for line in _lines(thinker, ENDLESS, 99):
             lines.append(line)
     assert "died" in lines[-1]["error"] and not any(line.get("done") for line in lines)
 
 
 def test_the_client_raises_when_a_stream_breaks(client: Client, thinker: Server) -> None:
     with pytest.raises(ResponseError, match="died"):
-        for _ in _killing(thinker, client.generate(MODEL, "Once", raw=True, options=LONG, stream=True), 99):
+        for _ in _killing(thinker, client.generate(**ENDLESS, stream=True), 99):
             pass

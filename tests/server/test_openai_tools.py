@@ -137,6 +137,37 @@ def test_a_cut_answer_says_so(demo: Server) -> None:
         demo.client().chat.completions.parse(model="demo", messages=QUESTION, response_format=Berth, max_tokens=2)
 
 
+@pytest.mark.parametrize("stop", ["Oslo", "</tool_call>"])
+def test_a_call_is_made_if_its_arguments_are_complete_where_a_stop_string_ends_it(demo: Server, stop: str) -> None:
+    """In every dialect that takes stop strings, streaming and not."""
+    is_half = stop == "Oslo"
+    asked: Any = {"model": "demo", "temperature": 0}
+    chat: Any = asked | {"messages": QUESTION, "tools": [WEATHER], "stop": stop, "max_tokens": 60}
+    (choice,) = demo.client().chat.completions.create(**chat).choices
+    (call,) = choice.message.tool_calls or ()
+    assert choice.finish_reason == ("stop" if is_half else "tool_calls") and choice.stop_reason == stop  # type: ignore[attr-defined]
+    assert call.function.arguments == ('{"city": "' if is_half else '{"city": "Oslo"}')  # type: ignore[union-attr]
+    chunks = list(demo.client().chat.completions.create(**chat, stream=True))
+    assert chunks[-1].choices[0].finish_reason == choice.finish_reason
+
+    tool = WEATHER["function"] | {"type": "function"}
+    response = demo.client().responses.create(
+        model="demo", input=QUESTION, tools=[tool], temperature=0, extra_body={"stop": stop}
+    )
+    assert [(item.type, item.status) for item in response.output] == [  # type: ignore[union-attr]
+        ("function_call", "incomplete" if is_half else "completed")
+    ]
+
+    claude: Any = {"tools": [{"name": "get_weather", "input_schema": CITY}], "stop_sequences": [stop], "max_tokens": 60}
+    message = demo.post("/v1/messages", asked | {"messages": QUESTION} | claude).json()
+    assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", stop)
+    assert [block["input"] for block in message["content"]] == [{} if is_half else {"city": "Oslo"}]
+
+    ollama: Any = {"model": "demo", "messages": QUESTION, "tools": [WEATHER], "stream": False}
+    done = demo.post("/api/chat", ollama | {"options": {"temperature": 0, "stop": [stop]}}).json()
+    assert done["done_reason"] == "stop" and len(done["message"].get("tool_calls", ())) == (not is_half)
+
+
 BUDGETS = [0, 7]
 
 

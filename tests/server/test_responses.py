@@ -209,9 +209,9 @@ def test_a_stream_that_breaks_ends_in_an_error(tmp_path: Path) -> None:
     form = {"type": "json_schema", "name": "long", "schema": {"type": "string", "minLength": 100_000}}
     body = {"input": "hi", "stream": True, "text": {"format": form}}
     events: list[dict[str, Any]] = []
-    model = write_variant(tmp_path / "lost")
+    model = write_variant(tmp_path / "lost", context=32768)
     with (
-        serving(model, tmp_path / "log", "--kv-memory", "32MiB") as server,
+        serving(model, tmp_path / "log", "--kv-memory", "64MiB") as server,
         server.http.stream("POST", server.url + "/v1/responses", json=body) as answer,
         pytest.raises(httpx.RemoteProtocolError),
     ):

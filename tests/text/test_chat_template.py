@@ -85,7 +85,7 @@ MESSAGES = st.lists(
 
 
 @given(MESSAGES, st.sampled_from(list(TEMPLATES)), st.none() | st.lists(VALUES, max_size=2))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_odd_messages_render_as_in_transformers_or_are_bad_requests(messages: Any, template: str, tools: Any) -> None:
     if tools is None or all(isinstance(tool, dict) for tool in tools):
         assert_same(TEMPLATES[template], messages, tools=tools, add_generation_prompt=True)

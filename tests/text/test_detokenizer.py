@@ -10,9 +10,7 @@ from hexad.text.detokenizer import Detokenizer
 from hexad.text.tokenizer import Tokenizer
 from tests.text.test_tokenizer import TEXTS
 
-OFTEN = settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+OFTEN = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 IDS = st.lists(st.integers(0, 520) | st.integers(3, 258), max_size=14)
 
 

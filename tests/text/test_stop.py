@@ -8,7 +8,7 @@ from hexad.text.stop import StopMatcher
 LETTERS = st.text("ab", min_size=1, max_size=9)
 STOPS = st.lists(LETTERS, min_size=1, max_size=4)
 PIECES = st.lists(st.text("ab", max_size=8), max_size=10)
-OFTEN = settings(max_examples=600, deadline=None, derandomize=True)
+OFTEN = settings(max_examples=600)
 
 
 def first_stop(text: str, stops: list[str]) -> tuple[int, str] | None:

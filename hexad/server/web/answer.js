@@ -39,7 +39,8 @@ export class Clock {
     if (choice) this.#grow(node, choice, now);
     const stats = node.stats;
     if (chunk.usage) {
-      stats.prompt = chunk.usage.prompt_tokens;
+      // An answer that goes on is the end of its prompt.
+      stats.prompt = chunk.usage.prompt_tokens - this.#before;
       stats.cached = chunk.usage.prompt_tokens_details?.cached_tokens ?? 0;
       stats.completion = chunk.usage.completion_tokens + this.#before;
     }

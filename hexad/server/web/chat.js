@@ -189,10 +189,8 @@ export class Chat extends EventTarget {
 
   /** The page is being closed: what has come of the answers is kept. */
   leave() {
-    for (const { conversation, node } of this.#running.values()) {
-      Object.assign(node, CLOSED, { changed: Date.now() });
-      this.store.leave(conversation);
-    }
+    for (const { node } of this.#running.values()) Object.assign(node, CLOSED, { changed: Date.now() });
+    this.store.leave([...this.#running.values()].map(({ conversation }) => conversation));
   }
 
   import(conversations) {

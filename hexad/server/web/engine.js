@@ -116,12 +116,16 @@ export class EnginePage {
 
   /** A round ends when the page is left; another may have begun while this one waits for its answer. */
   async #poll(round) {
+    const over = () => round !== this.#round;
+    if (over()) return;
     try {
       const found = samples(await getText("/metrics"));
       if (!this.trouble.hidden) await this.#facts();
-      if (round === this.#round) this.#take(found);
+      if (over()) return;
+      this.#take(found);
       this.trouble.hidden = true;
     } catch (error) {
+      if (over()) return;
       this.trouble.textContent = error.message;
       this.trouble.hidden = false;
       // Nothing is known of it now.
@@ -129,7 +133,7 @@ export class EnginePage {
       for (const { chart } of this.charts) chart.push(chart.values.map(() => null));
       this.#before = null;
     }
-    if (round === this.#round && this.#visible) this.#timer = setTimeout(() => this.#poll(round), EVERY_MS);
+    this.#timer = setTimeout(() => this.#poll(round), EVERY_MS);
   }
 
   #take(found) {

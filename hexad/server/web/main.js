@@ -301,7 +301,9 @@ try {
   await chat.load();
   const before = chat.conversations.find(({ id }) => id === open);
   if (before && !chat.conversations.includes(chat.current)) chat.open(before);
-  chat.addEventListener("path", () => tab.set(OPEN, chat.current.id));
+  const noteOpen = () => tab.set(OPEN, chat.current.id);
+  chat.addEventListener("path", noteOpen);
+  noteOpen();
 } catch (error) {
   toast(`This browser keeps no conversations here (${error.message}): they last until the page is closed.`);
 }

@@ -19,6 +19,11 @@ export class Sidebar {
     const wanted = this.search.value.trim().toLowerCase();
     const found = this.chat.conversations.filter((conversation) => !wanted || mentions(conversation, wanted));
     found.sort((a, b) => b.updated - a.updated);
+    // A row that is pressed while an answer ends must still be there when it is let go.
+    const about = (c) => [c.id, titleOf(c), ageOf(c.updated), c === this.chat.current];
+    const seen = JSON.stringify([wanted, found.map(about)]);
+    if (seen === this.seen) return;
+    this.seen = seen;
     const rows = [];
     let heading = "";
     for (const conversation of found) {
@@ -73,6 +78,7 @@ export class Sidebar {
       if (event.key === "Escape") done(false);
     });
     field.addEventListener("blur", () => done(true));
+    this.seen = null;
     row.replaceChildren(field);
     field.select();
   }

@@ -13,6 +13,8 @@ function promised(request) {
 export class Store {
   #db = null;
   #tabs = null;
+  /** The transactions that write, with the conversation of each. */
+  #writing = new Map();
 
   /**
    * `changed(id, conversation)` hears what other tabs have saved, or with undefined what they have deleted.
@@ -37,32 +39,54 @@ export class Store {
   /** Another tab may have saved the same conversation: what it added is kept, and comes into `conversation`. */
   async save(conversation) {
     if (!this.#db) return;
+    const objects = this.#objects("readwrite");
+    this.#writing.set(objects.transaction, conversation);
     try {
-      const objects = this.#objects("readwrite");
       const saved = await promised(objects.get(conversation.id));
       if (saved) merge(conversation, saved);
       await promised(objects.put(conversation));
       this.#tabs.postMessage(conversation.id);
     } catch (error) {
+      // Removed meanwhile, or left.
+      if (error.name === "AbortError") return;
       if (error.name === "QuotaExceededError") {
         throw new Error("The browser's storage is full: export conversations you want to keep, then delete some.");
       }
       throw error;
+    } finally {
+      this.#writing.delete(objects.transaction);
     }
   }
 
-  /** At once, for a page that is being left: nothing that would have to wait is done. */
-  leave(conversation) {
-    if (!this.#db) return;
+  /** Ends the writing of the conversations of which `which` holds; returns them. */
+  #abandon(which) {
+    const abandoned = [...this.#writing].filter(([, conversation]) => which(conversation));
+    for (const [transaction] of abandoned) {
+      this.#writing.delete(transaction);
+      transaction.abort();
+    }
+    return abandoned.map(([, conversation]) => conversation);
+  }
+
+  /** For a page that is being left: `conversations`, and all that is not yet written, at once and without a look. */
+  leave(conversations) {
+    // What has still to be read keeps all behind it from being written.
+    const unsaved = new Set([...conversations, ...this.#abandon(() => true)]);
+    if (!this.#db || !unsaved.size) return;
     const objects = this.#objects("readwrite");
-    objects.put(conversation);
+    unsaved.forEach((conversation) => objects.put(conversation));
     objects.transaction.commit();
-    this.#tabs.postMessage(conversation.id);
+    unsaved.forEach(({ id }) => this.#tabs.postMessage(id));
   }
 
   async remove(id) {
     if (!this.#db) return;
-    await promised(this.#objects("readwrite").delete(id));
+    this.#abandon((conversation) => conversation.id === id);
+    const objects = this.#objects("readwrite");
+    const removed = promised(objects.delete(id));
+    // At once: the page may be closed before it hears of it.
+    objects.transaction.commit();
+    await removed;
     this.#tabs.postMessage(id);
   }
 }

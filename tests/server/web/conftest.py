@@ -22,7 +22,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="package")
 def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights and no token that ends: an answer is as long as it may be."""
-    return write_variant(tmp_path_factory.mktemp("served") / "endless", context=8192, eos=None)
+    return write_variant(tmp_path_factory.mktemp("served") / "endless", context=65_536, eos=None)
 
 
 @pytest.fixture(scope="package")
@@ -47,7 +47,7 @@ def browser() -> Iterator[Any]:
 def context(browser: Any) -> Iterator[Any]:
     """A fresh browser: nothing stored. After the test no script has failed and the policy has refused nothing."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     problems: list[str] = []
     context.on("weberror", lambda error: problems.append(str(error.error)))
     context.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)

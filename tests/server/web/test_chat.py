@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from tests.server.running import Server
-from tests.server.web.browsing import ask, delta, expect, opened, said, setting, settle, streamed
-
-
-def answer_of(server: Server, *turns: str, system: str | None = None) -> Any:
-    """What the official client gets for the same conversation."""
-    roles = ("user", "assistant") * len(turns)
-    messages: list[Any] = [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)]
-    if system:
-        messages.insert(0, {"role": "system", "content": system})
-    return server.client().chat.completions.create(model="demo", messages=messages, temperature=0)
+from tests.server.web.browsing import (
+    answer_of,
+    ask,
+    ask_long,
+    delta,
+    expect,
+    kept,
+    opened,
+    said,
+    setting,
+    settle,
+    stop,
+    streamed,
+)
 
 
 def test_a_conversation_is_what_the_official_client_gets(page: Any, demo: Server) -> None:
@@ -32,7 +36,7 @@ def test_a_conversation_is_what_the_official_client_gets(page: Any, demo: Server
     assert said(page) == [first, whole.choices[0].message.content, second, then.choices[0].message.content]
     stats = page.locator(".message.assistant .stats").last.inner_text()
     tokens = then.usage.completion_tokens
-    assert re.fullmatch(rf"{tokens} tokens · [\d,.]+ tokens/s · first after \d+ ms · demo", stats)
+    assert re.fullmatch(rf"{tokens} tokens · [\d,.]+ tokens/s · first after [\d.]+ m?s · demo", stats)
     assert page.locator("#context-label").inner_text() == f"{then.usage.total_tokens} of 2,560 tokens"
     assert page.locator("#conversations .open").all_inner_texts() == [first]
     draft = "Which pet does Bruno have?"
@@ -77,21 +81,33 @@ def test_editing_and_asking_again_add_branches_that_arrows_and_reloading_keep(pa
 
 def test_stop_ends_the_request_and_continue_goes_on_with_it(context: Any, endless: Server) -> None:
     page = opened(context, endless)
-    setting(page, "max_tokens", "4000")
-    ask(page, "Go on and on.")
-    expect(page.locator(".message.assistant .stats")).to_contain_text("tokens/s")
-    page.keyboard.press("Escape")
-    expect(page.locator(".message.assistant")).to_have_attribute("data-status", "stopped")
-    endless.until_idle()
-    (_, begun) = said(page)
-    assert begun
+    ask_long(page)
+    stop(page)
+    endless.until_idle(30)
+    (begun,) = kept(page, "stopped")
     setting(page, "max_tokens", "3")
     with page.expect_request("**/v1/chat/completions") as sent:
         page.get_by_role("button", name="Continue").click()
     assert sent.value.post_data_json["messages"][-1]["role"] == "assistant"
     expect(page.locator(".notice")).to_contain_text("The limit of tokens ended this answer.")
-    (_, longer) = said(page)
-    assert len(longer) >= len(begun)
+    (longer,) = kept(page, "done")
+    assert longer["content"].startswith(begun["content"])
+    assert longer["stats"]["completion"] == begun["stats"]["completion"] + 3
+
+
+def test_an_answer_that_was_cut_goes_on_as_if_it_had_not_been(page: Any, demo: Server) -> None:
+    question = "Tell me about Bruno."
+    whole = answer_of(demo, question)
+    setting(page, "max_tokens", "6")
+    ask(page, question)
+    expect(page.locator(".notice")).to_contain_text("The limit of tokens ended this answer.")
+    assert whole.choices[0].message.content.startswith(said(page)[1] + " ")
+    setting(page, "max_tokens", "")
+    page.get_by_role("button", name="Continue").click()
+    settle(page)
+    assert said(page) == [question, whole.choices[0].message.content]
+    expect(page.locator(".message.assistant .stats")).to_contain_text(f"{whole.usage.completion_tokens} tokens")
+    expect(page.locator("#context-label")).to_have_text(f"{whole.usage.total_tokens} of 2,560 tokens")
 
 
 def test_settings_are_sent_and_what_is_out_of_range_is_not(page: Any) -> None:
@@ -134,11 +150,12 @@ def test_probabilities_of_tokens_appear_on_hover_and_by_key(page: Any) -> None:
     tokens = page.locator(".token")
     assert "".join(tokens.all_inner_texts()).startswith(text)
     tokens.nth(1).hover()
-    rows = page.locator(".card .row")
-    assert rows.count() in (3, 4)
+    expect(page.locator(".card")).to_be_visible()
+    assert page.locator(".card .row").count() in (3, 4)
     shares = [float(found) for found in re.findall(r"([\d.]+) %", page.locator(".card").inner_text())]
     assert 0 < sum(shares) <= 100.5
     page.locator(".tokens").focus()
+    expect(page.locator(".tokens")).to_be_focused()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     expect(page.locator(".card")).to_be_visible()
@@ -171,12 +188,14 @@ def test_conversations_are_found_renamed_and_switched(page: Any) -> None:
         ask(page, f"Tell me about {name}.")
         settle(page)
     page.keyboard.press("Control+k")
+    expect(page.locator("#search")).to_be_focused()
     page.keyboard.type("ada")
     expect(page.locator("#conversations .open")).to_have_text(["Tell me about Ada."])
     page.keyboard.press("Enter")
-    assert said(page)[0] == "Tell me about Ada."
+    expect(page.locator(".bubble")).to_have_text("Tell me about Ada.")
     page.locator("#conversations li[data-id]").hover()
     page.get_by_role("button", name="Rename Tell me about Ada.").click()
+    expect(page.get_by_role("textbox", name="Title")).to_be_focused()
     page.keyboard.type("The keeper")
     page.keyboard.press("Enter")
     page.fill("#search", "")
@@ -214,9 +233,11 @@ def test_an_answer_goes_on_while_another_conversation_is_read(context: Any, endl
     page.keyboard.press("Control+Shift+O")
     expect(page.locator("#system")).to_have_value("")
     expect(page.locator("#empty")).to_be_visible()
-    expect(page.locator("#context-label")).to_have_text("0 of 8,192 tokens")
-    endless.until_idle(20)
-    page.locator("#conversations .open").click()
+    expect(page.locator("#context-label")).to_have_text("0 of 65,536 tokens")
+    page.locator("#conversations .open").hover()
+    page.mouse.down()
+    kept(page, "done")
+    page.mouse.up()
     expect(page.locator(".message.assistant .stats")).to_contain_text("1,500 tokens")
     expect(page.locator("#system")).to_have_value("Of the first.")
 
@@ -260,26 +281,35 @@ def test_thoughts_are_folded_and_calls_are_shown(page: Any) -> None:
     assert said["tool_calls"][0]["function"] == {"name": "get_weather", "arguments": '{"city": "Paris"}'}
     assert said["reasoning_content"] == "It is **easy**."
     assert result == {"role": "tool", "content": "sunny", "tool_call_id": "call_1"}
+    settle(page)
 
 
 def test_the_engine_page_shows_what_the_metrics_say(context: Any, endless: Server) -> None:
     page = opened(context, endless)
-    setting(page, "max_tokens", "4000")
-    ask(page, "Go on and on.")
+    ask_long(page)
     page.get_by_role("link", name="Engine").click()
     expect(page.locator(".facts")).to_contain_text("ready")
-    expect(page.locator(".facts")).to_contain_text("context 8,192 tokens")
+    expect(page.locator(".facts")).to_contain_text("context 65,536 tokens")
     requests = page.locator(".chart", has_text="Requests").locator("strong").first
     expect(requests).to_have_text("1")
     page.get_by_role("link", name="Chat").click()
-    settle(page)
+    stop(page)
     page.get_by_role("link", name="Engine").click()
     expect(requests).to_have_text("0")
+    endless.until_idle(30)
     page.get_by_text("All metrics").click()
     row = page.locator("tr", has_text="hexad:generation_tokens_total")
     expect(row.locator("td").last).to_have_text(f"{endless.metrics()['hexad:generation_tokens_total']:,.0f}")
-    polled: list[str] = []
     page.get_by_role("link", name="Chat").click()
-    page.on("request", lambda request: polled.append(request.url))
+    expect(page.locator("#engine-view")).to_be_hidden()
+    held: list[Any] = []
+    page.route("**/health", lambda route: held.append(route))
+    with page.expect_request("**/health"):
+        page.get_by_role("link", name="Engine").click()
+    page.get_by_role("link", name="Chat").click()
+    expect(page.locator("#engine-view")).to_be_hidden()
+    polled = "entry => entry.name.endsWith('/metrics') && entry.startTime > left"
+    page.evaluate("left = performance.now()")
+    held[0].continue_()
     page.wait_for_timeout(1500)
-    assert not [url for url in polled if "metrics" in url]
+    assert page.evaluate(f"performance.getEntriesByType('resource').filter({polled})") == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.server.running import Server
-from tests.server.web.browsing import PHONE, ask, expect, opened, setting, settle, shown
+from tests.server.web.browsing import PHONE, ask, ask_long, expect, opened, setting, settle, shown, stop
 
 
 def test_keys_alone_are_enough(page: Any) -> None:
@@ -60,6 +60,7 @@ def test_a_phone_is_wide_enough(browser: Any, demo: Server) -> None:
         expect(page.get_by_role("complementary", name=panel)).to_be_hidden()
     for link in ("Engine", "Chat"):
         page.get_by_role("link", name=link).click()
+        expect(page.locator(f"#{link.lower()}-view")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert page.evaluate("document.querySelector('header').scrollWidth") <= PHONE["width"]
     context.close()
@@ -147,6 +148,7 @@ def test_all_text_can_be_read_in_both_themes(page: Any, tmp_path: Path, theme: s
     assert page.evaluate(CONTRAST) == []
     page.get_by_role("button", name="Token probabilities").click()
     page.locator(".token").first.hover()
+    expect(page.locator(".card")).to_be_visible()
     assert page.evaluate(CONTRAST) == []
     page.get_by_role("link", name="Engine").click()
     expect(page.locator(".facts")).to_contain_text("ready")
@@ -220,16 +222,22 @@ BELOW = "scroller => scroller.scrollHeight - scroller.clientHeight - scroller.sc
 def test_reading_further_up_is_not_disturbed(context: Any, endless: Server) -> None:
     page = opened(context, endless)
     scroller = page.locator("#scroller")
-    setting(page, "max_tokens", "8000")
-    ask(page, "Go on and on.")
-    while not scroller.evaluate("scroller => scroller.scrollTop > 600"):
-        assert page.locator(".message.assistant").get_attribute("data-status") in (None, "streaming")
+    ask_long(page)
+    answer = page.locator(".message.assistant")
+    while scroller.evaluate("scroller => scroller.scrollTop") < 600:
+        assert answer.get_attribute("data-status") == "streaming"
+    # The wheel has turned and the window has not moved yet when more text comes.
+    scroller.dispatch_event("wheel", {"deltaY": -4})
+    expect(page.locator("#to-end")).to_be_visible()
+    page.get_by_role("button", name="Go to the newest message").click()
+    expect(page.locator("#to-end")).to_be_hidden()
     page.mouse.move(700, 300)
     page.mouse.wheel(0, -40)
     expect(page.locator("#to-end")).to_be_visible()
     at = scroller.evaluate("scroller => scroller.scrollTop")
-    assert page.locator(".message.assistant").get_attribute("data-status") == "streaming"
-    settle(page)
+    while scroller.evaluate(BELOW) < 400:
+        assert answer.get_attribute("data-status") == "streaming"
+    stop(page)
     assert scroller.evaluate("scroller => scroller.scrollTop") <= at
     assert scroller.evaluate(BELOW) >= 200
     page.get_by_role("button", name="Go to the newest message").click()

@@ -153,10 +153,14 @@ HARD = [
 ]
 
 
+LIMIT_MS = 1000
+
+
 def test_no_text_takes_long(page: Any) -> None:
-    """A hundred thousand characters of each, parsed to the last span."""
+    """A hundred thousand characters of each, parsed to the last span; the shortest time of some, for the machine may
+    have been busy with something else."""
     module = page.locator("script[type=module]").get_attribute("src").replace("main.js", "markdown.js")
-    run = """async ([module, hard]) => {
+    run = """async ([module, hard, limit]) => {
       const { blocks, spans } = await import(module);
       const each = (block) => {
         if (block.type === "paragraph" || block.type === "heading") spans(block.text);
@@ -164,14 +168,20 @@ def test_no_text_takes_long(page: Any) -> None:
         block.items?.forEach((item) => item.blocks.forEach(each));
         block.head?.concat(block.rows.flat()).forEach((cell) => spans(cell));
       };
-      return hard.map((piece) => {
+      const timed = (text) => {
         const before = performance.now();
-        blocks(piece.repeat(100_000 / piece.length)).forEach(each);
+        blocks(text).forEach(each);
         return performance.now() - before;
+      };
+      return hard.map((piece) => {
+        let least = Infinity;
+        for (let left = 5; left && least > limit; left -= 1)
+          least = Math.min(least, timed(piece.repeat(100_000 / piece.length)));
+        return least;
       });
     }"""
-    for piece, milliseconds in zip(HARD, page.evaluate(run, [module, HARD]), strict=True):
-        assert milliseconds < 2000, piece
+    for piece, milliseconds in zip(HARD, page.evaluate(run, [module, HARD, LIMIT_MS]), strict=True):
+        assert milliseconds < LIMIT_MS, piece
 
 
 GROWING = """# A *heading*

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from tests.server.running import serving
-from tests.server.web.browsing import ask, delta, expect, opened, setting, settle, shown, streamed
+from tests.server.web.browsing import (
+    answer_of,
+    ask,
+    ask_long,
+    delta,
+    expect,
+    kept,
+    opened,
+    setting,
+    settle,
+    shown,
+    streamed,
+)
 
 HOSTILE = """<img src=x onerror="alert(1)"> <script>alert(2)</script> <svg onload=alert(3)></svg>
 <iframe src="javascript:alert(4)"></iframe> <style>body{display:none}</style>
@@ -78,14 +90,31 @@ def test_a_server_that_dies_leaves_an_incomplete_answer_never_a_finished_one(
 ) -> None:
     with serving(endless_model, tmp_path / "log", "--kv-memory", "64MiB") as mortal:
         page = opened(context, mortal)
-        setting(page, "max_tokens", "4000")
-        ask(page, "Go on and on.")
-        expect(page.locator(".message.assistant .stats")).to_contain_text("tokens/s")
+        ask_long(page)
         mortal.process.kill()
         expect(page.locator(".message.assistant")).to_have_attribute("data-status", "incomplete")
         expect(page.locator(".notice")).to_contain_text("Incomplete. The connection broke")
         page.get_by_role("button", name="Try again").click()
         expect(page.locator(".notice")).to_contain_text("No answer. The server cannot be reached.")
+
+
+def test_an_answer_goes_on_after_a_restart(context: Any, endless_model: Path, tmp_path: Path) -> None:
+    options = ("--kv-memory", "64MiB")
+    with serving(endless_model, tmp_path / "log", *options) as mortal:
+        page = opened(context, mortal)
+        setting(page, "temperature", "0")
+        ask_long(page)
+    expect(page.locator(".message.assistant")).to_have_attribute("data-status", "incomplete")
+    (begun,) = kept(page, "incomplete")
+    setting(page, "max_tokens", "20")
+    with serving(endless_model, tmp_path / "again", *options, "--port", str(mortal.port)) as again:
+        page.get_by_role("button", name="Continue").click()
+        expect(page.locator(".notice")).to_have_text("The limit of tokens ended this answer.Continue")
+        (longer,) = kept(page, "done")
+        further = {"add_generation_prompt": False, "continue_final_message": True}
+        rest = answer_of(again, "Go on and on.", begun["content"], max_tokens=20, extra_body=further)
+    assert longer["content"] == begun["content"] + rest.choices[0].message.content
+    assert longer["stats"]["completion"] == begun["stats"]["completion"] + 20
 
 
 def test_a_server_that_is_not_there_yet_is_asked_again(page: Any) -> None:
@@ -173,7 +202,7 @@ def test_a_server_that_wants_a_key_is_asked_with_one(context: Any, endless_model
         expect(dialog).to_be_hidden()
         expect(page.locator("#model option")).to_have_text(["demo", "second"])
         page.get_by_role("link", name="Engine").click()
-        expect(page.locator(".facts")).to_contain_text("second · context 8,192 tokens · not loaded")
+        expect(page.locator(".facts")).to_contain_text("second · context 65,536 tokens · not loaded")
         expect(page.get_by_role("heading", name="Engine · demo")).to_be_visible()
         page.select_option("#model", "second")
         expect(page.get_by_role("heading", name="Engine · second")).to_be_visible()
