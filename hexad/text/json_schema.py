@@ -145,7 +145,7 @@ class _Rewriter:
         also = list(self._assertions(schema))
         for key in _OPPOSITES:
             if begun := _begun(key, out.get(key, 0)):
-                also.append({"anyOf": [{key: out.pop(key)}, {"enum": begun}]})
+                also.append({"anyOf": [{key: out.pop(key)}, *({key[-7:].lower(): each} for each in begun)]})
         if "oneOf" in out:
             also.append({"anyOf": self._one_of(out.pop("oneOf"), schema["oneOf"])})
         if also:
@@ -396,7 +396,7 @@ def _inclusive(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _begun(end: str, bound: float) -> list[float]:
-    """Numbers with the first digits of the bound that is farther from 0: below 1.25, llguidance wants 1.20 for 1.2."""
+    """The first digits of a bound that is away from 0, for llguidance wants as many: below 1.25 1.20, and not 1.2."""
     text = f"{Decimal(str(bound)):f}"
     far = bound > 0 if end in ("maximum", "exclusiveMaximum") else bound < 0
     return [float(text[:-n]) for n in range(1, len(text.partition(".")[2]))] if far else []
