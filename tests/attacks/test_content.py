@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.attacks.conftest import OTHER, Target
+from tests.attacks.conftest import OTHER, Target, settled
 from tests.server.beside import answer_beside, completion
 from tests.server.outside import Quiet, answering
 
@@ -55,12 +54,6 @@ BOMBS: dict[str, dict[str, Any]] = {
 
 def shaped(target: Target, body: dict[str, Any]) -> httpx.Response:
     return target.http.post(target.url + "/v1/chat/completions", json=CHAT | body, timeout=60)
-
-
-def settled(answer: httpx.Response) -> bool:
-    """Answered, or refused for what it is. A machine that is too busy to find that out in time says so."""
-    is_busy = "for the machine is busy" in answer.text and os.getloadavg()[0] > (os.cpu_count() or 1)
-    return answer.status_code in (200, 400) or (answer.status_code == 429 and is_busy)
 
 
 @pytest.mark.parametrize("name", BOMBS)
