@@ -24,7 +24,7 @@ from tests.server.variants import write_variant
 from tests.server.visitors import Crowd, questions, whole
 
 ADMIN = "boss-secret-key-12345"
-LIVE = 0.6
+LIVE = 0.5
 """Share of the streams that have reached the engine when it is killed, at least: the others are on their way."""
 POOL = min(32, (os.cpu_count() or 1) + 4)
 """Threads that asyncio starts, one by one, for what may take a while."""
@@ -137,6 +137,8 @@ class Watch:
     def kill(self, nth: int, full: int) -> None:
         """With so many requests live; returns when its successor computes."""
         with self.server.standing_still():
+            until_live(self.server, full)
+            time.sleep(0.3)  # who was on the way out has asked again, who was on the way in has reached the engine
             until_live(self.server, full)
             killed = time.monotonic()
             os.kill(self.server.engine_pid(), signal.SIGKILL)
