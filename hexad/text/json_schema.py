@@ -145,7 +145,8 @@ class _Rewriter:
         also = list(self._assertions(schema))
         for key in _OPPOSITES:
             if begun := _begun(key, out.get(key, 0)):
-                also.append({"anyOf": [{key: out.pop(key)}, *({key[-7:].lower(): each} for each in begun)]})
+                end = key.removeprefix("exclusive").lower()
+                also.append({"anyOf": [{key: out.pop(key)}, *({end: each} for each in begun)]})
         if "oneOf" in out:
             also.append({"anyOf": self._one_of(out.pop("oneOf"), schema["oneOf"])})
         if also:
